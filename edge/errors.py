@@ -1,0 +1,47 @@
+"""The errors a user can cause. Each prints as one line that says what is wrong and what to do; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Base of everything `edge` reports in one line. `exit_code` is the status the command line ends with."""
+
+    exit_code = 2
+
+
+class InputError(EdgeError):
+    """A file, folder or argument the user named cannot be used."""
+
+
+class ContractError(EdgeError):
+    """A model and what is asked of it do not fit: wrong role, size, template, or vectors of another model."""
+
+
+class BundleError(EdgeError):
+    """A bundle is missing, damaged, of another version, or lacks the variant asked for."""
+
+
+class EngineError(EdgeError):
+    """An engine cannot open or run a model on this machine."""
+
+
+class MissingExtraError(EdgeError):
+    """A package that only an extra installs is not there."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed; install it with: pip install 'arcedge[{extra}]'")
+        self.extra = extra
+
+
+class GalleryError(EdgeError):
+    """A gallery is missing, damaged, bound to another model, or does not hold what is asked for."""
+
+
+class SourceError(EdgeError):
+    """A camera, video, folder or stream cannot be opened or read."""
+
+
+class GateError(EdgeError):
+    """A measured figure is outside its budget, so that nothing was written."""
+
+    exit_code = 3

@@ -1,0 +1,92 @@
+"""What travels from the camera to the sinks: one frozen dataclass a thing, validated where it is made.
+
+Coordinates are pixels of the frame, x to the right and y down, with the centre of the first pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8, BGR: the order OpenCV reads."""
+
+Floats = npt.NDArray[np.float32]
+
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+"""Order of the five landmarks; left and right as seen in the picture."""
+
+
+def require_image(image: Image) -> None:
+    """Raises ValueError unless `image` is a non-empty (H, W, 3) uint8 array."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"an image is a non-empty (H, W, 3) uint8 array, not {image.shape} {image.dtype}")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a stream. `time` is seconds since the epoch for a live source, since the start for a file."""
+
+    image: Image
+    index: int
+    time: float
+    source: str
+
+    def __post_init__(self) -> None:
+        require_image(self.image)
+        if self.index < 0:
+            raise ValueError(f"a frame's index is 0 or more, not {self.index}")
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A detected face: `box` (4,) float32 x1 y1 x2 y2, `landmarks` (5, 2) float32, `score` in [0, 1]."""
+
+    box: Floats
+    landmarks: Floats
+    score: float
+
+    def __post_init__(self) -> None:
+        if self.box.shape != (4,) or self.landmarks.shape != (5, 2):
+            raise ValueError(f"a face has a (4,) box and (5, 2) landmarks, not {self.box.shape}, {self.landmarks.shape}")
+        if not (np.isfinite(self.box).all() and np.isfinite(self.landmarks).all()):
+            raise ValueError("a face's box and landmarks are finite")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"a face's score lies in [0, 1], not {self.score}")
+
+    @property
+    def width(self) -> float:
+        """Pixels."""
+        return float(self.box[2] - self.box[0])
+
+    @property
+    def height(self) -> float:
+        """Pixels."""
+        return float(self.box[3] - self.box[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The nearest identity of a gallery, named only where `similarity` (cosine, [-1, 1]) reaches `threshold`.
+
+    `identity` is None for an unknown person; `nearest` is who came closest even then, None in an empty gallery.
+    """
+
+    identity: str | None
+    similarity: float
+    threshold: float
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who one face of one frame is, and what it cost. `latency_ms` maps a stage's name to milliseconds."""
+
+    frame: int
+    time: float
+    source: str
+    face: Face
+    match: Match
+    latency_ms: dict[str, float] = field(default_factory=dict)

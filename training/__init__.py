@@ -1,0 +1,1 @@
+"""Training: MobileFaceNet, the ArcFace head, data and splits, fine-tuning and distillation."""
