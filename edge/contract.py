@@ -59,7 +59,9 @@ class ModelContract:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ContractError(f"contract: {name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+                raise ContractError(
+                    f"contract: {name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
+                )
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ContractError(f"contract: size is (height, width) in pixels, not {self.size!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -82,7 +84,9 @@ class ModelContract:
             raise ContractError(f"contract: unknown entry {unknown[0]!r}; known: {', '.join(sorted(known))}")
         if "role" not in values:
             raise ContractError("contract: role is missing")
-        entries = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        entries: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         entries.setdefault("size", None)
         try:
             return cls(**entries)

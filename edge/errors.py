@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each prints as one line that says what is wrong and what to do; a bug keeps its traceback."""
+"""The errors a user can cause: each prints as one line, what is wrong and what to do. A bug keeps its traceback."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not -1.0 <= self.similarity <= 1.0 or not 0.0 < self.far < 1.0 or self.pairs < 0:
-            raise BundleError(f"bundle: threshold {self.similarity} at FAR {self.far} over {self.pairs} pairs is impossible")
+            raise BundleError(
+                f"bundle: threshold {self.similarity} at FAR {self.far} over {self.pairs} pairs is impossible"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ class Variant:
         if self.precision not in PRECISIONS:
             raise BundleError(f"bundle: {self.name} has precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         if self.role != self.contract.role:
-            raise BundleError(f"bundle: {self.name} is a {self.role}, its contract a {self.contract.role}; export it again")
+            raise BundleError(
+                f"bundle: {self.name} is a {self.role}, its contract a {self.contract.role}; export it again"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        variants = [
-            {**asdict(variant), "contract": variant.contract.to_dict()}
-            for variant in self.variants
-        ]
+        variants = [{**asdict(variant), "contract": variant.contract.to_dict()} for variant in self.variants]
         return {"format": FORMAT, "version": VERSION, "variants": variants, "provenance": self.provenance}
 
     @classmethod

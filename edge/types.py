@@ -50,7 +50,9 @@ class Face:
 
     def __post_init__(self) -> None:
         if self.box.shape != (4,) or self.landmarks.shape != (5, 2):
-            raise ValueError(f"a face has a (4,) box and (5, 2) landmarks, not {self.box.shape}, {self.landmarks.shape}")
+            raise ValueError(
+                f"a face has a (4,) box and (5, 2) landmarks, not {self.box.shape} and {self.landmarks.shape}"
+            )
         if not (np.isfinite(self.box).all() and np.isfinite(self.landmarks).all()):
             raise ValueError("a face's box and landmarks are finite")
         if not 0.0 <= self.score <= 1.0:

@@ -1,0 +1,97 @@
+"""Detection, alignment and embedding of whole pictures: what enrolment, verification, benchmarks and camera share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from edge.align import CROP_SIZE, align
+from edge.bundle import Bundle
+from edge.detect import Detector, DetectorOptions, find_main_face
+from edge.embed import Embedder
+from edge.engines import SessionOptions, open_session
+from edge.manifest import Threshold, Variant
+from edge.types import Face, Floats, Image
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzerOptions:
+    """precision: of the embedder, and of the detector unless `detector_precision` says otherwise.
+
+    None stands for the first that the bundle lists.
+    """
+
+    precision: str | None = None
+    detector_precision: str | None = None
+    engine: str = "onnxruntime"
+    session: SessionOptions = field(default_factory=SessionOptions)
+    detector: DetectorOptions = field(default_factory=DetectorOptions)
+
+
+class FaceAnalyzer:
+    """A bundle's detector and embedder, opened. A context manager; one thread at a time."""
+
+    def __init__(self, bundle: Bundle, options: AnalyzerOptions | None = None) -> None:
+        self.options = options or AnalyzerOptions()
+        self.embedder_variant = bundle.select("embedder", self.options.precision)
+        self.detector_variant = _detector_variant(bundle, self.options)
+        self._sessions = [
+            open_session(bundle.load(variant), self.options.engine, self.options.session)
+            for variant in (self.detector_variant, self.embedder_variant)
+        ]
+        self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
+        self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The threshold the bundle states for this embedder, if it was fitted."""
+        return self.embedder_variant.threshold
+
+    def detect(self, image: Image) -> list[Face]:
+        """Faces of a frame, best first."""
+        return self.detector.detect(image)
+
+    def main_face(self, image: Image) -> Face | None:
+        """The face a photo is about, with the policy for tight crops; None where there is none."""
+        return find_main_face(self.detector, image)
+
+    def align(self, image: Image, faces: Sequence[Face]) -> Image:
+        """(N, 112, 112, 3) uint8 BGR crops of the faces."""
+        if not faces:
+            return np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        return np.stack([align(image, face.landmarks) for face in faces])
+
+    def embed(self, crops: Image) -> Floats:
+        """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
+        return self.embedder.embed(crops)
+
+    def describe(self) -> dict[str, str]:
+        """Models and engine in use, for logs and reports."""
+        return {
+            "detector": self.detector_variant.name,
+            "embedder": self.embedder_variant.name,
+            **self._sessions[1].describe(),
+        }
+
+    def close(self) -> None:
+        """Closes both sessions."""
+        for session in self._sessions:
+            session.close()
+
+    def __enter__(self) -> FaceAnalyzer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _detector_variant(bundle: Bundle, options: AnalyzerOptions) -> Variant:
+    if options.detector_precision is not None:
+        return bundle.select("detector", options.detector_precision)
+    there = {variant.precision for variant in bundle.variants("detector")}
+    return bundle.select("detector", options.precision if options.precision in there else None)

@@ -1,0 +1,73 @@
+"""`edge`: finds its verbs, parses, runs one, and turns a user's mistake into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from edge import __version__
+from edge.cli.verb import Verb
+from edge.errors import EdgeError, MissingExtraError
+
+GROUP = "edge.verbs"
+
+
+def find_verbs() -> list[Verb]:
+    """Verbs of every installed part, in the order of the work: train, export, …, then the rest by name."""
+    order = ("train", "export", "bundle", "weights", "enroll", "gallery", "run", "embed", "verify", "bench", "doctor")
+    verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
+    names = [name for name in order if name in verbs] + sorted(set(verbs) - set(order))
+    return [verbs[name].load() for name in names]
+
+
+def build_parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="From a fine-tuned face-recognition network to proven engines and a camera that knows who is there.",
+        epilog="Each command has --help with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"arcedge {__version__}")
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
+    for verb in verbs:
+        command = commands.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.description or verb.summary,
+            epilog=f"example:\n{_indented(verb.example)}" if verb.example else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.configure(command)
+        command.set_defaults(_verb=verb)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `edge`; gives the exit code: 0 done, 2 a user's mistake, others as the verb says."""
+    parser = build_parser(find_verbs())
+    parsed = parser.parse_args(arguments)
+    verb: Verb | None = getattr(parsed, "_verb", None)
+    if verb is None:
+        parser.print_help()
+        return 0
+    try:
+        if missing := verb.missing():
+            raise MissingExtraError(missing, verb.extra)
+        return verb.run(parsed)
+    except EdgeError as error:
+        print(f"edge {verb.name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"edge {verb.name}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; the interpreter's last flush must not complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.strip().splitlines())

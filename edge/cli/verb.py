@@ -1,0 +1,31 @@
+"""What a verb of `edge` is. Every part of arcedge offers its own through the entry-point group `edge.verbs`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command of `edge`.
+
+    summary: one line for `edge --help`. description and example: for `edge NAME --help`.
+    configure: adds the arguments; must be light, it runs for `--help`. run: does the work, gives the exit code.
+    requires: top-level modules that must be importable; extra: the extra of arcedge that installs them.
+    """
+
+    name: str
+    summary: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    description: str = ""
+    example: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+
+    def missing(self) -> str | None:
+        """The first required module that is not installed."""
+        return next((name for name in self.requires if find_spec(name) is None), None)

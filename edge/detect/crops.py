@@ -1,0 +1,59 @@
+"""The policy for pictures that are tight crops of one face, as data sets and enrolment folders hold them.
+
+A face that fills its picture has lost the surroundings a detector was trained with. So: look as it is, then with a
+border around it, wider each time; the first look that finds a face ends the search.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from edge.detect.detector import Detector
+from edge.types import Face, Floats, Image
+
+BORDERS = (0.0, 0.25, 0.6)
+"""Border on each side, as a share of the longer side."""
+
+SMALL_SIDE = 160
+"""Pixels: pictures whose longer side is below are looked at enlarged as well."""
+
+
+def find_main_face(detector: Detector, image: Image) -> Face | None:
+    """The face a picture is about: of those found the largest, with a preference for the middle; None where none is.
+
+    Coordinates are pixels of `image`, and may lie outside it where the crop cut the face.
+    """
+    for border in BORDERS:
+        faces = _look(detector, image, border)
+        if faces:
+            return max(faces, key=lambda face: _prominence(face, image))
+    return None
+
+
+def _look(detector: Detector, image: Image, border: float) -> list[Face]:
+    height, width = image.shape[:2]
+    zoom = max(1.0, SMALL_SIDE / max(height, width))
+    if zoom > 1.0:
+        image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    margin = round(border * max(image.shape[:2]))
+    if margin:
+        image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    # Where the centre of a pixel goes under enlargement: x → (x + 0.5)·zoom − 0.5
+    return [
+        Face(_back(face.box.reshape(2, 2), margin, zoom).reshape(4), _back(face.landmarks, margin, zoom), face.score)
+        for face in detector.detect(image)
+    ]
+
+
+def _back(points: Floats, margin: int, zoom: float) -> Floats:
+    moved: Floats = ((points - margin + 0.5) / zoom - 0.5).astype(np.float32)
+    return moved
+
+
+def _prominence(face: Face, image: Image) -> float:
+    """Area, less up to half of it as the face's centre moves from the picture's to its corner."""
+    height, width = image.shape[:2]
+    centre = np.array([(face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2])
+    away = float(np.hypot(*(centre - (width / 2, height / 2))) / np.hypot(width / 2, height / 2))
+    return face.width * face.height * max(0.0, 1.0 - 0.5 * away)

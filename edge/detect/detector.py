@@ -1,0 +1,99 @@
+"""The detector: an image in, faces out, best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edge.contract import ModelContract
+from edge.detect.decode import Candidates, decode, require_heads
+from edge.detect.nms import nms
+from edge.engines import Array, Session
+from edge.errors import ContractError
+from edge.types import Face, Floats, Image, require_image
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """long_side: pixels the image's longer side is scaled down to before detection; smaller images stay as they are.
+
+    min_score: [0, 1]; max_iou: boxes that overlap a better one by more are dropped; max_faces: an image gives no more.
+    """
+
+    long_side: int = 640
+    min_score: float = 0.6
+    max_iou: float = 0.3
+    max_faces: int = 100
+
+    def __post_init__(self) -> None:
+        if (
+            self.long_side < 32
+            or not 0.0 < self.min_score <= 1.0
+            or not 0.0 < self.max_iou <= 1.0
+            or self.max_faces < 1
+        ):
+            raise ContractError(f"detector options out of range: {self}")
+
+
+class Detector:
+    """Finds faces with a YuNet-family model behind any engine."""
+
+    def __init__(self, session: Session, contract: ModelContract, options: DetectorOptions | None = None) -> None:
+        if contract.role != "detector":
+            raise ContractError(f"a detector is needed; this model is an {contract.role}")
+        require_heads({spec.name for spec in session.outputs})
+        self._session = session
+        self._contract = contract
+        self.options = options or DetectorOptions()
+        self._input = session.inputs[0].name
+
+    def detect(self, image: Image) -> list[Face]:
+        """Faces of an image (H, W, 3) uint8 BGR of any size, in its pixels, best score first."""
+        require_image(image)
+        height, width = image.shape[:2]
+        scale = min(1.0, self.options.long_side / max(height, width))
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+        batch = self._prepare(image, new_width, new_height)
+        outputs = self._session.run({self._input: batch})
+        found = decode(outputs, 0, *self._input_size(new_height, new_width), self.options.min_score)
+        kept = nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces)
+        back = np.array([width / new_width, height / new_height], dtype=np.float32)
+        return [_face(found, i, back) for i in kept]
+
+    def _input_size(self, height: int, width: int) -> tuple[int, int]:
+        stride = self._contract.stride
+        return -(-height // stride) * stride, -(-width // stride) * stride
+
+    def _prepare(self, image: Image, width: int, height: int) -> Array:
+        """The image at (height, width), with black on its right and below up to the stride, as a batch of one."""
+        small = image
+        if (height, width) != image.shape[:2]:
+            # Area averaging keeps small faces that bilinear sampling would skip over; below a factor of two they agree.
+            shrink = cv2.INTER_AREA if image.shape[0] > 2 * height else cv2.INTER_LINEAR
+            small = cv2.resize(image, (width, height), interpolation=shrink)
+        full_height, full_width = self._input_size(height, width)
+        if (full_height, full_width) != (height, width):
+            canvas = np.zeros((full_height, full_width, 3), np.uint8)
+            canvas[:height, :width] = small
+            small = canvas
+        return to_model(small[None], self._contract)
+
+
+def to_model(images: Image, contract: ModelContract) -> Array:
+    """(N, H, W, 3) uint8 BGR → the tensor the contract asks for. Free for the models of a bundle."""
+    batch: Array = images if contract.color == "bgr" else images[..., ::-1]
+    if contract.dtype == "float32":
+        batch = (batch - np.array(contract.mean, np.float32)) / np.array(contract.std, np.float32)
+    if contract.layout == "nchw":
+        batch = batch.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(batch)
+
+
+def _face(found: Candidates, i: int, back: Floats) -> Face:
+    return Face(
+        box=found.boxes[i] * np.concatenate([back, back]),
+        landmarks=found.landmarks[i] * back,
+        score=float(found.scores[i]),
+    )

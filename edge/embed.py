@@ -1,0 +1,52 @@
+"""The embedder: aligned crops in, unit vectors out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge.contract import ModelContract
+from edge.detect.detector import to_model
+from edge.engines import Session
+from edge.errors import ContractError, EngineError
+from edge.types import Floats, Image
+
+
+class Embedder:
+    """Embeds faces with any model whose contract says "embedder"."""
+
+    def __init__(self, session: Session, contract: ModelContract) -> None:
+        if contract.role != "embedder" or contract.size is None or contract.embedding_size is None:
+            raise ContractError(f"an embedder is needed; this model is a {contract.role}")
+        self._session = session
+        self.contract = contract
+        self.embedding_size = contract.embedding_size
+        self._input = session.inputs[0].name
+        self._output = session.outputs[0].name
+        # A model exported with a batch of one is run face by face.
+        self._batch = session.inputs[0].shape[0]
+
+    def embed(self, crops: Image) -> Floats:
+        """(N, 112, 112, 3) uint8 BGR aligned crops → (N, embedding_size) float32, rows of unit length.
+
+        Raises ContractError for crops of another size, EngineError where the model gives what is no embedding.
+        """
+        size = self.contract.size
+        if crops.ndim != 4 or crops.shape[1:] != (*(size or ()), 3) or crops.dtype != np.uint8:
+            raise ContractError(
+                f"the embedder takes (N, {size}, 3) uint8 crops; it was given {crops.shape} {crops.dtype}"
+            )
+        if len(crops) == 0:
+            return np.zeros((0, self.embedding_size), np.float32)
+        batch = to_model(crops, self.contract)
+        step = self._batch or len(batch)
+        parts = [
+            self._session.run({self._input: batch[i : i + step]})[self._output] for i in range(0, len(batch), step)
+        ]
+        vectors = np.concatenate(parts).reshape(len(crops), -1).astype(np.float32, copy=False)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if vectors.shape[1] != self.embedding_size or not np.isfinite(length).all() or (length < 1e-6).any():
+            raise EngineError(
+                f"the embedder gave {vectors.shape} with lengths from {length.min():.3g} to {length.max():.3g}; "
+                "the model is damaged or its contract wrong"
+            )
+        return vectors if self.contract.normalised else vectors / length
