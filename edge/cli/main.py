@@ -27,7 +27,7 @@ def build_parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="edge",
-        description="From a fine-tuned face-recognition network to proven engines and a camera that knows who is there.",
+        description="From a fine-tuned face network to proven engines and a camera that knows who is there.",
         epilog="Each command has --help with an example.",
     )
     parser.add_argument("--version", action="version", version=f"arcedge {__version__}")
