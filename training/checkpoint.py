@@ -1,4 +1,4 @@
-"""Checkpoints of MobileFaceNet: safetensors with metadata are ours; TreB1eN's and the original pipeline's load unchanged.
+"""Checkpoints of MobileFaceNet: ours are safetensors with metadata; those of the original pipeline load unchanged.
 
 A `.pth` or `.path` is a pickle; it is read with `weights_only=True`, which builds tensors and runs nothing.
 """
@@ -6,8 +6,9 @@ A `.pth` or `.path` is a pickle; it is read with `weights_only=True`, which buil
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +69,8 @@ def embedder_contract(embedding_size: int, color: Color = "rgb") -> ModelContrac
 def load_embedder(path: Path | str) -> tuple[MobileFaceNet, CheckpointInfo]:
     """The network of a checkpoint, on the CPU, in evaluation mode, float32.
 
-    Takes safetensors, and state dicts of TreB1eN/InsightFace_Pytorch and the original pipeline (`model_*.path`), with or
-    without the `module.` that DataParallel writes. Raises InputError for anything else, in one line.
+    Takes safetensors, and state dicts of TreB1eN/InsightFace_Pytorch and of the original pipeline (`model_*.path`),
+    with or without the `module.` that DataParallel writes. Raises InputError for anything else, in one line.
     """
     path = Path(path)
     state, metadata, kind = _read(path)
@@ -127,9 +128,8 @@ def save_embedder(path: Path, model: MobileFaceNet, metadata: Mapping[str, str] 
 
 def save_head(path: Path, kernel: Tensor, identities: tuple[str, ...]) -> None:
     """Writes a head (embedding_size, classes) beside the names of its columns."""
-    _save_safetensors(
-        path, {"kernel": kernel.detach().float().cpu()}, {"format": "pt", "identities": "\n".join(identities)}
-    )
+    header = {"format": "pt", "identities": "\n".join(identities)}
+    _save_safetensors(path, {"kernel": kernel.detach().float().cpu()}, header)
 
 
 def load_head_identities(path: Path) -> tuple[str, ...]:
@@ -144,12 +144,23 @@ def _state(model: MobileFaceNet) -> list[tuple[str, Tensor]]:
 
 
 def _save_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, part, metadata=dict(metadata))
-    os.replace(part, path)
+    part.write_bytes(_canonical(save({name: t.contiguous() for name, t in state.items()}, dict(metadata))))
+    part.replace(path)
+
+
+def _canonical(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes them in an order that changes from run to
+    run, and a checkpoint's digest should not."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
@@ -176,7 +187,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], st
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: not a plain state dict of tensors, and nothing else is loaded from a pickle; "
