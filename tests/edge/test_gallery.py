@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import GalleryError
+from edge.gallery import Binding, Gallery
+from edge.gallery.vectors import MATRIX_NAME
+from edge.types import Floats
+
+SIZE = 16
+BINDING = Binding("c" * 64, "a" * 64, "embedder-fp32", SIZE)
+
+
+def unit(count: int, seed: int = 0) -> Floats:
+    vectors = np.random.default_rng(seed).normal(size=(count, SIZE)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def add(gallery: Gallery, name: str, count: int, seed: int) -> Floats:
+    vectors = unit(count, seed)
+    assert gallery.add(name, vectors, [f"{name}{i}.png" for i in range(count)]) == count
+    return vectors
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    return Gallery.create(tmp_path / "g", BINDING)
+
+
+def test_what_was_added_comes_back_in_a_new_process_and_from_the_matrix(gallery: Gallery) -> None:
+    ada, bob = add(gallery, "ada", 3, 1), add(gallery, "bob", 2, 2)
+    more = unit(1, 3)
+    gallery.add("ada", more, ["later.png"])
+    first = gallery.snapshot()
+    gallery.close()
+    with Gallery.open(gallery.path) as again:
+        found = again.snapshot()
+        for snapshot in (first, found):
+            assert snapshot.names == ("ada", "bob")
+            np.testing.assert_array_equal(snapshot.of("ada"), np.concatenate([ada, more]))
+            np.testing.assert_array_equal(snapshot.of("bob"), bob)
+            assert snapshot.of("eve").shape == (0, SIZE)
+        assert isinstance(found.vectors.base, np.memmap)
+        assert [(p.name, p.embeddings) for p in again.identities()] == [("ada", 4), ("bob", 2)]
+        assert [entry.source for entry in again.entries("bob")] == ["bob0.png", "bob1.png"]
+
+
+def test_adding_the_same_vectors_again_adds_nothing(gallery: Gallery) -> None:
+    vectors = add(gallery, "ada", 3, 1)
+    assert gallery.add("ada", vectors, ["x"] * 3) == 0
+    assert len(gallery.entries("ada")) == 3
+
+
+def test_vectors_of_another_model_are_refused(gallery: Gallery) -> None:
+    other = Binding("c" * 64, "b" * 64, "embedder-int8", SIZE)
+    with pytest.raises(GalleryError, match=r"holds vectors of embedder-fp32 .*not of embedder-int8"):
+        Gallery.open_or_create(gallery.path, other)
+    with pytest.raises(ValueError, match="16"):
+        gallery.add("ada", np.ones((1, 8), np.float32), ["x"])
+    with pytest.raises(ValueError, match="unit length"):
+        gallery.add("ada", np.full((1, SIZE), 3.0, np.float32), ["x"])
+    assert gallery.identities() == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 201, "\x00"])
+def test_unfit_names_are_refused(gallery: Gallery, name: str) -> None:
+    with pytest.raises(GalleryError, match="is no name"):
+        gallery.add(name, unit(1), ["x"])
+
+
+def test_rename_and_merge_move_the_vectors(gallery: Gallery) -> None:
+    ada, bob = add(gallery, "ada", 2, 1), add(gallery, "bob", 1, 2)
+    gallery.add("bob", ada[:1], ["the same picture"])
+    gallery.rename("ada", "ada lovelace")
+    with pytest.raises(GalleryError, match="merge"):
+        gallery.rename("bob", "ada lovelace")
+    assert gallery.merge("bob", "ada lovelace") == 1
+    snapshot = gallery.snapshot()
+    assert snapshot.names == ("ada lovelace",)
+    assert {v.tobytes() for v in snapshot.vectors} == {v.tobytes() for v in np.concatenate([ada, bob])}
+    with pytest.raises(GalleryError, match="nobody here is called 'bob'"):
+        gallery.merge("bob", "ada lovelace")
+
+
+def test_the_forgotten_are_gone_from_every_file(gallery: Gallery) -> None:
+    secret, kept = add(gallery, "Remember Me Not", 4, 1), add(gallery, "bob", 4, 2)
+    gallery.add("Remember Me Not", unit(1, 9), ["s"], [b"PNG of a crop that must go"])
+    gallery.snapshot()
+
+    def traces() -> set[str]:
+        found = set()
+        for file in gallery.path.iterdir():
+            data = file.read_bytes()
+            hits = {"name": b"Remember Me Not", "crop": b"crop that must go", "vector": secret[2].tobytes()}
+            found |= {what for what, value in hits.items() if value in data}
+        return found
+
+    assert traces() == {"name", "crop", "vector"}
+    assert gallery.forget("Remember Me Not") == 5
+    assert traces() == set()
+    np.testing.assert_array_equal(gallery.snapshot().vectors, kept)
+    assert traces() == set()
+
+
+def test_one_embedding_can_be_removed(gallery: Gallery) -> None:
+    vectors = add(gallery, "ada", 3, 1)
+    gallery.remove(gallery.entries("ada")[1].number)
+    np.testing.assert_array_equal(gallery.snapshot().vectors, vectors[[0, 2]])
+    with pytest.raises(GalleryError, match="no embedding has number 999"):
+        gallery.remove(999)
+
+
+def test_a_running_reader_sees_what_another_process_adds(gallery: Gallery) -> None:
+    add(gallery, "ada", 1, 1)
+    first = gallery.snapshot()
+    assert gallery.snapshot() is first
+    with Gallery.open(gallery.path) as other:
+        add(other, "bob", 1, 2)
+    assert gallery.snapshot().names == ("ada", "bob")
+    assert first.names == ("ada",)
+
+
+@pytest.mark.parametrize("damage", ["bit", "short", "empty", "missing", "stale", "foreign"])
+def test_a_matrix_that_is_not_this_gallery_is_never_searched(gallery: Gallery, tmp_path: Path, damage: str) -> None:
+    add(gallery, "ada", 2, 1)
+    gallery.snapshot()
+    file = gallery.path / MATRIX_NAME
+    stale = file.read_bytes()
+    add(gallery, "bob", 2, 2)
+    expected = gallery.snapshot().vectors.copy()
+    data = bytearray(file.read_bytes())
+    if damage == "bit":
+        data[100] ^= 1
+    elif damage == "short":
+        del data[-8:]
+    elif damage == "empty":
+        data.clear()
+    elif damage == "stale":
+        data = bytearray(stale)
+    elif damage == "foreign":
+        with Gallery.create(tmp_path / "other", BINDING) as other:
+            add(other, "eve", 2, 5)
+            add(other, "mallory", 2, 6)
+            other.snapshot()
+            data = bytearray((other.path / MATRIX_NAME).read_bytes())
+    gallery.close()
+    file.unlink() if damage == "missing" else file.write_bytes(data)
+    with Gallery.open(gallery.path) as again:
+        np.testing.assert_array_equal(again.snapshot().vectors, expected)
+        assert again.snapshot().names == ("ada", "bob")
+
+
+def test_not_a_gallery_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(GalleryError, match="no gallery here"):
+        Gallery.open(tmp_path)
+    (tmp_path / "gallery.sqlite3").write_bytes(b"not a database, but long enough to look like one" * 50)
+    with pytest.raises(GalleryError, match="cannot be opened"):
+        Gallery.open(tmp_path)
+    other = tmp_path / "x"
+    other.mkdir()
+    sqlite3.connect(other / "gallery.sqlite3").execute("CREATE TABLE t (a)")
+    with pytest.raises(GalleryError, match="not a gallery"):
+        Gallery.open(other)
+
+
+def test_writers_of_two_threads_lose_nothing(gallery: Gallery) -> None:
+    def work(name: str, seed: int) -> None:
+        with Gallery.open(gallery.path) as mine:
+            for i in range(20):
+                mine.add(name, unit(1, seed + i), [str(i)])
+                mine.snapshot()
+
+    threads = [threading.Thread(target=work, args=(f"p{i}", 1000 * i)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [person.embeddings for person in gallery.identities()] == [20, 20, 20]
+    assert len(gallery.snapshot().vectors) == 60
+
+
+WRITER = """
+import sys
+import numpy as np
+from pathlib import Path
+from edge.gallery import Binding, Gallery
+
+gallery = Gallery.open(Path(sys.argv[1]))
+random = np.random.default_rng(int(sys.argv[2]))
+while True:
+    vector = random.normal(size=(1, 16)).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    gallery.add("ada", vector, ["x"])
+    print(vector.tobytes().hex(), flush=True)
+    gallery.snapshot()
+"""
+
+
+def kill_while_writing(path: Path, rounds: int) -> None:
+    """Starts writers and kills each with SIGKILL after a different number of acknowledgements."""
+    acknowledged: set[str] = set()
+    for seed in range(rounds):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(seed)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            for _ in range(1 + seed % 5):
+                acknowledged.add(writer.stdout.readline().decode().strip())
+            writer.send_signal(signal.SIGKILL)
+            acknowledged |= {line.decode().strip() for line in writer.stdout if line.endswith(b"\n")}
+        with Gallery.open(path) as gallery:
+            stored = {entry.vector.tobytes().hex() for entry in gallery.entries("ada")}
+            searched = {row.tobytes().hex() for row in gallery.snapshot().vectors}
+            assert acknowledged <= stored
+            assert searched == stored
+
+
+def test_a_kill_loses_nothing_acknowledged(gallery: Gallery) -> None:
+    kill_while_writing(gallery.path, 5)
+
+
+@pytest.mark.slow
+def test_many_kills_lose_nothing_acknowledged(gallery: Gallery) -> None:
+    kill_while_writing(gallery.path, 60)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "merge", "rename", "forget"]), st.integers(0, 3), st.integers(0, 3))))
+@settings(max_examples=15, deadline=None)
+def test_any_history_leaves_the_matrix_equal_to_a_plain_model(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int, int]]
+) -> None:
+    gallery = Gallery.create(tmp_path_factory.mktemp("g") / "g", BINDING)
+    model: dict[str, set[bytes]] = {}
+    for step, (action, a, b) in enumerate(history):
+        one, two = f"p{a}", f"p{b}"
+        if action == "add":
+            vectors = unit(a + 1, step)
+            gallery.add(two, vectors, ["x"] * (a + 1))
+            model.setdefault(two, set()).update(v.tobytes() for v in vectors)
+        elif one not in model or (action != "forget" and (one == two or (two in model) != (action == "merge"))):
+            continue
+        elif action == "merge":
+            gallery.merge(one, two)
+            model[two] |= model.pop(one)
+        elif action == "rename":
+            gallery.rename(one, two)
+            model[two] = model.pop(one)
+        else:
+            gallery.forget(one)
+            del model[one]
+    snapshot = gallery.snapshot()
+    assert {name: {v.tobytes() for v in snapshot.of(name)} for name in snapshot.names} == model
+    gallery.close()
