@@ -54,13 +54,6 @@ class Dataset:
         """Photos of each identity."""
         return dict(sorted(Counter(photo.identity for photo in self.photos).items()))
 
-    def read(self, photo: Photo) -> Image:
-        """(H, W, 3) uint8 BGR. Raises InputError where the file is no longer a picture."""
-        image = decode(self.root / photo.path)
-        if image is None:
-            raise InputError(f"{self.root / photo.path}: cannot be read as a picture any more")
-        return image
-
 
 def read_dataset(root: Path) -> Dataset:
     """Reads a folder of identities; every picture is opened once.
@@ -90,6 +83,14 @@ def read_dataset(root: Path) -> Dataset:
             f"{root}: holds one identity, {dataset.identities[0]}; telling people apart needs two or more folders"
         )
     return dataset
+
+
+def read_image(path: Path) -> Image:
+    """(H, W, 3) uint8 BGR. Raises InputError where the file is no picture."""
+    image = decode(path)
+    if image is None:
+        raise InputError(f"{path}: cannot be read as a picture; remove it or save it anew")
+    return image
 
 
 def decode(path: Path) -> Image | None:
