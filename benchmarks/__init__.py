@@ -1,0 +1,1 @@
+"""Which engine to ship and what it costs: latency, accuracy, statistics, reports."""
