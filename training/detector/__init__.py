@@ -1,0 +1,1 @@
+"""The project's own face detector: network, labels, losses and training."""

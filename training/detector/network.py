@@ -1,0 +1,178 @@
+"""The detector's network, read from top to bottom: a YuNet-family pyramid of depthwise-separable units.
+
+After YuNet (Wu et al., 2023, https://doi.org/10.1007/s11633-023-1423-y): anchor-free, strides 8, 16 and 32, one class,
+box and five landmarks a cell. Three things differ from its published sizes. The narrow part at stride 4, where most of
+the time goes, widens in three small steps; the four predictions of a level come out of one 16-channel head instead of
+four narrow ones, which computes the same and fills a vector register; and there is one head unit a level.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from edge.detect.decode import OUTPUTS, STRIDES
+from edge.errors import ContractError, InputError
+
+ARCH = "edge-detector-1"
+OUTPUT_NAMES = OUTPUTS
+"""Names of what `forward` gives, in its order: cls, obj, bbox, kps, each at strides 8, 16, 32."""
+
+HEADS = (1, 1, 4, 10)
+"""Channels of cls, obj, bbox and kps in a level's prediction."""
+
+WIDTH = 64
+
+
+class Unit(nn.Module):
+    """Pointwise convolution, depthwise 3×3, BatchNorm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
+        self.depthwise = nn.Conv2d(out_channels, out_channels, 3, padding=1, groups=out_channels, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.depthwise(self.pointwise(x))))
+
+
+class Stem(nn.Module):
+    """(N, 3, H, W) pixels 0–255 → (N, 16, H/4, W/4). BatchNorm takes care of the pixels' scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(16)
+        self.unit = Unit(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.unit(F.relu(self.bn(self.conv(x)))), 2)
+
+
+class Head(nn.Module):
+    """One level's feature (N, 64, h, w) → its predictions (N, 16, h, w): cls and obj as logits, bbox, kps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pointwise = nn.Conv2d(WIDTH, sum(HEADS), 1)
+        self.depthwise = nn.Conv2d(sum(HEADS), sum(HEADS), 3, padding=1, groups=sum(HEADS))
+        with torch.no_grad():
+            # The depthwise part begins as the identity, and every cell as "no face" with probability 0.99.
+            self.depthwise.weight.zero_()
+            self.depthwise.weight[:, :, 1, 1] = 1.0
+            self.depthwise.bias.zero_()  # type: ignore[union-attr]
+            self.pointwise.bias.zero_()  # type: ignore[union-attr]
+            self.depthwise.bias[:2] = -4.6  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.depthwise(self.pointwise(x))  # type: ignore[no-any-return]
+
+
+class EdgeDetector(nn.Module):
+    """(N, 3, H, W) float32 BGR pixels 0–255, H and W multiples of 32 → the twelve tensors of `OUTPUT_NAMES`.
+
+    Each output is (N, H/s·W/s, C), rows before columns; cls and obj are probabilities. `edge.detect.decode` reads them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Stem()
+        self.narrow = nn.Sequential(Unit(16, 32), Unit(32, 32), Unit(32, WIDTH))
+        self.stages = nn.ModuleList(nn.Sequential(Unit(WIDTH, WIDTH), Unit(WIDTH, WIDTH)) for _ in STRIDES)
+        self.necks = nn.ModuleList(Unit(WIDTH, WIDTH) for _ in STRIDES)
+        self.head_units = nn.ModuleList(Unit(WIDTH, WIDTH) for _ in STRIDES)
+        self.heads = nn.ModuleList(Head() for _ in STRIDES)
+
+    def widen(self, x: Tensor) -> Tensor:
+        """Stride 4, (N, 16, ·, ·) → stride 8, (N, 64, ·, ·)."""
+        return F.max_pool2d(self.narrow(x), 2)
+
+    def merge(self, level: int, own: Tensor, coarser: Tensor | None) -> Tensor:
+        """The neck's feature of a level, from the backbone's and, where there is one, the coarser neck's."""
+        if coarser is not None:
+            own = own + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
+        return self.necks[level](own)  # type: ignore[no-any-return]
+
+    def predict(self, level: int, feature: Tensor) -> Tensor:
+        """A level's raw predictions (N, 16, h, w) from the neck's feature: cls and obj are logits."""
+        return self.heads[level](self.head_units[level](feature))  # type: ignore[no-any-return]
+
+    def predictions(self, x: Tensor) -> list[Tensor]:
+        """Raw predictions (N, 16, H/s, W/s) of strides 8, 16 and 32."""
+        x = self.widen(self.stem(x))
+        backbone = []
+        for level, stage in enumerate(self.stages):
+            x = stage(F.max_pool2d(x, 2) if level else x)
+            backbone.append(x)
+        neck: Tensor | None = None
+        raw = []
+        for level in reversed(range(len(STRIDES))):
+            neck = self.merge(level, backbone[level], neck)
+            raw.append(self.predict(level, neck))
+        return raw[::-1]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        levels = [
+            raw.permute(0, 2, 3, 1).flatten(1, 2).split(HEADS, dim=-1)  # type: ignore[no-untyped-call]
+            for raw in self.predictions(x)
+        ]
+        cls = tuple(level[0].sigmoid() for level in levels)
+        obj = tuple(level[1].sigmoid() for level in levels)
+        return (*cls, *obj, *(level[2] for level in levels), *(level[3] for level in levels))
+
+    def fold(self) -> EdgeDetector:
+        """Folds every BatchNorm into the convolution before it, in place; for inference only."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, Unit):
+                module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn)  # type: ignore[arg-type]
+                module.bn = nn.Identity()
+            elif isinstance(module, Stem):
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)  # type: ignore[arg-type]
+                module.bn = nn.Identity()
+        return self
+
+
+def save(network: EdgeDetector, path: Path, *, steps: int, seed: int) -> None:
+    """Writes the weights as safetensors; the metadata names role, architecture and how they came to be."""
+    metadata = {"role": "detector", "arch": ARCH, "steps": str(steps), "seed": str(seed), "format": "pt"}
+    weights = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(weights, partial, metadata)
+    partial.replace(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a weights file. Raises InputError where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from error
+
+
+def load(path: Path) -> EdgeDetector:
+    """The network of a weights file in inference mode, BatchNorm folded, ready for export.
+
+    Raises InputError for an unreadable file, ContractError where it holds another network.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("role") != "detector" or metadata.get("arch") != ARCH:
+        raise ContractError(f"{path}: holds {json.dumps(metadata)}; the weights of a detector {ARCH} are needed")
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    network = EdgeDetector()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ContractError(f"{path}: its tensors do not fit {ARCH}; train it again") from error
+    return network.fold()

@@ -1,0 +1,226 @@
+"""Training the detector: one command, resumable, in two phases.
+
+Phase 1 teaches each stage alone, fed with the teacher's features of the stage before, so that every stage learns at
+once instead of waiting for those below it. Phase 2 trains the whole network on the teacher's answers and, more and
+more, on the true faces. What step k sees depends on the seed and k alone: a run that was stopped goes on as if it had
+not been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from edge.errors import InputError
+from training.detector.augment import draw
+from training.detector.data import Pools, read_pools
+from training.detector.losses import Answers, Weights, answer_loss
+from training.detector.network import EdgeDetector, save
+from training.detector.stages import stages_apart, stages_together, teacher_answers
+from training.detector.targets import grid
+from training.detector.teacher import Teacher
+from training.detector.validate import validate
+
+SAVE_EVERY_SECONDS = 120.0
+LOG_EVERY_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The hyper-parameters of a run. `apart`: share of the steps that teach each stage alone.
+
+    most_truth: weight of the true faces against the teacher at the end; features: weight of the stages in phase 2,
+    which falls to a tenth.
+    """
+
+    steps: int = 6000
+    batch: int = 8
+    size: int = 320
+    seed: int = 1
+    rate: float = 3e-3
+    decay: float = 1e-4
+    apart: float = 0.2
+    most_truth: float = 0.6
+    features: float = 1.0
+    average: float = 0.998
+    warm_up: int = 100
+    crops_of_each: int = 700
+
+
+def configure_detector(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `edge train detector`."""
+    recipe = Recipe()
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with wider/train, scenes/celeba.zip and train/faces112-*.zip"
+    )
+    parser.add_argument("--teacher", type=Path, required=True, help="yunet_n_dynamic.onnx, for labels and distillation")
+    parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
+    parser.add_argument("--state", type=Path, help="file to stop and resume with (default: beside --out, .state)")
+    parser.add_argument(
+        "--steps", type=int, default=recipe.steps, help="updates in all; may change on resuming (default: %(default)s)"
+    )
+    parser.add_argument("--batch", type=int, default=recipe.batch, help="samples an update (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=recipe.size,
+        help="pixels of a sample's side, a multiple of 32 (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=recipe.seed, help="of weights and samples (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--validate-every",
+        type=int,
+        default=500,
+        metavar="STEPS",
+        help="steps between two looks at the held-out pictures (default: %(default)s)",
+    )
+
+
+def run_detector(args: argparse.Namespace) -> int:
+    """Trains, prints what it measures on the held-out pictures, and writes the weights."""
+    if args.size < 64 or args.size % 32 or args.steps < 1 or args.batch < 1 or args.threads < 1:
+        raise InputError("--size is a multiple of 32 from 64 up; --steps, --batch and --threads are 1 or more")
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    recipe = Recipe(steps=args.steps, batch=args.batch, size=args.size, seed=args.seed)
+    teacher = Teacher(args.teacher, args.threads)
+    pools = read_pools(args.data, args.teacher, recipe.crops_of_each)
+    print(
+        f"{len(pools.scenes)} scenes with true boxes ({len(pools.held_out)} more held out), "
+        f"{len(pools.portraits)} photos and {len(pools.crops)} crops labelled by the teacher",
+        flush=True,
+    )
+    run = Run(recipe, teacher, pools, args.state or args.out.with_suffix(".state"))
+    run.train(args.validate_every)
+    save(run.averaged, args.out, steps=recipe.steps, seed=recipe.seed)
+    print(f"{args.out}: {run.spent_wall:.0f} s wall, {run.spent_cpu:.0f} s CPU in all", flush=True)
+    return 0
+
+
+class Run:
+    """A training run: network, running average of its weights, optimiser and clock, all in one state file."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher, pools: Pools, state: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.teacher, self.pools, self.state = recipe, teacher, pools, state
+        self.network: EdgeDetector = EdgeDetector().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(self.network).eval()
+        heavy = [p for p in self.network.parameters() if p.ndim > 1]
+        light = [p for p in self.network.parameters() if p.ndim == 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": heavy, "weight_decay": recipe.decay}, {"params": light, "weight_decay": 0.0}], lr=recipe.rate
+        )
+        self.cells = grid(recipe.size, recipe.size)
+        self.step, self.spent_wall, self.spent_cpu = 0, 0.0, 0.0
+        if state.exists():
+            self._resume()
+
+    def train(self, validate_every: int) -> None:
+        """Runs to the last step, saving the state every two minutes."""
+        wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
+        began, totals = self.step, dict[str, float]()
+        while self.step < self.recipe.steps:
+            for name, value in self._update().items():
+                totals[name] = totals.get(name, 0.0) + value
+            now = time.monotonic()
+            if self.step - began == 20:
+                left = (now - wall) / 20 * (self.recipe.steps - self.step)
+                print(f"{(now - wall) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
+            if self.step % LOG_EVERY_STEPS == 0:
+                parts = " ".join(f"{name} {value / LOG_EVERY_STEPS:.3f}" for name, value in totals.items())
+                print(f"step {self.step}/{self.recipe.steps} {now - wall:.0f} s {parts}", flush=True)
+                totals = {}
+            if self.step % validate_every == 0 or self.step == self.recipe.steps:
+                print(f"step {self.step} held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
+            if now - saved > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
+                self.spent_wall += now - wall
+                self.spent_cpu += time.process_time() - cpu
+                wall, cpu, saved = now, time.process_time(), now
+                began = -1
+                self._save()
+
+    def _update(self) -> dict[str, float]:
+        """One optimiser step; gives the parts of the loss."""
+        recipe, progress = self.recipe, self.step / self.recipe.steps
+        rng = np.random.default_rng([recipe.seed, self.step])
+        samples = [draw(rng, self.pools, recipe.size) for _ in range(recipe.batch)]
+        pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32)
+        taught = {name: torch.from_numpy(value) for name, value in self.teacher(pixels).items()}
+        images = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
+        wanted = teacher_answers(taught)
+        if progress < recipe.apart:
+            features, raw = stages_apart(self.network, images, taught)
+            weights, share = Weights(), 1.0
+        else:
+            along = (progress - recipe.apart) / (1 - recipe.apart)
+            features, raw = stages_together(self.network, images, taught)
+            weights = Weights(truth=recipe.most_truth * min(1.0, 1.5 * along))
+            share = recipe.features * (1 - 0.9 * along)
+        from_teacher, from_truth = answer_loss(Answers.of_levels(raw), wanted, self.cells, samples, weights)
+        loss = share * features + from_teacher + from_truth
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate(progress)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self.optimiser.step()
+        self.step += 1
+        self._average()
+        return {
+            "features": float(features.detach()),
+            "teacher": float(from_teacher.detach()),
+            "truth": float(from_truth.detach()),
+        }
+
+    def _rate(self, progress: float) -> float:
+        """One cycle: a short linear rise, then a cosine to zero."""
+        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
+        return self.recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        for own, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if own.is_floating_point():
+                own.lerp_(new, 1 - keep)
+            else:
+                own.copy_(new)
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "step": self.step,
+            "seed": self.recipe.seed,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "spent": (self.spent_wall, self.spent_cpu),
+        }
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.state.with_name(self.state.name + ".partial")
+        torch.save(state, partial)
+        partial.replace(self.state)
+
+    def _resume(self) -> None:
+        try:
+            state = torch.load(self.state, weights_only=True)
+            if state["seed"] != self.recipe.seed:
+                raise InputError(f"{self.state}: is of seed {state['seed']}; give that seed, or another --state")
+            self.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, (self.spent_wall, self.spent_cpu) = state["step"], state["spent"]
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{self.state}: not a state of this training ({error}); remove it to begin anew"
+            ) from error
+        print(f"{self.state}: goes on after step {self.step}", flush=True)
