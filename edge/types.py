@@ -92,3 +92,12 @@ class Decision:
     face: Face
     match: Match
     latency_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """Everything that was found in one frame, faces best first. `latency_ms` maps a stage's name to milliseconds."""
+
+    frame: Frame
+    decisions: tuple[Decision, ...]
+    latency_ms: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""`edge enroll`: from pictures or a camera to the gallery."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.cli import options
+from edge.cli.verb import Verb
+from edge.errors import InputError
+
+if TYPE_CHECKING:
+    from edge.analyze import FaceAnalyzer
+    from edge.enrolment import EnrolmentOptions, Report
+    from edge.gallery import Gallery
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    options.add_bundle(parser)
+    options.add_gallery(parser)
+    options.add_threshold(parser)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="a folder a person, or pictures by name")
+    parser.add_argument("--camera", metavar="SRC", help="take the best frames of a camera (or any source) instead")
+    parser.add_argument("--name", help="who stands before the camera")
+    parser.add_argument("--seconds", type=options.positive_float, default=8.0, help="to watch (default: %(default)g)")
+    parser.add_argument("--shots", type=options.positive, default=5, help="frames to take (default: %(default)s)")
+    parser.add_argument("--strict", action="store_true", help="leave out every picture that causes a warning")
+    parser.add_argument(
+        "--keep-crops", action="store_true", help="store the 112x112 crops too, so that the gallery can change models"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.folder is None) == (args.camera is None):
+        raise InputError("give either a folder of pictures or --camera")
+    if (args.camera is None) != (args.name is None):
+        raise InputError("--camera and --name go together: who stands before the camera?")
+    from edge.enrolment import EnrolmentOptions
+    from edge.gallery import Binding, Gallery
+    from edge.gallery.schema import DATABASE_NAME
+
+    precision = None
+    if (args.gallery / DATABASE_NAME).exists():
+        # More vectors for a gallery come from the variant that made those it holds.
+        with Gallery.open(args.gallery) as there:
+            precision = there.variant_in(options.open_bundle(args)).precision
+    with ExitStack() as opened:
+        analyzer = opened.enter_context(options.open_analyzer(args, precision))
+        threshold = args.threshold
+        if threshold is None and analyzer.threshold is not None:
+            threshold = analyzer.threshold.similarity
+        chosen = EnrolmentOptions(strict=args.strict, keep_crops=args.keep_crops, threshold=threshold)
+        binding = Binding.of(analyzer.embedder_variant)
+
+        def open_gallery() -> Gallery:
+            return opened.enter_context(Gallery.open_or_create(args.gallery, binding))
+
+        if args.camera is None:
+            from edge.enrolment import find_people
+
+            people = find_people(args.folder)
+            reports = _from_folder(analyzer, open_gallery(), people, chosen)
+        else:
+            reports = [_from_camera(args, analyzer, open_gallery, chosen)]
+    _print(reports, as_json=args.json, gallery=args.gallery)
+    if not any(report.added for report in reports) and all(report.notices for report in reports):
+        raise InputError("nobody was enrolled; see the warnings above")
+    return 0
+
+
+def _from_folder(analyzer: FaceAnalyzer, gallery: Gallery, people: Any, chosen: EnrolmentOptions) -> list[Report]:
+    from tqdm import tqdm
+
+    from edge.enrolment import enrol, pictures_in
+
+    with tqdm(total=pictures_in(people), unit="picture", disable=None, leave=False) as bar:
+        return [enrol(analyzer, gallery, person, chosen, bar.update) for person in people]
+
+
+def _from_camera(
+    args: argparse.Namespace, analyzer: FaceAnalyzer, open_gallery: Any, chosen: EnrolmentOptions
+) -> Report:
+    from tqdm import tqdm
+
+    from edge.enrolment import Report, add, best_shots
+    from edge.gallery.gallery import checked_name
+    from edge.sources import open_source
+
+    name = checked_name(args.name)
+    with open_source(args.camera) as source, tqdm(total=100, unit="%", disable=None, leave=False) as bar:
+        shots = best_shots(
+            analyzer, source, args.shots, args.seconds, lambda share: bar.update(int(share * 100) - bar.n)
+        )
+    return add(open_gallery(), shots, chosen, Report(name, len(shots)))
+
+
+def _print(reports: list[Report], *, as_json: bool, gallery: Path) -> None:
+    if as_json:
+        entries = [
+            {
+                "name": report.name,
+                "pictures": report.pictures,
+                "added": report.added,
+                "warnings": [
+                    {"problem": notice.problem.value, "source": notice.source, "text": notice.text}
+                    for notice in report.notices
+                ],
+            }
+            for report in reports
+        ]
+        print(json.dumps({"gallery": str(gallery), "people": entries}))
+        return
+    for report in reports:
+        print(f"{report.name}: {report.added} new of {report.pictures}")
+        for notice in report.notices:
+            print(f"  warning: {notice.source}: {notice.text}", file=sys.stderr)
+    print(f"{gallery}: {sum(report.added for report in reports)} faces of {len(reports)} people added")
+
+
+VERB = Verb(
+    name="enroll",
+    summary="add people to a gallery, from pictures or a camera",
+    configure=configure,
+    run=run,
+    description=(
+        "Adds people to a gallery, which is made where there is none. DIR holds a folder for each person, or pictures\n"
+        "named after them. Pictures without a face, or with two, are left out; others worth a look are warned of."
+    ),
+    example=(
+        "edge enroll --bundle arcedge.bundle --gallery people photos/\n"
+        "edge enroll --bundle arcedge.bundle --gallery people --camera 0 --name ada"
+    ),
+)

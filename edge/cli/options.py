@@ -1,0 +1,99 @@
+"""Arguments that several verbs share, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.errors import ContractError
+
+if TYPE_CHECKING:
+    from edge.analyze import FaceAnalyzer
+    from edge.bundle import Bundle
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """--bundle, --precision, --engine."""
+    parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the models (default: the first in the bundle)")
+    parser.add_argument("--engine", default="onnxruntime", help="onnxruntime or openvino (default: %(default)s)")
+
+
+def add_gallery(parser: argparse.ArgumentParser) -> None:
+    """--gallery."""
+    parser.add_argument("--gallery", required=True, type=Path, metavar="DIR", help="gallery made by edge enroll")
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """--threshold."""
+    parser.add_argument(
+        "--threshold",
+        type=cosine,
+        metavar="COS",
+        help="similarity from which a face has a name (default: the bundle's)",
+    )
+
+
+def open_bundle(args: argparse.Namespace) -> Bundle:
+    """Raises BundleError."""
+    from edge.bundle import Bundle
+
+    return Bundle.open(args.bundle)
+
+
+def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> FaceAnalyzer:
+    """The models asked for; `precision` counts where the user asked for none. Raises BundleError or EngineError."""
+    import cv2
+
+    from edge.analyze import AnalyzerOptions, FaceAnalyzer
+
+    # Pools of OpenCV and of the engines would fight over the same cores.
+    cv2.setNumThreads(1)
+    return FaceAnalyzer(open_bundle(args), AnalyzerOptions(precision=args.precision or precision, engine=args.engine))
+
+
+def threshold_of(args: argparse.Namespace, analyzer: FaceAnalyzer) -> float:
+    """The user's, else the bundle's. Raises ContractError where there is neither."""
+    if args.threshold is not None:
+        return float(args.threshold)
+    if analyzer.threshold is None:
+        raise ContractError(
+            f"{args.bundle}: states no threshold for {analyzer.embedder_variant.name}; give one with --threshold"
+        )
+    return analyzer.threshold.similarity
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argument above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def cosine(text: str) -> float:
+    """An argument in [-1, 1]."""
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no cosine: -1 to 1 is")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """WxH in pixels."""
+    width, _, height = text.lower().partition("x")
+    try:
+        return positive(width), positive(height)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT, as in 1280x720") from error

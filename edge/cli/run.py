@@ -1,0 +1,126 @@
+"""`edge run`: the camera that knows who is there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from edge.cli import options
+from edge.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from edge.sinks import Sink
+    from edge.sources import Source
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    options.add_bundle(parser)
+    options.add_gallery(parser)
+    options.add_threshold(parser)
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="SRC",
+        help="camera number, /dev/videoN, video file, picture, folder of pictures, rtsp://, http://, csi://N",
+    )
+    parser.add_argument("--events", type=Path, metavar="FILE", help="write one JSON line a decision; - is stdout")
+    parser.add_argument(
+        "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
+    )
+    parser.add_argument("--video", type=Path, metavar="FILE", help="write the annotated video (.mp4)")
+    parser.add_argument("--show", action="store_true", help="show a window; q ends")
+    parser.add_argument("--max-frames", type=options.positive, metavar="N", help="end after N frames")
+    parser.add_argument("--realtime", action="store_true", help="play a file at its own speed, dropping late frames")
+    parser.add_argument("--size", type=options.size, metavar="WxH", help="ask this frame size of a camera")
+    parser.add_argument("--fps", type=options.positive_float, metavar="F", help="ask this rate of a camera")
+    parser.add_argument("--json-summary", action="store_true", help="print the closing summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    # Imported here so that `edge --help` stays quick.
+    from edge import pipeline
+    from edge.gallery import Gallery
+    from edge.sources import SourceOptions, open_source
+    from edge.summary import as_text
+
+    logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    with ExitStack() as opened:
+        analyzer = opened.enter_context(options.open_analyzer(args))
+        gallery = opened.enter_context(Gallery.open(args.gallery))
+        gallery.variant_in(options.open_bundle(args))
+        threshold = options.threshold_of(args, analyzer)
+        if not gallery.snapshot().names:
+            print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
+        source = opened.enter_context(
+            open_source(args.source, SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps))
+        )
+        sinks = _open_sinks(args, source)
+        with _stopping_at_signals(source.stop):
+            summary = pipeline.run(source, analyzer, gallery.snapshot, threshold, sinks, args.max_frames)
+        figures = {
+            **summary.to_dict(source.counts()),
+            "source": source.name,
+            "threshold": threshold,
+            "models": analyzer.describe(),
+        }
+    # Where the events go to standard output, nothing else may.
+    out = sys.stderr if str(args.events) == "-" else sys.stdout
+    print(json.dumps(figures) if args.json_summary else as_text(figures), file=out)
+    return 0
+
+
+def _open_sinks(args: argparse.Namespace, source: Source) -> list[Sink]:
+    from edge.sinks import JsonLines, Progress, VideoFileSink, Window
+
+    sinks: list[Sink] = []
+    if args.show:
+        sinks.append(Window(source.stop))
+    if args.events is not None:
+        sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
+    if args.video is not None:
+        sinks.append(VideoFileSink(args.video, source.fps))
+    if source.length is not None:
+        sinks.append(Progress(min(source.length, args.max_frames or source.length)))
+    return sinks
+
+
+@contextmanager
+def _stopping_at_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run cleanly; a second one ends it at once."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        stop()
+
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+VERB = Verb(
+    name="run",
+    summary="run a bundle on a camera, video, folder or stream and say who is there",
+    configure=configure,
+    run=run,
+    description=(
+        "Detects, aligns, embeds and matches every face of a source. Live sources give their newest frame,\n"
+        "files every frame. Ctrl-C ends cleanly: everything written is complete."
+    ),
+    example=(
+        "edge run --bundle arcedge.bundle --gallery people --source 0 --events events.jsonl --video camera.mp4\n"
+        "edge run --bundle arcedge.bundle --gallery people --source rtsp://camera.local/stream --events -"
+    ),
+)

@@ -1,0 +1,41 @@
+"""`edge verify`: one person or two?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from edge.cli import options
+from edge.cli.verb import Verb
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    options.add_bundle(parser)
+    options.add_threshold(parser)
+    parser.add_argument("pictures", nargs=2, type=Path, metavar="PICTURE", help="two pictures of a face")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from edge.verification import verify
+
+    with options.open_analyzer(args) as analyzer:
+        first, second = args.pictures
+        found = verify(analyzer, first, second, options.threshold_of(args, analyzer))
+    if args.json:
+        print(json.dumps({"same": found.same, "similarity": found.similarity, "threshold": found.threshold}))
+        return 0
+    verdict, relation = ("the same person", "reaches") if found.same else ("not the same person", "is below")
+    print(f"{verdict}: similarity {found.similarity:.3f} {relation} the threshold {found.threshold:.3f}")
+    return 0
+
+
+VERB = Verb(
+    name="verify",
+    summary="say whether two pictures show the same person",
+    configure=configure,
+    run=run,
+    description="Compares the faces two pictures are about. Ends with 0 whether they are one person or two.",
+    example="edge verify --bundle arcedge.bundle passport.jpg door.jpg",
+)

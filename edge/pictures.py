@@ -1,0 +1,64 @@
+"""Pictures on disk: found in sorted order, read as the pixels everything else takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.errors import InputError
+from edge.types import Image
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def is_picture(path: Path) -> bool:
+    """By its name; hidden files, as other systems leave them beside pictures, are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """The pictures named, and those of the folders named with all below, each folder in sorted order.
+
+    Raises InputError for a path that is not there, is no picture, or a folder without any.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = list(_walk(path))
+            if not inside:
+                raise InputError(f"{path}: no picture in this folder; known are {', '.join(sorted(SUFFIXES))}")
+            found += inside
+        elif not path.is_file():
+            raise InputError(f"{path}: no such file or folder")
+        else:
+            found.append(path)
+    return found
+
+
+def read_picture(path: Path) -> Image:
+    """(H, W, 3) uint8 BGR, turned as its EXIF says, 16 bits and grey made 8 bits and colour.
+
+    Raises InputError where it cannot be read or is no picture.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # a size beyond OpenCV's limit
+        raise InputError(f"{path}: OpenCV cannot take this picture ({error.err})") from error
+    if image is None:
+        raise InputError(f"{path}: not a picture OpenCV can read, or damaged")
+    return np.asarray(image, np.uint8)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _walk(path)
+        elif is_picture(path):
+            yield path

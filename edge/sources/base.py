@@ -1,0 +1,72 @@
+"""What every source is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from urllib.parse import urlsplit, urlunsplit
+
+from edge.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """frames: captured; dropped: captured, but a newer one came before the consumer; corrupt: not decodable or empty;
+    reconnects: times a lost stream came back.
+    """
+
+    frames: int = 0
+    dropped: int = 0
+    corrupt: int = 0
+    reconnects: int = 0
+
+
+class Source(ABC):
+    """An opened stream of frames. Iterate over it, or call `read` until it gives None; a context manager.
+
+    name: as typed, without a password. live: frames come whether or not anybody takes them. length: frames to come
+    in all, None where unknown. fps: nominal rate.
+    """
+
+    name: str
+    live: bool
+    length: int | None
+    fps: float
+
+    @abstractmethod
+    def read(self) -> Frame | None:
+        """The next frame; blocks until there is one. None at the end, or once `stop` was called."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Makes the `read` that waits, and every later one, give None. From any thread or signal handler."""
+
+    @abstractmethod
+    def counts(self) -> SourceCounts:
+        """Up to now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees camera, file and thread; calling it again does nothing."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def without_password(name: str) -> str:
+    """The name of a source fit for logs and events: user and password of a URL are left out."""
+    if "://" not in name or "@" not in name:
+        return name
+    parts = urlsplit(name)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,149 @@
+"""OpenCV's captures behind one small protocol: an image and its time, or the exception that says why there is none."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from edge.errors import SourceError
+from edge.types import Image
+
+OPEN_TIMEOUT_MS = 8000
+READ_TIMEOUT_MS = 8000
+
+
+class EndOfStream(Exception):  # noqa: N818 - an end is no error
+    """The stream has given its last frame."""
+
+
+class CorruptFrame(Exception):  # noqa: N818 - the stream goes on
+    """This frame cannot be used; the next may."""
+
+
+class Capture(Protocol):
+    """An opened camera, file or stream. `fps` and `length` (frames) are what it claims, 0 where it says nothing."""
+
+    fps: float
+    length: int
+
+    def read(self) -> tuple[Image, float]:
+        """The next image (H, W, 3) uint8 BGR and its time in seconds; blocks.
+
+        Raises EndOfStream, CorruptFrame, or SourceError where the stream is lost.
+        """
+
+    def close(self) -> None:
+        """Frees it."""
+
+
+class OpenCvCapture:
+    """What `cv2.VideoCapture` opens: files, V4L2 cameras, network streams, GStreamer pipelines.
+
+    A file's times are seconds from its start, everything else's seconds since the epoch.
+    """
+
+    def __init__(self, what: str | int, backend: int, settings: dict[int, float], *, is_file: bool, name: str) -> None:
+        _hush()
+        parameters = [int(value) for pair in settings.items() for value in pair]
+        self._capture = cv2.VideoCapture(what, backend, parameters)
+        self._is_file = is_file
+        self._name = name
+        self._read = 0
+        self._last = -1.0
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise SourceError(f"{name}: cannot be opened; {_reason(what, backend)}")
+        self.fps = max(0.0, float(self._capture.get(cv2.CAP_PROP_FPS)))
+        self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_file else 0
+
+    def read(self) -> tuple[Image, float]:
+        done, image = self._capture.read()
+        if not done:
+            if self._is_file:
+                raise EndOfStream
+            raise SourceError(f"{self._name}: gives no frame")
+        if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise CorruptFrame
+        moment = self._file_time() if self._is_file else time.time()
+        self._read += 1
+        return image, moment
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _file_time(self) -> float:
+        """The container's time where it advances, as it does not in every file, else frame number by rate."""
+        moment = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        if not moment > self._last:
+            moment = max(self._read / (self.fps or 25.0), self._last + 1e-3) if self._read else 0.0
+        self._last = moment
+        return moment
+
+
+def open_video_file(path: Path, name: str) -> OpenCvCapture:
+    """Raises SourceError where it is no video that this OpenCV can read."""
+    return OpenCvCapture(str(path), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1}, is_file=True, name=name)
+
+
+def open_network(url: str, name: str) -> OpenCvCapture:
+    """rtsp:// and http:// through FFmpeg, with time-outs. Raises SourceError."""
+    settings: dict[int, float] = {
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS,
+        cv2.CAP_PROP_N_THREADS: 1,
+    }
+    return OpenCvCapture(url, cv2.CAP_FFMPEG, settings, is_file=False, name=name)
+
+
+def open_camera(device: str, name: str, size: tuple[int, int] | None, fps: float | None) -> OpenCvCapture:
+    """A V4L2 camera by its device file, at (width, height) and rate where asked. Raises SourceError."""
+    settings: dict[int, float] = {}
+    if size is not None:
+        # Above VGA most USB cameras reach their rate in MJPEG only.
+        settings[cv2.CAP_PROP_FOURCC] = cv2.VideoWriter.fourcc(*"MJPG")
+        settings[cv2.CAP_PROP_FRAME_WIDTH], settings[cv2.CAP_PROP_FRAME_HEIGHT] = size
+    if fps is not None:
+        settings[cv2.CAP_PROP_FPS] = fps
+    return OpenCvCapture(device, cv2.CAP_V4L2, settings, is_file=False, name=name)
+
+
+def open_pipeline(pipeline: str, name: str) -> OpenCvCapture:
+    """A GStreamer pipeline that ends in an appsink. Raises SourceError, also where OpenCV has no GStreamer."""
+    if not has_gstreamer():
+        raise SourceError(
+            f"{name}: needs an OpenCV with GStreamer, which PyPI's has not; on a Jetson use the system's python3-opencv"
+        )
+    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, {}, is_file=False, name=name)
+
+
+def has_gstreamer() -> bool:
+    """Whether this OpenCV can open GStreamer pipelines."""
+    # The registry of backends lists plug-ins as well that are not there.
+    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def _hush() -> None:
+    """What cannot be opened is said once, in our words; OpenCV and FFmpeg would print a page."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _reason(what: str | int, backend: int) -> str:
+    if backend == cv2.CAP_V4L2:
+        device = Path(str(what))
+        if not device.exists():
+            return "there is no such camera; see: edge doctor"
+        if not os.access(device, os.R_OK | os.W_OK):
+            return "this user may not use it: add them to the group video"
+        return "it is no camera, or another program uses it"
+    if backend == cv2.CAP_FFMPEG and Path(str(what)).exists():
+        return "not a video OpenCV can read, or damaged"
+    if backend == cv2.CAP_GSTREAMER:
+        return "the pipeline does not start; is the camera connected, and this a Jetson?"
+    return "nobody answers there, the address is wrong, or it is no stream"

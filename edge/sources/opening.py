@@ -1,0 +1,84 @@
+"""From what a user types after --source to an opened source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from edge.errors import InputError, SourceError
+from edge.pictures import find_pictures, is_picture
+from edge.sources import gstreamer
+from edge.sources.base import Source, without_password
+from edge.sources.capture import has_gstreamer, open_camera, open_network, open_pipeline, open_video_file
+from edge.sources.files import Pictures, VideoFile
+from edge.sources.live import LiveSource, PacedCapture
+
+_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """realtime: files are played at their own speed and frames that come too late are dropped, as from a camera.
+
+    size: (width, height) asked of a camera; fps: rate asked of it.
+    """
+
+    realtime: bool = False
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+
+
+def open_source(name: str, options: SourceOptions | None = None) -> Source:
+    """Opens "0", "/dev/video2", a video file, a picture or folder of pictures, rtsp://, http(s)://, csi://0.
+
+    Raises SourceError, or InputError for a folder without pictures.
+    """
+    wanted = options or SourceOptions()
+    scheme = urlsplit(name).scheme.lower() if "://" in name else ""
+    shown = without_password(name)
+    if scheme == "csi":
+        pipeline = gstreamer.csi_pipeline(_csi_options(name, wanted))
+        return LiveSource(lambda: open_pipeline(pipeline, shown), shown)
+    if scheme in ("rtsp", "rtsps"):
+        if _TEGRA_RELEASE.exists() and has_gstreamer():
+            pipeline = gstreamer.rtsp_pipeline(name)
+            return LiveSource(lambda: open_pipeline(pipeline, shown), shown)
+        return LiveSource(lambda: open_network(name, shown), shown)
+    if scheme in ("http", "https"):
+        return LiveSource(lambda: open_network(name, shown), shown)
+    if scheme:
+        raise SourceError(f"{shown}: {scheme}:// is not known; rtsp://, http://, https:// and csi:// are")
+    if name.isdecimal() or name.startswith("/dev/"):
+        device = f"/dev/video{int(name)}" if name.isdecimal() else name
+        return LiveSource(lambda: open_camera(device, shown, wanted.size, wanted.fps), shown)
+    return _open_path(Path(name), name, wanted)
+
+
+def _open_path(path: Path, name: str, options: SourceOptions) -> Source:
+    if path.is_dir() or (path.is_file() and is_picture(path)):
+        if options.realtime:
+            raise InputError(f"{name}: pictures have no speed of their own; leave --realtime out")
+        return Pictures(find_pictures([path]), name)
+    if not path.is_file():
+        raise SourceError(f"{name}: no such file, folder or camera; cameras are named 0, 1, … or /dev/video0")
+    capture = open_video_file(path, name)
+    if options.realtime:
+        opened = [PacedCapture(capture)]
+        return LiveSource(opened.pop, name, length=capture.length or None)
+    return VideoFile(capture, name)
+
+
+def _csi_options(name: str, options: SourceOptions) -> gstreamer.CsiOptions:
+    """csi://SENSOR?width=…&height=…&fps=…&flip=…; --size and --fps count where the name does not say."""
+    parts = urlsplit(name)
+    values: dict[str, int] = {}
+    if options.size is not None:
+        values["width"], values["height"] = options.size
+    if options.fps is not None:
+        values["fps"] = round(options.fps)
+    try:
+        asked = {key: int(value) for key, value in parse_qsl(parts.query, strict_parsing=bool(parts.query))}
+        return gstreamer.CsiOptions(sensor=int(parts.netloc), **{**values, **asked})
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{name}: not csi://SENSOR?width=W&height=H&fps=F&flip=0..7 ({error})") from error
