@@ -1,7 +1,7 @@
 """MobileFaceNet (Chen et al., 2018, https://arxiv.org/abs/1804.07573), read from top to bottom.
 
 Layer names are those of TreB1eN/InsightFace_Pytorch, so that checkpoints of that project, and of the many built on it,
-load unchanged. The activation is chosen: PReLU as in the paper, or ReLU, which integer engines fuse into the convolution.
+load unchanged. The activation is chosen: PReLU as in the paper, or ReLU, which integer engines fuse into convolutions.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Residual(nn.Module):
 class MobileFaceNet(nn.Module):
     """Face embedder: (N, 3, 112, 112) float in [-1, 1] → (N, `embedding_size`) of unit length.
 
-    The global depthwise convolution (`conv_6_dw`) takes the place of average pooling: each of the 7×7 places of the face
-    gets a weight of its own. The colour order is that of the training data; arcedge's own weights take RGB.
+    The global depthwise convolution (`conv_6_dw`) takes the place of average pooling: each of the 7×7 places of the
+    face gets a weight of its own. The colour order is that of the training data; arcedge's own weights take RGB.
     """
 
     def __init__(self, embedding_size: int = 512, activation: Activation = "relu") -> None:
