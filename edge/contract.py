@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -62,10 +63,13 @@ class ModelContract:
                 raise ContractError(
                     f"contract: {name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
                 )
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+        if self.size is not None and (len(self.size) != 2 or not all(_is_whole(side) for side in self.size)):
             raise ContractError(f"contract: size is (height, width) in pixels, not {self.size!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not numbers or min(self.std) <= 0:
             raise ContractError("contract: mean and std have three values each, std above 0")
+        if not _is_whole(self.stride):
+            raise ContractError(f"contract: stride is 1 or more pixels, not {self.stride!r}")
         if self.role == "embedder":
             if self.size is None or not self.embedding_size or self.embedding_size < 1:
                 raise ContractError("contract: an embedder states size and embedding_size")
@@ -118,3 +122,8 @@ class ModelContract:
         """SHA-256 (hex) over the canonical JSON: two models with one digest are fed and read alike."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a whole number of 1 or more, whatever a file gave."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -29,9 +29,9 @@ class Pen:
 
     @classmethod
     def of(cls, image: Image) -> Pen:
-        """One pixel and letters of 10 pixels at 360p, and so on upward."""
+        """One pixel and letters of 10 pixels at 360p; letters grow slower than frames, which are shown larger too."""
         height = image.shape[0]
-        return cls(line=max(1, round(height / 400)), font=max(0.4, 0.45 * height / 400))
+        return cls(line=max(1, round(height / 400)), font=max(0.4, 0.45 * (height / 360) ** 0.75))
 
 
 def annotate(image: Image, decisions: Sequence[Decision]) -> Image:

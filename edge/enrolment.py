@@ -215,25 +215,17 @@ def _judge(shot: Shot, family: Floats, snapshot: Snapshot, name: str, threshold:
         )
     if threshold is None:
         return notices
-    if len(family) and (nearest := float((family @ shot.vector).max())) < threshold:
-        notices.append(
-            Notice(
-                Problem.UNLIKE_OTHERS,
-                shot.source,
-                f"unlike the other pictures of {name}: similarity {nearest:.2f} at most; is it somebody else?",
-            )
-        )
+    own = float((family @ shot.vector).max()) if len(family) else None
+    if own is not None and own < threshold:
+        text = f"unlike the other pictures of {name}: similarity {own:.2f} at most; is it somebody else?"
+        notices.append(Notice(Problem.UNLIKE_OTHERS, shot.source, text))
     scores = similarities(snapshot, shot.vector[None])[0]
     for place in np.argsort(-scores):
         other, score = snapshot.names[place], float(scores[place])
-        if other != name and score >= threshold:
-            notices.append(
-                Notice(
-                    Problem.KNOWN_AS_OTHER,
-                    shot.source,
-                    f"known as {other} already (similarity {score:.2f}); one person? edge gallery merge",
-                )
-            )
+        # Among many pictures of two people some pair is always alike; it counts where the person's own are less so.
+        if other != name and score >= threshold and (own is None or score > own):
+            text = f"known as {other} already (similarity {score:.2f}); one person? edge gallery merge"
+            notices.append(Notice(Problem.KNOWN_AS_OTHER, shot.source, text))
             break
     return notices
 
