@@ -1,0 +1,1 @@
+"""From a checkpoint, or a third-party ONNX, to a bundle of measured engines."""

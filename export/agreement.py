@@ -1,0 +1,120 @@
+"""How a variant agrees with what it was made from: embeddings by cosine, detections by overlap, landmarks and score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.contract import ModelContract
+from edge.detect import Detector
+from edge.embed import Embedder
+from edge.engines import SessionOptions, open_session
+from edge.types import Face, Floats, Image
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingAgreement:
+    """Cosine between a variant's embeddings and the reference's over `count` crops. on: which crops, in words."""
+
+    mean_cosine: float
+    min_cosine: float
+    count: int
+    on: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionAgreement:
+    """A variant's faces against the FP32 model's over `count` pictures.
+
+    faces: of the FP32 model. matched: of them found at IoU ≥ 0.5; extra: found by the variant alone. mean_iou, over the
+    matched; landmark_error: mean distance as a share of the distance between the eyes; score_change: mean absolute.
+    """
+
+    count: int
+    faces: int
+    matched: int
+    extra: int
+    mean_iou: float
+    landmark_error: float
+    score_change: float
+
+    @property
+    def figure(self) -> float:
+        """One number for choosing: summed IoU over all faces either model found; 1 is perfect agreement."""
+        total = self.faces + self.extra
+        return self.mean_iou * self.matched / total if total else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "figure": self.figure}
+
+
+def embed_with(data: bytes, contract: ModelContract, crops: Image) -> Floats:
+    """(N, D) unit rows of a bundle's model for (N, H, W, 3) uint8 BGR crops."""
+    with open_session(data, options=SessionOptions(threads=2)) as session:
+        embedder = Embedder(session, contract)
+        return np.concatenate([embedder.embed(crops[i : i + _BATCH]) for i in range(0, len(crops), _BATCH)])
+
+
+def compare_embeddings(variant: Floats, reference: Floats, on: str) -> EmbeddingAgreement:
+    """Both (N, D) unit rows of the same crops."""
+    cosine = (variant.astype(np.float64) * reference.astype(np.float64)).sum(axis=1)
+    cosine /= np.linalg.norm(variant, axis=1).astype(np.float64) * np.linalg.norm(reference, axis=1)
+    return EmbeddingAgreement(round(float(cosine.mean()), 7), round(float(cosine.min()), 7), len(cosine), on)
+
+
+def detect_with(data: bytes, contract: ModelContract, pictures: Sequence[Image]) -> list[list[Face]]:
+    """Faces of each picture by a bundle's detector."""
+    with open_session(data, options=SessionOptions(threads=2)) as session:
+        detector = Detector(session, contract)
+        return [detector.detect(picture) for picture in pictures]
+
+
+def compare_detections(variant: Sequence[list[Face]], reference: Sequence[list[Face]]) -> DetectionAgreement:
+    """Greedy one-to-one matches, best reference face first."""
+    ious, distances, scores = list[float](), list[float](), list[float]()
+    extra = 0
+    for found, wanted in zip(variant, reference, strict=True):
+        free = list(found)
+        for face in wanted:
+            if not free:
+                break
+            best = max(free, key=lambda other: _iou(face, other))
+            overlap = _iou(face, best)
+            if overlap < 0.5:
+                continue
+            free = [other for other in free if other is not best]
+            eyes = float(np.linalg.norm(face.landmarks[0] - face.landmarks[1]))
+            ious.append(overlap)
+            distances.append(float(np.linalg.norm(face.landmarks - best.landmarks, axis=1).mean()) / max(eyes, 1e-6))
+            scores.append(abs(face.score - best.score))
+        extra += len(free)
+    return DetectionAgreement(
+        count=len(reference),
+        faces=sum(map(len, reference)),
+        matched=len(ious),
+        extra=extra,
+        mean_iou=_mean(ious),
+        landmark_error=_mean(distances),
+        score_change=_mean(scores),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 6) if values else 0.0
+
+
+def _iou(a: Face, b: Face) -> float:
+    low, high = np.maximum(a.box[:2], b.box[:2]), np.minimum(a.box[2:], b.box[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    union = a.width * a.height + b.width * b.height - shared
+    return shared / union if union > 0 else 0.0

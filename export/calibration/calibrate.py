@@ -1,0 +1,66 @@
+"""Observe, try every method, keep the one whose INT8 model does best on pictures it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto
+from tqdm import tqdm
+
+from edge.errors import InputError
+from export.calibration.methods import METHODS
+from export.calibration.observer import observe
+from export.calibration.table import CalibrationTable
+from export.graph import Array, parameters_digest
+from export.passes.qdq import Ranges, placement
+
+HELD_OUT = 4
+"""One picture in so many judges the methods, and is not calibrated on."""
+
+MIN_PICTURES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationData:
+    """Batches for a model's one input to observe. digest: SHA-256 over the pictures; count: pictures."""
+
+    batches: Sequence[Array]
+    digest: str
+    count: int
+
+
+Build = Callable[[Ranges], bytes]
+"""Makes the INT8 model from ranges."""
+
+Judge = Callable[[bytes], float]
+"""How well a model does on held-out pictures; higher is better."""
+
+
+def calibrate(
+    model: ModelProto, role: str, data: CalibrationData, build: Build, judge: Judge, *, quiet: bool = False
+) -> CalibrationTable:
+    """The ranges of the tensors that quantisation needs, by the method that `judge` likes best.
+
+    model: the float graph. Raises InputError for fewer than MIN_PICTURES pictures.
+    """
+    if data.count < MIN_PICTURES:
+        raise InputError(f"{data.count} calibration pictures with a face are too few; {MIN_PICTURES} is the least")
+    tensors = placement(model).tensors
+    histograms = observe(model, tensors, lambda: data.batches)
+    judged: dict[str, float] = {}
+    candidates = {name: {t: method(h) for t, h in histograms.items()} for name, method in METHODS.items()}
+    for name in tqdm(candidates, desc=f"calibrating the {role}", unit="method", disable=quiet, leave=False):
+        judged[name] = judge(build(candidates[name]))
+    # Equal to six digits is equal: then the first, which clips least, is taken.
+    best = max(judged, key=lambda name: round(judged[name], 6) if np.isfinite(judged[name]) else -np.inf)
+    scores = {name: round(float(value), 6) for name, value in judged.items()}
+    return CalibrationTable(role, parameters_digest(model), best, candidates[best], data.digest, data.count, scores)
+
+
+def split_held_out(count: int) -> tuple[Array, Array]:
+    """Indices to calibrate on and to judge on; every HELD_OUT-th is held out."""
+    index = np.arange(count)
+    held = index % HELD_OUT == HELD_OUT - 1
+    return index[~held], index[held]

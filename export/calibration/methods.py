@@ -1,0 +1,123 @@
+"""From a tensor's histogram to the range worth eight bits: min-max, percentile, entropy, squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Range = tuple[float, float]
+Floats64 = npt.NDArray[np.float64]
+
+BINS = 2048
+LEVELS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often a tensor took which value: BINS equal bins from `low` to `high`, its exact extremes. `counts` int64."""
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def centres(self) -> Floats64:
+        """The middle of each bin."""
+        width = (self.high - self.low) / len(self.counts)
+        return np.float64(self.low) + width * (np.arange(len(self.counts), dtype=np.float64) + 0.5)
+
+
+Method = Callable[[Histogram], Range]
+
+
+def min_max(histogram: Histogram) -> Range:
+    """The extremes: nothing is clipped, and one outlier costs everybody resolution."""
+    return histogram.low, histogram.high
+
+
+def percentile(share: float) -> Method:
+    """The shortest of ranges that leave (1 − `share`)/2 of the values out at either end."""
+
+    def method(histogram: Histogram) -> Range:
+        total = histogram.counts.sum()
+        below = np.cumsum(histogram.counts)
+        outside = (1.0 - share) / 2 * total
+        first = int(np.searchsorted(below, outside, side="right"))
+        last = int(np.searchsorted(below, total - outside, side="left"))
+        width = (histogram.high - histogram.low) / len(histogram.counts)
+        return histogram.low + first * width, histogram.low + (min(last, len(below) - 1) + 1) * width
+
+    return method
+
+
+def squared_error(histogram: Histogram) -> Range:
+    """The range of least expected squared error, rounding and clipping together; each end searched in turn."""
+    low, high = histogram.low, histogram.high
+    shares = np.linspace(0.2, 1.0, 81)
+    for _ in range(2):
+        if high > 0:
+            high = min(shares * histogram.high, key=lambda end: _error(histogram, low, float(end)))
+        if low < 0:
+            low = min(shares * histogram.low, key=lambda end: _error(histogram, float(end), high))
+    return float(low), float(high)
+
+
+def entropy(histogram: Histogram) -> Range:
+    """The range whose 256 levels lose least information (Kullback-Leibler), after Migacz, 8-bit inference with
+    TensorRT, 2017.
+
+    Both ends shrink by one factor, so that a tensor of two signs keeps its proportion.
+    """
+    counts = histogram.counts.astype(np.float64)
+    # The tall bin at zero that a ReLU leaves says nothing about the rest, and would decide alone.
+    zero = int(np.clip(np.searchsorted(histogram.centres, 0.0), 0, len(counts) - 1))
+    counts[zero] = counts[max(zero - 1, 0) : zero + 2].min() if counts[zero] > counts.sum() / 4 else counts[zero]
+    best, divergence = 1.0, np.inf
+    for share in np.linspace(0.2, 1.0, 81):
+        current = _divergence(histogram, counts, share * histogram.low, share * histogram.high)
+        if current < divergence:
+            best, divergence = float(share), current
+    return best * histogram.low, best * histogram.high
+
+
+METHODS: dict[str, Method] = {
+    "min-max": min_max,
+    "percentile-99.9": percentile(0.999),
+    "percentile-99.99": percentile(0.9999),
+    "percentile-99.999": percentile(0.99999),
+    "entropy": entropy,
+    "mse": squared_error,
+}
+"""By name, as a calibration table records them."""
+
+
+def _error(histogram: Histogram, low: float, high: float) -> float:
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / (LEVELS - 1), 1e-30)
+    values = histogram.centres
+    # Rounding to a grid that holds zero, as the engine does: a ReLU's zeros cost nothing.
+    quantised = np.clip(np.rint(values / step), np.rint(low / step), np.rint(high / step)) * step
+    return float((histogram.counts * np.square(values - quantised)).sum())
+
+
+def _divergence(histogram: Histogram, counts: Floats64, low: float, high: float) -> float:
+    centres = histogram.centres
+    inside = (centres >= min(low, 0.0)) & (centres <= max(high, 0.0))
+    if inside.sum() < LEVELS // 2:
+        return float(np.inf)
+    first, last = int(np.argmax(inside)), len(inside) - int(np.argmax(inside[::-1]))
+    reference = counts[first:last].copy()
+    reference[0] += counts[:first].sum()
+    reference[-1] += counts[last:].sum()
+    edges = np.unique(np.linspace(0, last - first, min(LEVELS, last - first) + 1).astype(np.int64))[:-1]
+    filled = (counts[first:last] > 0).astype(np.float64)
+    sums, occupied = np.add.reduceat(counts[first:last], edges), np.add.reduceat(filled, edges)
+    sizes = np.diff(np.append(edges, last - first))
+    spread = np.repeat(sums / np.maximum(occupied, 1), sizes) * filled
+    p, q = reference / max(reference.sum(), 1e-30), spread / max(spread.sum(), 1e-30)
+    # Where clipped mass meets an empty level the divergence has no end; a small floor keeps candidates comparable.
+    seen = p > 0
+    return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-9))).sum())

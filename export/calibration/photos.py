@@ -1,0 +1,134 @@
+"""Calibration photos: a folder of identities, found, aligned by the runtime's own code, and accounted for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from edge.align import align
+from edge.detect import Detector, find_main_face
+from edge.errors import InputError
+from edge.pictures import find_pictures, read_picture
+from edge.types import Image
+
+SEED = 20260101
+MOSAIC = (320, 320)
+"""(height, width) pixels of the pictures a detector is calibrated on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """Aligned faces of a folder.
+
+    crops: (N, 112, 112, 3) uint8 BGR; identities: the sub-folder each came from; paths: where from. faceless,
+    unreadable: pictures left out, and listed for the user. digest: SHA-256 (hex) over names and bytes of all pictures.
+    """
+
+    crops: Image
+    identities: tuple[str, ...]
+    paths: tuple[Path, ...]
+    faceless: tuple[Path, ...]
+    unreadable: tuple[Path, ...]
+    digest: str
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) identities as integers."""
+        return np.unique(np.array(self.identities), return_inverse=True)[1].astype(np.int64)
+
+
+def list_photos(folder: Path) -> tuple[Path, ...]:
+    """The pictures under a folder, sorted. Raises InputError where there is no folder, or no picture in it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a folder of photos, or a calibration table")
+    return tuple(find_pictures([folder]))
+
+
+def align_photos(folder: Path, detector: Detector, *, quiet: bool = False) -> Faces:
+    """Finds and aligns the face of every picture under `folder`.
+
+    Raises InputError where the folder is unfit, or no picture in it shows a face.
+    """
+    photos = list_photos(folder)
+    crops, kept, faceless, unreadable = list[Image](), list[Path](), list[Path](), list[Path]()
+    digest = hashlib.sha256()
+    for path in tqdm(photos, desc=f"faces of {folder.name}", unit="photo", disable=quiet, leave=False):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        try:
+            image = read_picture(path)
+        except InputError:
+            unreadable.append(path)
+            continue
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        face = find_main_face(detector, image)
+        if face is None:
+            faceless.append(path)
+        else:
+            crops.append(align(image, face.landmarks))
+            kept.append(path)
+    if not crops:
+        raise InputError(f"{folder}: no face found in any of {len(photos)} pictures; are these photos of faces?")
+    identities = tuple(path.relative_to(folder).parent.as_posix() for path in kept)
+    return Faces(np.stack(crops), identities, tuple(kept), tuple(faceless), tuple(unreadable), digest.hexdigest())
+
+
+def mosaics(photos: Sequence[Path], count: int) -> list[Image]:
+    """`count` pictures of MOSAIC size with one to nine of the photos each, at sizes a camera sees, for a detector.
+
+    Tight crops alone would calibrate a detector on faces that fill the frame, which it hardly ever meets.
+    """
+    generator = np.random.default_rng(SEED)
+    readable = _readable(photos)
+    height, width = MOSAIC
+    pictures = []
+    for index in range(count):
+        across = 1 + index % 3
+        canvas = np.full((height, width, 3), generator.integers(0, 256, 3), np.uint8)
+        cell_height, cell_width = height // across, width // across
+        for row in range(across):
+            for column in range(across):
+                photo = readable[int(generator.integers(len(readable)))]
+                room = generator.uniform(0.5, 1.0) * min(cell_height / photo.shape[0], cell_width / photo.shape[1])
+                size = (max(1, int(photo.shape[1] * room)), max(1, int(photo.shape[0] * room)))
+                small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if room < 1 else cv2.INTER_LINEAR)
+                y = row * cell_height + int(generator.integers(0, cell_height - size[1] + 1))
+                x = column * cell_width + int(generator.integers(0, cell_width - size[0] + 1))
+                canvas[y : y + size[1], x : x + size[0]] = small
+        pictures.append(canvas)
+    return pictures
+
+
+def _readable(photos: Sequence[Path]) -> list[Image]:
+    found = []
+    for path in photos:
+        with contextlib.suppress(InputError):
+            found.append(read_picture(path))
+    return found
+
+
+def synthetic_crops(count: int) -> Image:
+    """(count, 112, 112, 3) uint8: smooth random fields with a face's coarse layout, where no photo is at hand.
+
+    They check mechanics, not accuracy: what is measured on them says so.
+    """
+    generator = np.random.default_rng(SEED)
+    y, x = np.mgrid[0:112, 0:112].astype(np.float32)
+    crops = []
+    for _ in range(count):
+        field = cv2.GaussianBlur(generator.normal(128, 220, (112, 112, 3)).astype(np.float32), (0, 0), 6)
+        skin = generator.uniform(60, 210, 3)
+        oval = np.clip(1.6 - ((x - 56) / 42) ** 2 - ((y - 62) / 54) ** 2, 0, 1)[..., None]
+        picture = field * (1 - oval) + (skin + 0.35 * (field - 128)) * oval
+        for cx, cy, size in ((38, 51, 6), (73, 51, 6), (56, 72, 5), (56, 92, 12)):
+            spot = np.exp(-(((x - cx) / size) ** 2 + ((y - cy) / 5) ** 2))[..., None]
+            picture -= spot * generator.uniform(30, 90)
+        crops.append(np.clip(picture + generator.normal(0, 4, picture.shape), 0, 255).astype(np.uint8))
+    return np.stack(crops)

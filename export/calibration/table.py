@@ -1,0 +1,96 @@
+"""The calibration table: ranges by tensor name, kept beside the weights so that an export needs no photo."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.errors import InputError
+
+FORMAT = "arcedge-calibration"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTable:
+    """Ranges of one graph's tensors over calibration pictures.
+
+    role: of the model. parameters: digest of its weights (export.graph.parameters_digest); the table fits no others.
+    method: how the ranges were chosen, one of METHODS. tensors: name → (low, high).
+    data: SHA-256 over the pictures; count: how many there were. judged: what each method scored on held-out pictures.
+    """
+
+    role: str
+    parameters: str
+    method: str
+    tensors: Mapping[str, tuple[float, float]]
+    data: str
+    count: int
+    judged: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.tensors.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise InputError(f"calibration table: the range of {name} is [{low}, {high}]; calibrate again")
+        if not self.tensors or self.count < 1:
+            raise InputError("calibration table: holds no range; calibrate again")
+
+    def require_fit(self, parameters: str, tensors: Sequence[str]) -> None:
+        """Raises InputError unless the table was made for these weights and has these tensors."""
+        if parameters != self.parameters:
+            raise InputError(
+                f"the calibration table was made for other {self.role} weights ({self.parameters[:12]}, "
+                f"these are {parameters[:12]}); calibrate on photos: --calibration DIR"
+            )
+        if missing := [name for name in tensors if name not in self.tensors]:
+            raise InputError(
+                f"the calibration table has no range for {missing[0]} ({len(missing)} tensors); "
+                "calibrate on photos: --calibration DIR"
+            )
+
+
+def write_tables(path: Path, tables: Sequence[CalibrationTable]) -> None:
+    """Writes tables as JSON, ranges rounded to what float32 holds."""
+    entries = []
+    for table in tables:
+        entry = asdict(table)
+        entry["tensors"] = {name: [_short(low), _short(high)] for name, (low, high) in table.tensors.items()}
+        entries.append(entry)
+    text = json.dumps({"format": FORMAT, "version": VERSION, "tables": entries}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_tables(path: Path) -> tuple[CalibrationTable, ...]:
+    """Reads tables. Raises InputError where the file is none, damaged, or of another version."""
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a folder of photos or a table") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a calibration table ({error}); name a folder of photos or a table") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise InputError(f"{path}: not a calibration table; name a folder of photos or a table")
+    if values.get("version") != VERSION:
+        raise InputError(
+            f"{path}: table version {values.get('version')!r}, this arcedge reads {VERSION}; calibrate again"
+        )
+    try:
+        return tuple(
+            CalibrationTable(
+                **{
+                    **entry,
+                    "tensors": {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()},
+                }
+            )
+            for entry in values["tables"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: the calibration table is damaged ({error}); calibrate again") from error
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.9g}")

@@ -1,0 +1,124 @@
+"""`edge export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from edge.cli.verb import Verb
+from edge.errors import InputError
+from edge.manifest import PRECISIONS
+
+EXAMPLE = """
+edge export --weights mobilefacenet.safetensors --calibration photos/ --out my.bundle
+edge export --onnx other.onnx --contract other.toml --detector yunet.onnx --calibration photos/ --out other.bundle
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("the model")
+    model.add_argument("--weights", metavar="FILE_OR_NAME", help="checkpoint, or a name in model_weights (its default)")
+    model.add_argument("--onnx", type=Path, metavar="FILE", help="a third-party embedder instead")
+    model.add_argument("--contract", type=Path, metavar="FILE.toml", help="how the third-party embedder is fed")
+    model.add_argument(
+        "--detector", metavar="FILE_OR_NAME", help="detector checkpoint or YuNet ONNX (default: our own)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder the bundle is written to")
+    parser.add_argument(
+        "--precision", default=",".join(PRECISIONS), metavar="LIST", help="of fp32,fp16,int8 (default: all three)"
+    )
+    parser.add_argument(
+        "--target", default="onnx", metavar="LIST", help="of onnx,tensorrt: adds INT8 graphs laid out for TensorRT"
+    )
+    calibration = parser.add_argument_group("calibration and threshold")
+    calibration.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR_OR_TABLE",
+        help="photos, a folder per identity, or a calibration table (default: the table beside the weights)",
+    )
+    calibration.add_argument("--save-calibration", type=Path, metavar="FILE.json", help="write the tables for later")
+    calibration.add_argument("--far", type=float, help="false accept rate the threshold is fitted at (default: 1e-3)")
+    calibration.add_argument(
+        "--pairs-from", type=Path, metavar="DIR", help="identities to fit the threshold on; never those of a test"
+    )
+    gate = parser.add_argument_group("gate: outside of it nothing is written, exit code 3")
+    gate.add_argument("--min-cosine", type=float, metavar="C", help="least mean cosine of INT8 to the reference")
+    parser.add_argument("--explain", action="store_true", help="print what each graph pass changed")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON, and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    from export.exporter import ExportRequest, export
+
+    if (args.onnx is None) != (args.contract is None):
+        raise InputError("--onnx and --contract go together")
+    if args.onnx is not None and args.weights is not None:
+        raise InputError("name --weights or --onnx, not both")
+    if args.far is not None and not 0.0 < args.far < 1.0:
+        raise InputError(f"--far {args.far:g}: a false accept rate lies between 0 and 1")
+    if args.min_cosine is not None and not -1.0 <= args.min_cosine <= 1.0:
+        raise InputError(f"--min-cosine {args.min_cosine:g}: a cosine lies between -1 and 1")
+    request = ExportRequest(
+        out=args.out,
+        weights=args.weights,
+        onnx=args.onnx,
+        contract=args.contract,
+        detector=args.detector,
+        calibration=args.calibration,
+        precisions=_choices(args.precision, PRECISIONS, "--precision"),
+        targets=_choices(args.target, ("onnx", "tensorrt"), "--target"),
+        far=args.far,
+        pairs_from=args.pairs_from,
+        min_cosine=args.min_cosine,
+        save_calibration=args.save_calibration,
+        quiet=args.json or not sys.stderr.isatty(),
+    )
+    result = export(request, (lambda _: None) if args.json else print)
+    if args.json:
+        print(json.dumps(result.bundle.manifest.to_dict(), indent=2))
+        return 0
+    if args.explain:
+        for role, passes in result.passes.items():
+            print(f"\n{role}\n{passes.explain()}")
+    print(f"\n{'variant':<24} {'MB':>6}  {'cosine or agreement':<34} threshold")
+    for variant in result.bundle.manifest.variants:
+        threshold = f"{variant.threshold.similarity:.4f} at FAR {variant.threshold.far:g}" if variant.threshold else "–"
+        print(f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {threshold}")
+    print(f"\nwritten: {args.out}")
+    return 0
+
+
+def _figure(measured: dict[str, dict[str, float]]) -> str:
+    agreement = measured.get("agreement", {})
+    if "mean_cosine" in agreement:
+        return f"mean {agreement['mean_cosine']:.5f}, least {agreement['min_cosine']:.5f} ({agreement['count']})"
+    if "figure" in agreement:
+        return f"{agreement['figure']:.4f} over {agreement['faces']} faces"
+    return "not measured"
+
+
+def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    if not asked or (unknown := [part for part in asked if part not in allowed]):
+        wrong = unknown[0] if asked else "nothing"
+        raise InputError(f"{option} {wrong}: choose of {', '.join(allowed)}")
+    return tuple(choice for choice in allowed if choice in asked)
+
+
+VERB = Verb(
+    name="export",
+    summary="make a bundle of FP32, FP16 and INT8 models from a checkpoint or a third-party ONNX",
+    configure=configure,
+    run=run,
+    description=(
+        "Turns a MobileFaceNet checkpoint, or a third-party ONNX with its contract, into a bundle: embedder and\n"
+        "detector in FP32, FP16 and INT8, preprocessing inside, each compared with the reference before anything is\n"
+        "written."
+    ),
+    example=EXAMPLE,
+    requires=("torch", "onnx", "onnxscript", "safetensors"),
+    extra="export",
+)

@@ -1,0 +1,122 @@
+"""The variants of one model: float, half, eight bits, each judged on faces before it may go into a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import ModelProto
+
+from edge.errors import InputError
+from edge.types import Image
+from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
+from export.calibration.calibrate import CalibrationData, calibrate, split_held_out
+from export.calibration.table import CalibrationTable
+from export.graph import parameters_digest
+from export.passes import Passes
+from export.passes.fp16 import fp16_report, to_fp16
+from export.passes.integer_pixels import integer_pixels
+from export.passes.qdq import Ranges, Scheme, final_layers, placement, quantise
+from export.sources import Source
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A variant before it is judged: its bytes, and what building it found out."""
+
+    name: str
+    precision: str
+    engine: str
+    data: bytes
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def build_variants(
+    source: Source,
+    precisions: Sequence[str],
+    table: CalibrationTable | None,
+    passes: Passes,
+    keep: frozenset[str] = frozenset(),
+    targets: Sequence[str] = ("onnx",),
+) -> list[Built]:
+    """The variants of a model, in the order of PRECISIONS. `table` is needed for int8, and guards fp16 where it is
+    there.
+
+    keep: output tensors of layers that stay in float in INT8. Raises InputError where the table is missing or unfit.
+    """
+    role, model = source.contract.role, source.float_model
+    ranges = table.tensors if table is not None else None
+    built = []
+    if "fp32" in precisions:
+        built.append(Built(f"{role}-fp32", "fp32", "onnx", model.SerializeToString()))
+    if "fp16" in precisions:
+        half = passes.run(f"{role} FP16", lambda m: to_fp16(m, ranges), model)
+        built.append(Built(f"{role}-fp16", "fp16", "onnx", half.SerializeToString(), {"fp16": fp16_report(model)}))
+    if "int8" in precisions:
+        if table is None or ranges is None:
+            raise InputError(f"INT8 of the {role} needs a calibration; name photos or a table with --calibration")
+        table.require_fit(parameters_digest(model), placement(model, keep | final_layers(model)).tensors)
+        notes = {
+            "scheme": "int8-cpu",
+            "calibration": {"method": table.method, "count": table.count, "judged": dict(table.judged)},
+            "kept_in_float": sorted(keep | final_layers(model)),
+        }
+        data = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), model).SerializeToString()
+        built.append(Built(f"{role}-int8", "int8", "onnx", data, notes))
+        if "tensorrt" in targets:
+            model_trt = passes.run(
+                f"{role} INT8 TensorRT", lambda m: int8_model(m, ranges, "int8-tensorrt", keep), model
+            )
+            notes = {**notes, "scheme": "int8-tensorrt"}
+            built.append(Built(f"{role}-int8-tensorrt", "int8", "tensorrt", model_trt.SerializeToString(), notes))
+    return built
+
+
+def int8_model(model: ModelProto, ranges: Ranges, scheme: Scheme, keep: frozenset[str] = frozenset()) -> ModelProto:
+    """The INT8 graph of a scheme; heads, which feed no other layer, stay in float, and `keep` with them."""
+    prepared = integer_pixels(model) if scheme == "int8-cpu" else model
+    return quantise(prepared, ranges, scheme, keep | final_layers(model))
+
+
+def calibrate_embedder(source: Source, crops: Image, digest: str, *, quiet: bool = False) -> CalibrationTable:
+    """Ranges over aligned crops; the method whose INT8 embeddings stay closest (mean cosine) on held-out crops."""
+    fit, held = split_held_out(len(crops))
+    reference = embed_with(source.float_model.SerializeToString(), source.contract, crops[held])
+
+    def build(ranges: Ranges) -> bytes:
+        return bytes(int8_model(source.float_model, ranges, "int8-cpu").SerializeToString())
+
+    def judge(data: bytes) -> float:
+        return compare_embeddings(embed_with(data, source.contract, crops[held]), reference, "").mean_cosine
+
+    chosen = crops[fit]
+    batches = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
+    data = CalibrationData(batches, digest, len(chosen))
+    return calibrate(source.float_model, "embedder", data, build, judge, quiet=quiet)
+
+
+def calibrate_detector(
+    source: Source, pictures: Sequence[Image], digest: str, *, quiet: bool = False
+) -> CalibrationTable:
+    """Ranges over whole pictures whose sides are multiples of the stride; judged by agreement of the faces found."""
+    fit, held = split_held_out(len(pictures))
+    judges = [pictures[i] for i in held]
+    reference = detect_with(source.float_model.SerializeToString(), source.contract, judges)
+
+    def build(ranges: Ranges) -> bytes:
+        return bytes(int8_model(source.float_model, ranges, "int8-cpu").SerializeToString())
+
+    def judge(data: bytes) -> float:
+        return compare_detections(detect_with(data, source.contract, judges), reference).figure
+
+    data = CalibrationData([pictures[i][None] for i in fit], digest, len(fit))
+    return calibrate(source.float_model, "detector", data, build, judge, quiet=quiet)
+
+
+def held_out(crops: Image) -> Image:
+    """The crops that judge: those no range was taken from; all of them where they are few."""
+    chosen: Image = crops[split_held_out(len(crops))[1]]
+    return chosen if len(chosen) else crops

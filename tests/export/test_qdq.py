@@ -1,0 +1,176 @@
+"""Q/DQ placement: what each scheme promises of its graph, and that the numbers survive."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import checker
+
+from edge.contract import ModelContract
+from edge.errors import InputError
+from export.calibration import observe
+from export.calibration.methods import min_max
+from export.graph import Graph
+from export.passes import embed_preprocessing, prelu_rewrite
+from export.passes.integer_pixels import integer_pixels
+from export.passes.qdq import asymmetric, channel_scales, final_layers, placement, quantise, symmetric
+
+CONTRACT = ModelContract(
+    "embedder", (112, 112), "rgb", "nchw", "float32", (127.5,) * 3, (127.5,) * 3, "arcface-112", 64
+)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    coarse = np.random.default_rng(2).integers(0, 256, (6, 14, 14, 3)).astype(np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.fixture(scope="module")
+def model(relu_graph) -> onnx.ModelProto:
+    return embed_preprocessing(relu_graph, CONTRACT)
+
+
+@pytest.fixture(scope="module")
+def ranges(model, pixels) -> dict[str, tuple[float, float]]:
+    return {name: min_max(h) for name, h in observe(model, placement(model).tensors, lambda: [pixels]).items()}
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+def test_every_layer_of_the_cpu_scheme_becomes_an_integer_kernel(model, ranges, pixels, run, tmp_path) -> None:
+    quantised = quantise(integer_pixels(model), ranges, "int8-cpu")
+    checker.check_model(quantised, full_check=True)
+    assert cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.99
+    assert quantised.ByteSize() < 0.35 * model.ByteSize()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["QLinearConv"] == 49
+    assert kinds["QLinearAdd"] == 12
+    assert kinds["QGemm"] == 1
+    assert not {"Conv", "Add", "Relu", "Gemm", "Cast", "Sub", "QuantizeLinear"} & set(kinds)
+
+
+def test_weights_are_stored_as_int8_and_biases_as_int32(model, ranges) -> None:
+    graph = Graph(quantise(model, ranges, "int8-cpu"))
+    kinds = Counter(str(value.dtype) for value in graph.arrays.values() if value.ndim > 1)
+    assert kinds["int8"] == 50
+    assert kinds["float32"] == 1  # the mean
+    for node in graph.nodes:
+        if node.op_type == "Conv":
+            assert len(node.input) == 3
+
+
+def test_tensorrt_placement(model, ranges, pixels) -> None:
+    quantised = quantise(model, ranges, "int8-tensorrt")
+    checker.check_model(quantised, full_check=True)
+    graph = Graph(quantised)
+    producers, consumers = graph.producers(), graph.consumers()
+    for name, value in graph.arrays.items():
+        if name.endswith(".zero"):
+            assert value.dtype == np.int8
+            assert not value.any(), "symmetric: zero points are 0"
+    for node in graph.nodes:
+        if node.op_type in ("Conv", "Gemm"):
+            assert [producers[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+            assert graph.arrays[node.input[2]].dtype == np.float32, "bias stays float32"
+            scale = graph.arrays[producers[node.input[1]].input[1]]
+            assert scale.shape == (graph.arrays[producers[producers[node.input[1]].input[0]].input[0]].shape[0],)
+            assert len(consumers[node.input[0]]) == 1, "a pair serves one layer"
+            after = {used.op_type for used in consumers.get(node.output[0], [])}
+            assert "Relu" not in after or after == {"Relu"}, "nothing stands between a layer and its activation"
+        if node.op_type == "Add":
+            kinds = sorted(producers[name].op_type for name in node.input)
+            assert kinds == ["Conv", "DequantizeLinear"], "only the skip input is quantised"
+    # ONNX Runtime, told to change nothing, computes what the file says.
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    data = [m.SerializeToString() for m in (quantised, model)]
+    a, b = (
+        ort.InferenceSession(d, options, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
+        for d in data
+    )
+    assert cosine(a, b) > 0.99
+
+
+def test_a_missing_range_is_named(model, ranges) -> None:
+    lacking = {name: value for name, value in ranges.items() if name != "conv2_dw.conv.relu"}
+    with pytest.raises(InputError, match=r"conv2_dw\.conv\.relu"):
+        quantise(model, lacking, "int8-cpu")
+
+
+def test_kept_layers_stay_in_float(model, ranges, pixels, run) -> None:
+    everything = frozenset(placement(model).nodes)
+    assert placement(model, everything).nodes == ()
+    kept = quantise(model, ranges, "int8-cpu", frozenset({"conv1.conv", "features"}))
+    arrays = Graph(kept).arrays
+    assert arrays["conv1.conv.weight"].dtype == np.float32
+    assert arrays["linear.weight"].dtype == np.float32
+    assert "conv2_dw.conv.weight" not in arrays
+
+
+def test_per_channel_scales_save_a_depthwise_layer() -> None:
+    """Channels a thousand times apart: one scale for all would turn the small one into zeros."""
+    weight = np.stack([np.full((1, 3, 3), v, np.float32) for v in (1.0, 1e-3)])
+    scales = channel_scales(weight, 0)
+    np.testing.assert_allclose(scales, [1 / 127, 1e-3 / 127], rtol=1e-6)
+
+
+def test_zero_is_exact_and_ranges_are_covered() -> None:
+    for low, high in ((-1.0, 3.0), (0.5, 2.0), (-4.0, -1.0), (0.0, 0.0), (-1e-12, 1e-12)):
+        scale, zero = asymmetric(low, high)
+        assert 0 <= zero <= 255
+        assert (0 - float(zero)) * scale <= min(low, 0.0) + scale / 2
+        assert (255 - float(zero)) * scale >= max(high, 0.0) - scale / 2
+    assert symmetric(-2.54, 1.0) == pytest.approx(0.02)
+
+
+def test_a_bias_far_above_its_weights_does_not_overflow(build, run) -> None:
+    """BatchNorm can switch a channel almost off, and leave a bias that no int32 of weight-sized steps can hold."""
+    weight = np.stack([np.full((1, 1, 1), 1e-9, np.float32), np.ones((1, 1, 1), np.float32)])
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "c.weight", "c.bias"], ["y"]),
+    ]
+    arrays = {"c.weight": weight, "c.bias": np.array([50.0, -1.0], np.float32)}
+    model = build(nodes, arrays, ["n", 1, 2, 2], ["n", 2, 2, 2])
+    quantised = quantise(model, {"x": (0.0, 1.0), "y": (-1.0, 51.0)}, "int8-cpu")
+    x = np.full((1, 1, 2, 2), 0.5, np.float32)
+    np.testing.assert_allclose(run(quantised, x)["y"], run(model, x)["y"], atol=0.3)
+
+
+def first_layer(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = Graph(model)
+    graph.outputs = [onnx.helper.make_tensor_value_info("conv1.conv", 1, ["n", 64, 56, 56])]
+    return graph.close()
+
+
+def test_integer_pixels_change_the_inside_of_a_picture_by_nothing(model, pixels, run) -> None:
+    graph = Graph(model)
+    float_first, whole = first_layer(model), first_layer(integer_pixels(model))
+    assert "Sub" in {node.op_type for node in graph.nodes}
+    assert [node.op_type for node in whole.graph.node] == ["Transpose", "DequantizeLinear", "Conv"]
+    a, b = run(float_first, pixels)["conv1.conv"], run(whole, pixels)["conv1.conv"]
+    np.testing.assert_allclose(a[:, :, 1:, 1:], b[:, :, 1:, 1:], rtol=1e-3, atol=1e-3)
+    assert np.abs(a - b).max() < 0.02 * np.abs(a).max()
+
+
+def test_integer_pixels_leave_other_normalisations_alone(relu_graph) -> None:
+    contract = ModelContract(
+        "embedder", (112, 112), "rgb", "nchw", "float32", (123.7, 116.3, 103.5), (58.4,) * 3, "arcface-112", 64
+    )
+    model = embed_preprocessing(relu_graph, contract)
+    assert integer_pixels(model) == model
+
+
+def test_heads_are_found(model, prelu_graph) -> None:
+    assert final_layers(model) == frozenset(), "the last layer of MobileFaceNet is linear and gives float anyway"
+    assert final_layers(prelu_rewrite(prelu_graph)) == frozenset()
