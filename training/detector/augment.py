@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edge.types import Floats, Image
-from training.detector.data import Picture, Pools
+from training.detector.data import Picture, Pools, mirror
 
 SMALLEST_FACE = 8.0
 """Pixels of a face's longer side in the sample; smaller ones are neither face nor background."""
@@ -19,9 +19,6 @@ MIN_VISIBLE = 0.35
 
 MIN_FILLED = 0.75
 """Share of a window's side that the longer side of a picture fills at least."""
-
-FLIPPED = (1, 0, 2, 4, 3)
-"""Order of the landmarks in a mirrored picture: left stays what is seen on the left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +213,9 @@ def _covered(sample: Sample, patch: Floats) -> Sample:
 def flip(sample: Sample) -> Sample:
     """The mirror image, with the landmarks named by the side they are now seen on."""
     width = sample.image.shape[1]
-    boxes = sample.boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0, width, 0])
-    landmarks = sample.landmarks[:, FLIPPED] * np.array([-1, 1], np.float32) + np.array([width - 1, 0])
-    ignore = sample.ignore[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0, width, 0])
-    image = np.ascontiguousarray(sample.image[:, ::-1])
-    return Sample(image, boxes.astype(np.float32), landmarks.astype(np.float32), ignore.astype(np.float32))
+    boxes, landmarks = mirror(sample.boxes, sample.landmarks, width)
+    ignore, _ = mirror(sample.ignore, np.zeros((0, 5, 2), np.float32), width)
+    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, landmarks, ignore)
 
 
 def _recolour(rng: np.random.Generator, image: Image) -> Image:

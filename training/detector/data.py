@@ -17,7 +17,14 @@ from edge.errors import InputError
 from edge.types import Floats, Image
 
 MIN_LANDMARK_FACE = 16.0
-"""Pixels of a face's longer side, at the scale the teacher saw it, below which its landmarks are no label."""
+"""Pixels of a face's longer side, in the view the teacher has of it, below which its landmarks are no label."""
+
+SCENE_ZOOMS = (1.0, 1.5, 2.0)
+PORTRAIT_ZOOMS = (0.6, 0.8, 1.0, 1.3, 1.6)
+"""Enlargements at which the teacher looks at a picture for landmarks, each also mirrored."""
+
+MIRRORED = (1, 0, 2, 4, 3)
+"""Order of the landmarks in a mirrored picture."""
 
 VALIDATION_EVERY = 10
 """Every tenth picture with true boxes is held out, for choices; training never sees it."""
@@ -104,47 +111,68 @@ def read_zip(path: Path, every: int = 1) -> Iterator[Image]:
         raise InputError(f"{path}: not a zip archive that can be read ({error})") from error
 
 
-def add_landmarks(picture: Picture, teacher: Detector, zoom: float = 1.6) -> Picture:
-    """Landmarks for the faces whose true box a teacher's box covers at IoU ≥ 0.5, seen at `zoom`."""
-    if not len(picture.boxes):
-        return picture
-    found = _ask(picture.image, teacher, zoom)
-    landmarks = picture.landmarks.copy()
-    if len(found.boxes):
-        overlap = iou_matrix(picture.boxes, found.boxes)
-        best = overlap.argmax(axis=1)
-        sides = (picture.boxes[:, 2:] - picture.boxes[:, :2]).max(axis=1) * zoom
-        sure = (overlap.max(axis=1) >= 0.5) & (sides >= MIN_LANDMARK_FACE)
-        landmarks[sure] = found.landmarks[best[sure]]
-    return Picture(picture.image, picture.boxes, landmarks)
+def label_scene(picture: Picture, teacher: Detector) -> Picture:
+    """A picture with true boxes, and the teacher's landmarks for those of its faces that it finds."""
+    return Picture(picture.image, picture.boxes, _landmarks(picture.image, picture.boxes, teacher, SCENE_ZOOMS))
 
 
 def label_portrait(image: Image, teacher: Detector) -> Picture | None:
     """A photo labelled by the teacher alone; None where it finds nobody."""
-    found = _ask(image, teacher, 1.0)
-    return found if len(found.boxes) else None
+    boxes = np.array([face.box for face in teacher.detect(image)], np.float32).reshape(-1, 4)
+    return Picture(image, boxes, _landmarks(image, boxes, teacher, PORTRAIT_ZOOMS)) if len(boxes) else None
 
 
 def label_crop(image: Image, teacher: Detector) -> Picture | None:
     """An aligned crop labelled by the teacher, which sees it inside a grey frame; None where it finds no face there."""
     margin = image.shape[0] // 2
     framed = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(110, 110, 110))
-    found = _ask(framed, teacher, 1.0)
-    if not len(found.boxes):
+    found = label_portrait(framed, teacher)
+    if found is None:
         return None
     best = slice(0, 1)  # faces come best first
-    shifted = found.boxes[best] - margin
-    if (shifted[0, 2:] - shifted[0, :2]).max() < 0.4 * image.shape[0]:
+    if (found.boxes[0, 2:] - found.boxes[0, :2]).max() < 0.4 * image.shape[0]:
         return None
-    return Picture(image, shifted, found.landmarks[best] - margin)
+    return Picture(image, found.boxes[best] - margin, found.landmarks[best] - margin)
 
 
-def _ask(image: Image, teacher: Detector, zoom: float) -> Picture:
-    seen = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR) if zoom != 1.0 else image
-    faces = teacher.detect(seen)
-    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4) / zoom
-    landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2) / zoom
-    return Picture(image, boxes, landmarks)
+def _landmarks(image: Image, boxes: Floats, teacher: Detector, zooms: tuple[float, ...]) -> Floats:
+    """The teacher's landmarks of the faces in `boxes` (K, 4): (K, 5, 2), NaN where fewer than two views find the face.
+
+    YuNet's landmarks scatter by some percent of the eye distance when the picture is enlarged or mirrored. The mean
+    over such views is a better label than any one of them.
+    """
+    if not len(boxes):
+        return _unknown(0)
+    total, views = np.zeros((len(boxes), 5, 2), np.float32), np.zeros(len(boxes), np.float32)
+    for zoom in zooms:
+        seen = cv2.resize(
+            image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR if zoom > 0.7 else cv2.INTER_AREA
+        )
+        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * zoom >= MIN_LANDMARK_FACE
+        for mirrored in (False, True):
+            faces = teacher.detect(np.ascontiguousarray(seen[:, ::-1]) if mirrored else seen)
+            found = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+            points = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
+            if not len(found):
+                continue
+            if mirrored:
+                found, points = mirror(found, points, seen.shape[1])
+            overlap = iou_matrix(boxes, found / zoom)
+            best = overlap.argmax(axis=1)
+            sure = large & (overlap[np.arange(len(boxes)), best] >= 0.5)
+            total[sure] += ((points + 0.5) / zoom - 0.5)[best[sure]]
+            views[sure] += 1
+    known = views >= 2
+    landmarks = _unknown(len(boxes))
+    landmarks[known] = total[known] / views[known, None, None]
+    return landmarks
+
+
+def mirror(boxes: Floats, landmarks: Floats, width: int) -> tuple[Floats, Floats]:
+    """Boxes and landmarks of the mirror image of a picture `width` pixels wide; left stays what is seen on the left."""
+    flipped = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0, width, 0], np.float32)
+    points = landmarks[:, MIRRORED] * np.array([-1, 1], np.float32) + np.array([width - 1, 0], np.float32)
+    return flipped, points
 
 
 def iou_matrix(a: Floats, b: Floats) -> Floats:
@@ -166,7 +194,7 @@ def read_pools(data: Path, teacher_path: Path, crops_of_each: int) -> Pools:
     teacher = open_teacher(teacher_path)
     scenes = read_scenes(data / "wider" / "train")
     held_out = scenes[::VALIDATION_EVERY]
-    taught = [add_landmarks(picture, teacher) for i, picture in enumerate(scenes) if i % VALIDATION_EVERY]
+    taught = [label_scene(picture, teacher) for i, picture in enumerate(scenes) if i % VALIDATION_EVERY]
     portraits = [label_portrait(image, teacher) for image in read_zip(data / "scenes" / "celeba.zip")]
     crops: list[Picture | None] = []
     for archive in sorted((data / "train").glob("faces112-*.zip")):

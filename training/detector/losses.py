@@ -19,12 +19,16 @@ LANDMARK_BETA = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of the parts of the loss. `truth`, [0, 1]: how much true boxes count against the teacher's answers."""
+    """Of the parts of the loss. `truth`, [0, 1]: how much true boxes count against the teacher's answers.
+
+    Landmarks come from the teacher's cells (`taught_landmarks`) or from labels (`landmarks`), whatever `truth` is.
+    """
 
     obj: float = 1.0
     cls: float = 0.5
     box: float = 2.0
-    landmarks: float = 3.0
+    taught_landmarks: float = 3.0
+    landmarks: float = 0.0
     truth: float = 0.0
 
 
@@ -88,22 +92,27 @@ def distillation_loss(own: Answers, taught: Answers, cells: Tensor, weights: Wei
     at = cells.expand(*score.shape, 3)[sure]
     boxes, wanted = decode_boxes(own.bbox[sure], at), decode_boxes(taught.bbox[sure], at)
     box = (eiou_loss(boxes, wanted) * weight).sum() / count
+    loss = (1 - weights.truth) * (weights.obj * obj + weights.cls * cls + weights.box * box)
+    if weights.taught_landmarks == 0.0:
+        return loss
     points, targets = decode_landmarks(own.kps[sure], at), decode_landmarks(taught.kps[sure], at)
-    landmarks = (landmark_loss(points, targets, _side(wanted)) * weight).sum() / count
-    return weights.obj * obj + weights.cls * cls + weights.box * box + weights.landmarks * landmarks
+    return loss + weights.taught_landmarks * (landmark_loss(points, targets, _side(wanted)) * weight).sum() / count
 
 
 def truth_loss(
     own: Answers, cells: Tensor, samples: Sequence[Sample], assigned: Sequence[Assignment], weights: Weights
-) -> Tensor:
-    """How far the answers are from the true faces: obj outside of regions to ignore, the rest where a face is."""
+) -> tuple[Tensor, Tensor]:
+    """(boxes' part, landmarks' part): how far the answers are from the true faces.
+
+    obj counts outside of regions to ignore, cls and the box where a face is, landmarks where they are known.
+    """
     positive = torch.stack([a.face >= 0 for a in assigned])
     ignored = torch.stack([inside_any(cells, torch.from_numpy(s.ignore)) for s in samples]) & ~positive
     count = positive.sum().clamp(min=1)
     obj = F.binary_cross_entropy_with_logits(own.obj, positive.float(), reduction="none")
-    loss = weights.obj * (obj * ~ignored).sum() / count
+    obj = (obj * ~ignored).sum() / count
     if not positive.any():
-        return loss
+        return weights.truth * weights.obj * obj, obj.new_zeros(())
     overlap = torch.stack([a.overlap for a in assigned])[positive]
     wanted = torch.cat([torch.from_numpy(s.boxes)[a.face[a.face >= 0]] for s, a in zip(samples, assigned, strict=True)])
     points = torch.cat(
@@ -116,22 +125,25 @@ def truth_loss(
     landmarks = landmark_loss(
         decode_landmarks(own.kps[positive][known], at[known]), points[known], _side(wanted[known])
     )
-    return loss + weights.cls * cls + weights.box * box + weights.landmarks * landmarks.sum() / count
+    return (
+        weights.truth * (weights.obj * obj + weights.cls * cls + weights.box * box),
+        weights.landmarks * landmarks.sum() / known.sum().clamp(min=1),
+    )
 
 
 def answer_loss(
     own: Answers, taught: Answers, cells: Tensor, samples: Sequence[Sample], weights: Weights
-) -> tuple[Tensor, Tensor]:
-    """(teacher's part, truth's part), already weighted by 1 − truth and truth.
+) -> dict[str, Tensor]:
+    """The parts of the loss by name, weighted: "teacher", and "truth" and "landmarks" where their weights ask for them.
 
     Where a true face stands, a teacher that sees none is not heard: it misses faces that fill a frame.
     """
-    if weights.truth == 0.0:
-        return distillation_loss(own, taught, cells, weights, torch.ones_like(own.obj)), own.obj.new_zeros(())
+    if weights.truth == 0.0 and weights.landmarks == 0.0:
+        return {"teacher": distillation_loss(own, taught, cells, weights, torch.ones_like(own.obj))}
     score = (own.cls.detach().sigmoid() * own.obj.detach().sigmoid()).sqrt()
     boxes = decode_boxes(own.bbox.detach(), cells)
     assigned = [assign(boxes[i], score[i], cells, torch.from_numpy(sample.boxes)) for i, sample in enumerate(samples)]
     denied = torch.stack([a.face >= 0 for a in assigned]) & (taught.obj < 0.5)
     teacher = distillation_loss(own, taught, cells, weights, (~denied).float())
-    truth = truth_loss(own, cells, samples, assigned, weights)
-    return (1 - weights.truth) * teacher, weights.truth * truth
+    truth, landmarks = truth_loss(own, cells, samples, assigned, weights)
+    return {"teacher": teacher, "truth": truth, "landmarks": landmarks}

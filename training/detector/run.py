@@ -51,6 +51,7 @@ class Recipe:
     apart: float = 0.2
     most_truth: float = 0.6
     features: float = 1.0
+    landmarks: float = 10.0
     average: float = 0.998
     warm_up: int = 100
     crops_of_each: int = 700
@@ -127,26 +128,26 @@ class Run:
 
     def train(self, validate_every: int) -> None:
         """Runs to the last step, saving the state every two minutes."""
-        wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
+        start = wall = time.monotonic()
+        cpu = time.process_time()
         began, totals = self.step, dict[str, float]()
         while self.step < self.recipe.steps:
             for name, value in self._update().items():
                 totals[name] = totals.get(name, 0.0) + value
             now = time.monotonic()
             if self.step - began == 20:
-                left = (now - wall) / 20 * (self.recipe.steps - self.step)
-                print(f"{(now - wall) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
+                left = (now - start) / 20 * (self.recipe.steps - self.step)
+                print(f"{(now - start) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
             if self.step % LOG_EVERY_STEPS == 0:
                 parts = " ".join(f"{name} {value / LOG_EVERY_STEPS:.3f}" for name, value in totals.items())
-                print(f"step {self.step}/{self.recipe.steps} {now - wall:.0f} s {parts}", flush=True)
+                print(f"step {self.step}/{self.recipe.steps} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
                 totals = {}
             if self.step % validate_every == 0 or self.step == self.recipe.steps:
                 print(f"step {self.step} held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
-            if now - saved > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
+            if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
                 self.spent_wall += now - wall
                 self.spent_cpu += time.process_time() - cpu
-                wall, cpu, saved = now, time.process_time(), now
-                began = -1
+                wall, cpu = now, time.process_time()
                 self._save()
 
     def _update(self) -> dict[str, float]:
@@ -164,10 +165,12 @@ class Run:
         else:
             along = (progress - recipe.apart) / (1 - recipe.apart)
             features, raw = stages_together(self.network, images, taught)
-            weights = Weights(truth=recipe.most_truth * min(1.0, 1.5 * along))
+            weights = Weights(
+                truth=recipe.most_truth * min(1.0, 1.5 * along), landmarks=recipe.landmarks, taught_landmarks=0.0
+            )
             share = recipe.features * (1 - 0.9 * along)
-        from_teacher, from_truth = answer_loss(Answers.of_levels(raw), wanted, self.cells, samples, weights)
-        loss = share * features + from_teacher + from_truth
+        parts = answer_loss(Answers.of_levels(raw), wanted, self.cells, samples, weights)
+        loss = share * features + torch.stack(list(parts.values())).sum()
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(progress)
         self.optimiser.zero_grad(set_to_none=True)
@@ -176,11 +179,7 @@ class Run:
         self.optimiser.step()
         self.step += 1
         self._average()
-        return {
-            "features": float(features.detach()),
-            "teacher": float(from_teacher.detach()),
-            "truth": float(from_truth.detach()),
-        }
+        return {name: float(part.detach()) for name, part in {"features": features, **parts}.items()}
 
     def _rate(self, progress: float) -> float:
         """One cycle: a short linear rise, then a cosine to zero."""

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from training.detector.augment import Sample
+from training.detector.losses import (
+    Answers,
+    Weights,
+    answer_loss,
+    distillation_loss,
+    eiou_loss,
+    landmark_loss,
+    relative_error,
+)
+from training.detector.targets import grid
+
+SIZE = 64
+CELLS = grid(SIZE, SIZE)
+FACE = np.array([[16, 16, 48, 48]], np.float32)
+POINTS = np.array([[[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]]], np.float32)
+
+
+def sample(*, landmarks: bool = True, faces: bool = True, ignore: bool = False) -> Sample:
+    none = np.zeros((0, 4), np.float32)
+    return Sample(
+        np.zeros((SIZE, SIZE, 3), np.uint8),
+        FACE if faces else none,
+        (POINTS if landmarks else np.full_like(POINTS, np.nan))[: 1 if faces else 0],
+        FACE if ignore else none,
+    )
+
+
+def perfect(count: int = 1) -> Answers:
+    """Every cell gives the face's box and landmarks; the ten nearest to its centre below stride 32 say so."""
+    centre, size = torch.tensor([32.0, 32.0]), torch.tensor([32.0, 32.0])
+    bbox = torch.cat([(centre - CELLS[:, :2]) / CELLS[:, 2:], (size / CELLS[:, 2:]).log()], 1)
+    kps = ((torch.from_numpy(POINTS[0])[None] - CELLS[:, None, :2]) / CELLS[:, None, 2:]).flatten(1)
+    near = ((CELLS[:, :2] - centre).abs().max(1).values < 9) & (CELLS[:, 2] < 32)
+    logit = torch.where(near, 8.0, -8.0)
+    return Answers(*(value.expand(count, *value.shape).clone() for value in (logit, logit, bbox, kps)))
+
+
+def as_teacher(answers: Answers) -> Answers:
+    return Answers(answers.cls.sigmoid(), answers.obj.sigmoid(), answers.bbox, answers.kps)
+
+
+def test_relative_error_is_zero_for_equals_and_one_for_silence() -> None:
+    taught = torch.randn(2, 3, 4, 4)
+    assert float(relative_error(taught, taught)) == 0.0
+    assert float(relative_error(torch.zeros_like(taught), taught)) == pytest.approx(1.0)
+
+
+def test_eiou_grows_as_a_box_moves_away_also_where_nothing_overlaps() -> None:
+    wanted = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * 4)
+    own = wanted + torch.tensor([[0.0], [3.0], [12.0], [40.0]])
+    loss = eiou_loss(own, wanted)
+    assert float(loss[0]) == pytest.approx(0.0, abs=1e-6)
+    assert bool((loss.diff() > 0).all())
+
+
+def test_eiou_by_hand() -> None:
+    """Boxes (0, 0, 4, 4) and (0, 0, 4, 2): IoU 1/2, centres 1 apart in a hull of 4×4, heights 2 apart."""
+    loss = eiou_loss(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]]))
+    assert float(loss) == pytest.approx(1 - 0.5 + 1 / 32 + 4 / 16)
+
+
+def test_landmarks_are_measured_in_shares_of_the_face() -> None:
+    points = torch.from_numpy(POINTS)
+    small = landmark_loss(points + 1.0, points, torch.tensor([10.0]))
+    large = landmark_loss(points + 10.0, points, torch.tensor([100.0]))
+    torch.testing.assert_close(small, large)
+    assert float(landmark_loss(points, points, torch.tensor([10.0]))) == 0.0
+
+
+def test_a_perfect_answer_costs_less_than_any_disturbed_one() -> None:
+    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
+    taught = as_teacher(perfect())
+
+    def cost(own: Answers) -> float:
+        return float(sum(answer_loss(own, taught, CELLS, [sample()], weights).values()))
+
+    best = cost(perfect())
+    for name, change in (("obj", 4.0), ("obj", -6.0), ("bbox", 0.4), ("kps", 0.4)):
+        own = perfect()
+        getattr(own, name).add_(change)
+        assert cost(own) > best + 0.01, name
+
+
+def test_faces_without_landmarks_teach_none() -> None:
+    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
+    own = perfect()
+    own.kps.requires_grad_()
+    parts = answer_loss(own, as_teacher(perfect()), CELLS, [sample(landmarks=False)], weights)
+    sum(parts.values()).backward()  # type: ignore[union-attr]
+    assert own.kps.grad is None or not own.kps.grad.any()
+    assert all(bool(part.isfinite()) for part in parts.values())
+
+
+def test_regions_to_ignore_are_no_background() -> None:
+    weights = Weights(truth=1.0, landmarks=1.0, taught_landmarks=0.0)
+    taught = as_teacher(perfect())
+    penalised = answer_loss(perfect(), taught, CELLS, [sample(faces=False)], weights)["truth"]
+    ignored = answer_loss(perfect(), taught, CELLS, [sample(faces=False, ignore=True)], weights)["truth"]
+    assert float(penalised) > 100 * float(ignored)
+
+
+def test_a_teacher_that_denies_a_true_face_is_not_heard() -> None:
+    taught = as_teacher(perfect())
+    taught.obj.fill_(1e-4)
+    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
+    own = perfect()
+    own.obj.requires_grad_()
+    loss = sum(answer_loss(own, taught, CELLS, [sample()], weights).values())
+    loss.backward()  # type: ignore[union-attr]
+    centre = int(((CELLS - torch.tensor([32.0, 32.0, 16.0])).abs().sum(1)).argmin())
+    assert own.obj.grad is not None
+    assert float(own.obj.grad[0, centre]) < 0  # the truth alone pulls the score up
+
+
+def test_the_teachers_part_counts_cells_as_its_score_does() -> None:
+    """An error of the box where the teacher sees nothing costs nothing."""
+    taught = as_teacher(perfect())
+    weights, keep = Weights(), torch.ones(1, len(CELLS))
+    far, near = perfect(), perfect()
+    sees = taught.obj[0] > 0.5
+    far.bbox[0, ~sees] += 1.0
+    near.bbox[0, sees] += 1.0
+    base = float(distillation_loss(perfect(), taught, CELLS, weights, keep))
+    assert float(distillation_loss(far, taught, CELLS, weights, keep)) == pytest.approx(base)
+    assert float(distillation_loss(near, taught, CELLS, weights, keep)) > base + 0.5
