@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import cv2
-import numpy as np
-
 from edge.errors import InputError
-from edge.types import Image
+from edge.pictures import is_picture, read_picture
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -85,42 +81,27 @@ def read_dataset(root: Path) -> Dataset:
     return dataset
 
 
-def read_image(path: Path) -> Image:
-    """(H, W, 3) uint8 BGR. Raises InputError where the file is no picture."""
-    image = decode(path)
-    if image is None:
-        raise InputError(f"{path}: cannot be read as a picture; remove it or save it anew")
-    return image
-
-
-def decode(path: Path) -> Image | None:
-    """(H, W, 3) uint8 BGR, turned as its EXIF entry says; None where the file is no picture or a cut one."""
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if content.size == 0:
-        return None
-    try:
-        image: Image | None = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return image
-
-
 def _photos_of(folder: Path, warnings: list[str]) -> list[Photo]:
     photos: list[Photo] = []
     for path in _listed(folder):
         name = f"{folder.name}/{path.name}"
         if path.is_dir():
             warnings.append(f"{name}: passed over, for a folder inside that of an identity is not looked into")
-        elif path.suffix.lower() not in PICTURES:
+        elif not is_picture(path):
             warnings.append(f"{name}: passed over, for it is no picture by its name")
-        elif decode(path) is None:
+        elif not _can_be_read(path):
             warnings.append(f"{name}: passed over, for it cannot be read as a picture")
         else:
             photos.append(Photo(name, hashlib.sha256(path.read_bytes()).hexdigest()))
     return photos
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        read_picture(path)
+    except InputError:
+        return False
+    return True
 
 
 def _listed(folder: Path) -> list[Path]:

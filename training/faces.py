@@ -8,21 +8,23 @@ not recognised.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from tqdm import tqdm
 
 from edge.align import CROP_SIZE, align
 from edge.contract import ModelContract
 from edge.detect import Detector, find_main_face
-from edge.engines import open_session
+from edge.engines import Array, Session, TensorSpec, open_session
 from edge.errors import InputError
+from edge.pictures import read_picture
 from edge.types import Image
-from training.data import Dataset, read_image
+from training.data import Dataset
 
 _DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layout="nchw", dtype="float32")
 
@@ -36,8 +38,29 @@ class AlignedFaces:
 
 
 def open_detector(path: Path) -> Detector:
-    """A detector of the YuNet family from its ONNX file: NCHW float32 BGR 0–255 in, its twelve heads out."""
-    return Detector(open_session(path), _DETECTOR_CONTRACT)
+    """A detector of the YuNet family from its ONNX file, or the project's own from its training weights."""
+    session = open_session(path) if path.suffix == ".onnx" else _TorchSession(path)
+    return Detector(session, _DETECTOR_CONTRACT)
+
+
+class _TorchSession(Session):
+    """The project's detector as training left it; export is not needed to train an embedder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        from training.detector.network import OUTPUT_NAMES, load
+
+        self._network = load(path)
+        self.inputs = (TensorSpec("input", "float32", (None, 3, None, None)),)
+        self.outputs = tuple(TensorSpec(name, "float32", (None, None, None)) for name in OUTPUT_NAMES)
+
+    def describe(self) -> dict[str, str]:
+        return {"engine": "torch", "version": torch.__version__, "device": "cpu"}
+
+    @torch.no_grad()
+    def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        answers = self._network(torch.from_numpy(batch["input"]))
+        return {spec.name: answer.numpy() for spec, answer in zip(self.outputs, answers, strict=True)}
 
 
 def align_dataset(dataset: Dataset, detector: Detector, *, progress: bool = True) -> AlignedFaces:
@@ -50,7 +73,7 @@ def align_files(paths: Sequence[Path], detector: Detector, *, progress: bool = T
     crops = np.zeros((len(paths), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     found = np.zeros(len(paths), np.bool_)
     for i, path in enumerate(tqdm(paths, "aligning faces", unit="photo", disable=not progress, leave=False)):
-        image = read_image(path)
+        image = read_picture(path)
         face = find_main_face(detector, image)
         if face is not None:
             crops[i], found[i] = align(image, face.landmarks), True
@@ -61,7 +84,7 @@ def take_aligned(dataset: Dataset) -> AlignedFaces:
     """For photos that are aligned crops already. Raises InputError where one is not 112×112."""
     crops = np.zeros((len(dataset.photos), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for i, photo in enumerate(dataset.photos):
-        image = read_image(dataset.root / photo.path)
+        image = read_picture(dataset.root / photo.path)
         if image.shape != crops.shape[1:]:
             size = f"{image.shape[1]}×{image.shape[0]}"
             raise InputError(f"{dataset.root / photo.path}: is {size}, and an aligned crop is 112×112; align the faces")

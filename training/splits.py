@@ -90,13 +90,28 @@ def read_split(path: Path, dataset: Dataset) -> Split:
     lists: Any = content.get("split", content) if isinstance(content, Mapping) else None
     if not isinstance(lists, Mapping) or not all(_is_names(lists.get(part)) for part in PARTS):
         raise InputError(f'{path}: not a split: it has the lists "train", "valid" and "test" of paths')
-    parts = {part: tuple(sorted(lists[part])) for part in PARTS}
+    split = split_of(lists)
     known = {photo.path for photo in dataset.photos}
-    if absent := sorted({name for part in parts.values() for name in part} - known):
+    if absent := sorted({*split.train, *split.valid, *split.test} - known):
         raise InputError(f"{path}: {len(absent)} of its photos are not in {dataset.root}, {absent[0]} the first")
-    seed = lists.get("seed")
-    split = Split(parts["train"], parts["valid"], parts["test"], str(lists.get("method", "file")), seed)
     return _checked(split, dataset)
+
+
+def split_of(lists: Mapping[str, Any]) -> Split:
+    """The split whose `to_dict` gave `lists`."""
+    train, valid, test = (tuple(sorted(lists[part])) for part in PARTS)
+    return Split(train, valid, test, str(lists.get("method", "file")), lists.get("seed"))
+
+
+def write_tables(split: Split, folder: Path) -> None:
+    """Writes the split as train.csv, valid.csv and test.csv in the published format: `published_split` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        with (folder / f"{part}.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("", "Image", "Label"))
+            for row, path in enumerate(getattr(split, part)):
+                table.writerow((row, PurePosixPath(path).name, PurePosixPath(path).parts[0]))
 
 
 def crossing_groups(split: Split, groups: Groups) -> Groups:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edge.errors import InputError
-from training.data import read_dataset, read_image
+from edge.pictures import read_picture
+from training.data import read_dataset
 
 
 def _picture(path: Path, seed: int) -> None:
@@ -29,9 +30,9 @@ def test_photos_come_sorted_with_labels_by_name(two_people: Path) -> None:
     assert dataset.identities == ("adam", "zoe")
     assert dataset.counts() == {"adam": 2, "zoe": 2}
     assert dataset.warnings == ()
-    assert read_image(two_people / dataset.photos[3].path).shape == (40, 30, 3)
+    assert read_picture(two_people / dataset.photos[3].path).shape == (40, 30, 3)
     expected = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
-    assert np.array_equal(read_image(two_people / dataset.photos[3].path), expected)
+    assert np.array_equal(read_picture(two_people / dataset.photos[3].path), expected)
 
 
 def test_digest_follows_names_and_contents_and_nothing_else(two_people: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edge.errors import InputError
+from edge.pictures import read_picture
 from edge.types import Image
-from training.data import Dataset, Photo, read_dataset, read_image
+from training.data import Dataset, Photo, read_dataset
 from training.duplicates import find_groups, perceptual_hash, read_groups
 
 
@@ -73,7 +74,7 @@ def test_groups_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_hashes_of_the_avengers_agree_with_the_published_groups(shared_data: Path) -> None:
     dataset = read_dataset(shared_data / "data/avengers/cropped_images")
-    found = find_groups(dataset, [perceptual_hash(read_image(dataset.root / photo.path)) for photo in dataset.photos])
+    found = find_groups(dataset, [perceptual_hash(read_picture(dataset.root / photo.path)) for photo in dataset.photos])
     given = read_groups(shared_data / "data/avengers/near_duplicate_groups.json", dataset)
     assert len(given) == 191
     of = {path: group for group in given for path in group}

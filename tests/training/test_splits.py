@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge.errors import InputError
 from training.data import Dataset, Photo, read_dataset
 from training.duplicates import Groups, read_groups
-from training.splits import crossing_groups, group_split, published_split, read_split
+from training.splits import crossing_groups, group_split, published_split, read_split, write_tables
 
 
 def _made_up(sizes: list[list[int]]) -> tuple[Dataset, Groups]:
@@ -95,6 +95,9 @@ def test_a_split_written_down_comes_back_also_from_a_card(tmp_path: Path) -> Non
     plain.write_text(json.dumps(split.to_dict()))
     card.write_text(json.dumps({"split": split.to_dict(), "metrics": {}}))
     assert read_split(plain, dataset) == split
+    write_tables(split, tmp_path / "tables")
+    again = published_split(tmp_path / "tables", dataset)
+    assert (again.train, again.valid, again.test, again.warnings) == (split.train, split.valid, split.test, ())
     assert read_split(card, dataset) == split
 
 

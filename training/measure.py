@@ -1,0 +1,182 @@
+"""The figures of a card: base and fine-tuned network side by side, on the test photos, on strangers, on pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edge.errors import InputError
+from edge.metrics.verification import KFoldAccuracy
+from edge.pictures import find_pictures
+from edge.types import Floats, Image
+from training.embedding import embed
+from training.evaluate import (
+    ClosedSet,
+    OpenSet,
+    PairPhotos,
+    centroids,
+    closed_set,
+    open_set,
+    read_pair_photos,
+    stranger_threshold,
+)
+from training.faces import align_files, open_detector
+from training.mobilefacenet import MobileFaceNet
+from training.prepare import Prepared, TrainingJob
+
+FPIR = 0.005
+"""Share of the strangers a threshold is fitted on that may be named: half of what strangers in the field may be."""
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFigures:
+    """One network: test photos by the centroids of the training photos; strangers; pairs. None: not measured."""
+
+    by_centroid: ClosedSet | None
+    open_set: OpenSet | None
+    pairs: KFoldAccuracy | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "closed_set_by_centroid": self.by_centroid.to_dict() if self.by_centroid else NOT_MEASURED,
+            "open_set": self.open_set.to_dict() if self.open_set else NOT_MEASURED,
+            "pairs": self.pairs.accuracy.to_dict() if self.pairs else NOT_MEASURED,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """closed_set: by the head that was trained. `notes`: what stands behind the figures, or why one is missing."""
+
+    closed_set: ClosedSet | None
+    tuned: NetworkFigures
+    base: NetworkFigures
+    notes: tuple[str, ...]
+
+    @property
+    def pairs_lost(self) -> float | None:
+        """Points of verification accuracy that fine-tuning lost; negative where it won."""
+        if self.tuned.pairs is None or self.base.pairs is None:
+            return None
+        return 100 * (self.base.pairs.accuracy.value - self.tuned.pairs.accuracy.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        lost = self.pairs_lost
+        return {
+            "closed_set_by_head": self.closed_set.to_dict() if self.closed_set else NOT_MEASURED,
+            "tuned": self.tuned.to_dict(),
+            "base": self.base.to_dict(),
+            "pairs_points_lost": NOT_MEASURED if lost is None else round(lost, 3),
+            "notes": list(self.notes),
+        }
+
+
+def measure(
+    prepared: Prepared,
+    job: TrainingJob,
+    model: MobileFaceNet,
+    head: Tensor,
+    *,
+    fit_strangers: Image | None,
+    device: torch.device,
+    progress: bool,
+) -> Measurements:
+    """Measures the fine-tuned network and its base.
+
+    head: (D, classes). fit_strangers: (S, 112, 112, 3) crops of people who are neither in the data set nor rehearsed,
+    on which the open-set threshold of each network is fitted.
+    """
+    notes = ["a photo in which no face was found counts as wrong", "distinct_photos counts near-duplicates once"]
+    strangers, pairs = _strangers(job, notes, progress=progress), _pairs(job, notes, progress=progress)
+    if fit_strangers is None:
+        notes.append("no open-set threshold: it is fitted on rehearsal crops that are held out, and there are none")
+    networks = []
+    for network in (model, prepared.base):
+        network.to(device)
+        networks.append(_figures(prepared, network, fit_strangers, strangers, pairs, notes, device))
+    rows = prepared.rows("test")
+    by_head = None
+    if len(rows):
+        axes = F.normalize(head, dim=0).T.numpy()
+        by_head = closed_set(
+            axes, _embedded(prepared, model, rows, device), prepared.labels[rows], prepared.group_of[rows]
+        )
+    model.cpu()
+    return Measurements(by_head, networks[0], networks[1], tuple(dict.fromkeys(notes)))
+
+
+def _figures(
+    prepared: Prepared,
+    network: MobileFaceNet,
+    fit_strangers: Image | None,
+    strangers: Image | None,
+    pairs: PairPhotos | None,
+    notes: list[str],
+    device: torch.device,
+) -> NetworkFigures:
+    test = prepared.rows("test")
+    train = prepared.part("train")
+    gallery = embed(network, train.crops, device)
+    known = _embedded(prepared, network, test, device)
+    labels, groups = prepared.labels[test], prepared.group_of[test]
+    by_centroid = by_search = None
+    if len(test):
+        axes = centroids(gallery, train.labels, len(prepared.dataset.identities))
+        by_centroid = closed_set(axes, known, labels, groups)
+    if len(test) and fit_strangers is not None:
+        try:
+            threshold = stranger_threshold(gallery, embed(network, fit_strangers, device), FPIR)
+            unknown = embed(network, strangers, device) if strangers is not None else np.zeros((0, 1), np.float32)
+            by_search = open_set(gallery, train.labels, known, labels, unknown, threshold)
+            notes.append(
+                f"open-set threshold: lets {FPIR:.1%} of {len(fit_strangers)} held-out rehearsal crops in, "
+                f"searched among {len(gallery)} training photos, the nearest deciding"
+            )
+        except InputError as error:
+            notes.append(f"no open-set threshold: {error}")
+    return NetworkFigures(
+        by_centroid, by_search, pairs.accuracy(embed(network, pairs.crops, device)) if pairs else None
+    )
+
+
+def _embedded(prepared: Prepared, network: MobileFaceNet, rows: Any, device: torch.device) -> Floats:
+    """(R, D) embeddings of the photos of `rows`, NaN where no face was found."""
+    embeddings = embed(network, prepared.faces.crops[rows], device)
+    embeddings[~prepared.faces.found[rows]] = np.nan
+    return embeddings
+
+
+def _strangers(job: TrainingJob, notes: list[str], *, progress: bool) -> Image | None:
+    if job.strangers is None:
+        return None
+    faces = align_files(find_pictures([job.strangers]), open_detector(_detector(job)), progress=progress)
+    notes.append(
+        f"strangers: {job.strangers.name}, {int(faces.found.sum())} of {len(faces.found)} pictures have a face"
+    )
+    if not faces.found.any():
+        raise InputError(f"{job.strangers}: no face was found in any picture")
+    return np.asarray(faces.crops[faces.found])
+
+
+def _pairs(job: TrainingJob, notes: list[str], *, progress: bool) -> PairPhotos | None:
+    if job.pairs is None or job.images is None:
+        return None
+    photos = read_pair_photos(job.pairs, job.images, open_detector(_detector(job)), progress=progress)
+    notes.append(f"pairs: {Path(job.pairs).name}, {len(photos.same)} pairs, {photos.missed} pictures without a face")
+    return photos
+
+
+def _detector(job: TrainingJob) -> Path:
+    if job.detector is None:
+        raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
+    return job.detector
