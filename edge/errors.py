@@ -41,6 +41,10 @@ class SourceError(EdgeError):
     """A camera, video, folder or stream cannot be opened or read."""
 
 
+class DownloadError(EdgeError):
+    """Weights cannot be fetched: no network, a server that fails, or bytes that are not those of their digest."""
+
+
 class GateError(EdgeError):
     """A measured figure is outside its budget, so that nothing was written."""
 

@@ -1,80 +1,61 @@
-"""Weights by name: the files in `model_weights/`, which lies beside the packages in a checkout and in an install."""
+"""The file a user means by a name."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import InputError
-
-FOLDER = Path(__file__).resolve().parents[2] / "model_weights"
-SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt", ".path")
-MAX_HEADER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A file of weights. role: "embedder", "detector", or "" where the file does not say."""
-
-    name: str
-    path: Path
-    role: str
-
-
-def list_weights(folder: Path = FOLDER) -> tuple[Weights, ...]:
-    """What `model_weights/` holds, by name."""
-    if not folder.is_dir():
-        return ()
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    return tuple(Weights(path.stem, path, _role(path)) for path in files)
+from edge.weights.cache import cached_path
+from edge.weights.registry import Entry, read_registry
+from edge.weights.shipped import FOLDER, list_weights
 
 
 def find_weights(name: str | None, role: str, folder: Path = FOLDER) -> Path:
-    """The file a user means: a path, or a name in `model_weights/`; for None the default, the first there of that role.
+    """A file that is there, else shipped weights, else fetched ones; for None the first shipped of the role.
 
-    Raises InputError that lists what there is.
+    role: "embedder" or "detector". Fetched weights are given only after their digest was checked once more. Raises
+    InputError that lists what there is, or says how to fetch what is not here yet.
     """
     there = list_weights(folder)
     if name is None:
         for weights in there:
             if weights.role == role:
                 return weights.path
-        raise InputError(f"no default {role} in model_weights ({_listing(there)}); name a file")
+        raise InputError(f"no default {role} in model_weights ({_holds([w.name for w in there])}); name a file")
     if Path(name).is_file():
         return Path(name)
     for weights in there:
         if name in (weights.name, weights.path.name):
+            _require_role(name, weights.role or role, role)
             return weights.path
-    raise InputError(f"{name}: neither a file nor a name in model_weights ({_listing(there)})")
+    registry = folder / "registry.toml"
+    entries = read_registry(registry) if registry.is_file() else {}
+    if name in entries:
+        _require_role(name, entries[name].role, role)
+        return _fetched(entries[name])
+    raise InputError(
+        f"{name}: neither a file nor the name of weights; model_weights {_holds([w.name for w in there])}, "
+        f"the registry {_holds(list(entries))}"
+    )
 
 
-def find_beside(weights: Path, suffix: str) -> Path | None:
-    """The file that belongs to `weights`, as `NAME.calibration.json` does to `NAME.safetensors`; None without one."""
-    candidate = weights.with_name(weights.stem + suffix)
-    return candidate if candidate.is_file() else None
+def _fetched(entry: Entry) -> Path:
+    path = cached_path(entry)
+    if not path.is_file():
+        raise InputError(f"{entry.name}: not fetched yet; fetch it with: edge weights fetch {entry.name}")
+    if not entry.digest.matches(path):
+        raise InputError(f"{path}: does not match its digest; fetch it again with: edge weights fetch {entry.name}")
+    return path
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file: its JSON header alone, no tensor. Empty for any other file."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if path.suffix != ".safetensors" or not 2 <= size <= MAX_HEADER_BYTES:
-                return {}
-            header = json.loads(file.read(size))
-    except (OSError, ValueError):
-        return {}
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+def _require_role(name: str, role: str, wanted: str) -> None:
+    if role != wanted:
+        raise InputError(
+            f"{name}: is an {role}; a {wanted} is needed"
+            if role == "embedder"
+            else f"{name}: is a {role}; an {wanted} is needed"
+        )
 
 
-def _role(path: Path) -> str:
-    header = read_header(path)
-    if "role" in header:
-        return header["role"]
-    return "embedder" if "embedding_size" in header else ""
-
-
-def _listing(there: tuple[Weights, ...]) -> str:
-    return "it holds " + ", ".join(weights.name for weights in there) if there else "it is empty"
+def _holds(names: list[str]) -> str:
+    return "holds " + ", ".join(names) if names else "is empty"
