@@ -77,32 +77,29 @@ def quantiles(samples: Samples, seed: int = 0, level: float = LEVEL) -> Quantile
     return Quantiles(len(samples), float(samples.mean()), float(samples.min()), values)
 
 
-def ratio_of_medians(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
-    """median(first) / median(second) of samples measured in the same rounds: 2.0, `second` is twice as fast."""
+def speedup(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
+    """How many times faster `second` is: the median of first / second within the rounds both were measured in.
+
+    A round is one frame at one moment, so that neither the frames' unlike content nor a drift widens the interval.
+    """
     _require(first)
     if first.shape != second.shape:
         raise ValueError(f"samples of the same rounds are needed, not {first.shape} and {second.shape}")
-
-    def ratio(draws: Samples) -> Samples:
-        medians = np.median(draws, axis=1)
-        quotient: Samples = medians[:, 0] / medians[:, 1]
-        return quotient
-
-    drawn = resample_rounds(np.stack([first, second], axis=1), ratio, seed)
-    return _percentile(float(np.median(first) / np.median(second)), drawn, level)
+    ratios = first / second
+    return _percentile(float(np.median(ratios)), resample_rounds(ratios[:, None], _median, seed), level)
 
 
-def ratio_of_medians_apart(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
+def ratio_of_medians(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
     """median(first) / median(second) of samples of different runs, drawn each for itself."""
     _require(first)
     _require(second)
-
-    def median(draws: Samples) -> Samples:
-        found: Samples = np.median(draws[..., 0], axis=1)
-        return found
-
-    drawn = resample_rounds(first[:, None], median, seed) / resample_rounds(second[:, None], median, seed + 1)
+    drawn = resample_rounds(first[:, None], _median, seed) / resample_rounds(second[:, None], _median, seed + 1)
     return _percentile(float(np.median(first) / np.median(second)), drawn, level)
+
+
+def _median(draws: Samples) -> Samples:
+    found: Samples = np.median(draws[..., 0], axis=1)
+    return found
 
 
 def resample_rounds(

@@ -79,10 +79,10 @@ def _speed(speedup: Interval | None) -> str:
     if speedup is None:
         return ""
     if speedup.low <= 1.0 <= speedup.high:
-        return f"is as fast ({_range(speedup.value, speedup.low, speedup.high)} times)"
+        return f"is as fast, {_range(speedup.value, speedup.low, speedup.high, 'times')},"
     if speedup.value >= 1.0:
-        return f"is {_range(speedup.value, speedup.low, speedup.high)} times faster"
-    return f"is {_range(1 / speedup.value, 1 / speedup.high, 1 / speedup.low)} times slower"
+        return f"is {_range(speedup.value, speedup.low, speedup.high, 'times faster')}"
+    return f"is {_range(1 / speedup.value, 1 / speedup.high, 1 / speedup.low, 'times slower')}"
 
 
 def _loss(loss: Interval | None) -> str:
@@ -93,10 +93,10 @@ def _loss(loss: Interval | None) -> str:
     return f"gains {_signed(-loss.value)} points [{_signed(-loss.high)}, {_signed(-loss.low)}]"
 
 
-def _range(value: float, low: float, high: float) -> str:
+def _range(value: float, low: float, high: float, what: str) -> str:
     # A ratio near one needs the second digit to show on which side it lies.
     digits = 1 if value >= 1.5 else 2
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f} {what} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _signed(value: float) -> str:

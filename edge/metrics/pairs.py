@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edge.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+from edge.pictures import SUFFIXES, is_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def images_of(pairs: Sequence[Pair], folder: Path) -> dict[PurePosixPath, Path]:
 
 
 def _candidates(path: Path) -> list[Path]:
-    return [path, *(path.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES - {path.suffix}))]
+    return [path, *(path.with_suffix(suffix) for suffix in sorted(SUFFIXES - {path.suffix}))]
 
 
 def read_identities(folder: Path, min_identities: int = 2) -> tuple[LabelledImage, ...]:
@@ -131,7 +130,7 @@ def read_identities(folder: Path, min_identities: int = 2) -> tuple[LabelledImag
         LabelledImage(path, home.name)
         for home in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         for path in sorted(home.iterdir())
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.is_file() and is_picture(path)
     )
     identities = len({image.identity for image in images})
     if identities < min_identities:

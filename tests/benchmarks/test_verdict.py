@@ -15,52 +15,52 @@ FASTER = Interval(2.4, 2.3, 2.5)
             FASTER,
             Interval(0.10, -0.05, 0.25),
             "ship",
-            "INT8 is 2.4 [2.3, 2.5] times faster and loses 0.10 points [−0.05, 0.25]; ship it",
+            "INT8 is 2.4 times faster [2.3, 2.5] and loses 0.10 points [−0.05, 0.25]; ship it",
         ),
         (
             FASTER,
             Interval(-0.10, -0.30, 0.10),
             "ship",
-            "INT8 is 2.4 [2.3, 2.5] times faster and gains 0.10 points [−0.10, 0.30]; ship it",
+            "INT8 is 2.4 times faster [2.3, 2.5] and gains 0.10 points [−0.10, 0.30]; ship it",
         ),
         (
             Interval(0.5, 0.4, 0.625),
             Interval(0.0, 0.0, 0.0),
             "not worth it",
-            "INT8 is 2.0 [1.6, 2.5] times slower and loses 0.00 points [0.00, 0.00]; not worth it here",
+            "INT8 is 2.0 times slower [1.6, 2.5] and loses 0.00 points [0.00, 0.00]; not worth it here",
         ),
         (
             Interval(1.0, 0.98, 1.03),
             Interval(0.0, -0.1, 0.1),
             "not worth it",
-            "INT8 is as fast (1.00 [0.98, 1.03] times) and loses 0.00 points [−0.10, 0.10]; not worth it here",
+            "INT8 is as fast, 1.00 times [0.98, 1.03], and loses 0.00 points [−0.10, 0.10]; not worth it here",
         ),
         (
             FASTER,
             Interval(0.3, -0.4, 1.2),
             "cannot tell",
-            "INT8 is 2.4 [2.3, 2.5] times faster and loses 0.30 points [−0.40, 1.20]; "
+            "INT8 is 2.4 times faster [2.3, 2.5] and loses 0.30 points [−0.40, 1.20]; "
             "cannot tell whether it loses more than 0.5 points: too few pairs",
         ),
         (
             FASTER,
             Interval(1.5, 0.9, 2.0),
             "loses too much",
-            "INT8 is 2.4 [2.3, 2.5] times faster and loses 1.50 points [0.90, 2.00]; "
+            "INT8 is 2.4 times faster [2.3, 2.5] and loses 1.50 points [0.90, 2.00]; "
             "more than the 0.5 points allowed: do not ship it",
         ),
         (
             Interval(1.2, 1.02, 1.4),
             Interval(0.0, 0.0, 0.1),
             "cannot tell",
-            "INT8 is 1.20 [1.02, 1.40] times faster and loses 0.00 points [0.00, 0.10]; "
+            "INT8 is 1.20 times faster [1.02, 1.40] and loses 0.00 points [0.00, 0.10]; "
             "cannot tell whether it is 1.1 times faster: measure longer",
         ),
         (
             FASTER,
             None,
             "not measured",
-            "INT8 is 2.4 [2.3, 2.5] times faster; accuracy was not measured: measure it before shipping",
+            "INT8 is 2.4 times faster [2.3, 2.5]; accuracy was not measured: measure it before shipping",
         ),
     ],
 )

@@ -1,0 +1,58 @@
+"""A measurement as files: report.json for programs, report.md for reviews, report.html for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.tables import comparison_rows
+from benchmarks.report.text import FILTERS
+from edge.errors import InputError
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+SCHEMA = Path(__file__).resolve().parent / "schema.json"
+
+
+def write_report(report: Mapping[str, Any], out: Path) -> list[Path]:
+    """Writes report.json, report.md and report.html into `out`; gives their paths. Raises InputError."""
+    files = {
+        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": render("report.md.j2", report),
+        "report.html": render("report.html.j2", report, plots=True),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (out / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
+    return [out / name for name in files]
+
+
+def render(template: str, report: Mapping[str, Any], plots: bool = False) -> str:
+    """A page of the report. The HTML is one file: styles and plots inside, nothing fetched."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    pictures = {}
+    if plots:
+        from benchmarks.report.plots import draw_all
+
+        pictures = draw_all(report)
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        r=report,
+        labels=[variant["label"] for variant in report["variants"]],
+        rows=comparison_rows(report),
+        plots=pictures,
+        style=style,
+    )
