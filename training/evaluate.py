@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.detect import Detector
 from edge.errors import InputError
 from edge.metrics.identification import best_matches
 from edge.metrics.intervals import Rate
 from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import KFoldAccuracy, kfold_accuracy, threshold_at_far
 from edge.types import Floats, Image
-from training.faces import align_files
+from training.faces import AlignedFaces
 
 Labels = npt.NDArray[np.int64]
 
@@ -132,12 +132,12 @@ class PairPhotos:
         return kfold_accuracy(scores, self.same, self.folds)
 
 
-def read_pair_photos(pairs_file: Path, folder: Path, detector: Detector, *, progress: bool = True) -> PairPhotos:
-    """Reads and aligns the pictures of an LFW-style pairs file. They measure what training forgot, and nothing else."""
+def read_pair_photos(pairs_file: Path, folder: Path, align: Callable[[Sequence[Path]], AlignedFaces]) -> PairPhotos:
+    """The pictures of an LFW-style pairs file, aligned by `align`. They measure what training forgot, nothing else."""
     pairs = read_pairs(pairs_file)
     images = images_of(pairs, folder)
     row = {name: i for i, name in enumerate(images)}
-    faces = align_files(list(images.values()), detector, progress=progress)
+    faces = align(list(images.values()))
     return PairPhotos(
         faces.crops,
         np.array([row[pair.first] for pair in pairs]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from training.evaluate import (
     read_pair_photos,
     stranger_threshold,
 )
-from training.faces import align_files, open_detector
+from training.faces import AlignedFaces, align_files, open_detector
 from training.mobilefacenet import MobileFaceNet
 from training.prepare import Prepared, TrainingJob
 
@@ -97,7 +98,8 @@ def measure(
     on which the open-set threshold of each network is fitted.
     """
     notes = ["a photo in which no face was found counts as wrong", "distinct_photos counts near-duplicates once"]
-    strangers, pairs = _strangers(job, notes, progress=progress), _pairs(job, notes, progress=progress)
+    aligner = _Aligner(job.detector, progress=progress)
+    strangers, pairs = _strangers(job, aligner, notes), _pairs(job, aligner, notes)
     if fit_strangers is None:
         notes.append("no open-set threshold: it is fitted on rehearsal crops that are held out, and there are none")
     networks = []
@@ -156,10 +158,31 @@ def _embedded(prepared: Prepared, network: MobileFaceNet, rows: Any, device: tor
     return embeddings
 
 
-def _strangers(job: TrainingJob, notes: list[str], *, progress: bool) -> Image | None:
+class _Aligner:
+    """Aligns pictures once, for strangers and pairs are often the same ones."""
+
+    def __init__(self, detector: Path | None, *, progress: bool) -> None:
+        self._detector, self._progress = detector, progress
+        self._row: dict[Path, int] = {}
+        self._faces = AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
+
+    def __call__(self, paths: Sequence[Path]) -> AlignedFaces:
+        if self._detector is None:
+            raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
+        if new := [path for path in dict.fromkeys(paths) if path not in self._row]:
+            found = align_files(new, open_detector(self._detector), progress=self._progress)
+            self._row.update((path, len(self._row)) for path in new)
+            self._faces = AlignedFaces(
+                np.concatenate([self._faces.crops, found.crops]), np.concatenate([self._faces.found, found.found])
+            )
+        rows = [self._row[path] for path in paths]
+        return AlignedFaces(self._faces.crops[rows], self._faces.found[rows])
+
+
+def _strangers(job: TrainingJob, aligner: _Aligner, notes: list[str]) -> Image | None:
     if job.strangers is None:
         return None
-    faces = align_files(find_pictures([job.strangers]), open_detector(_detector(job)), progress=progress)
+    faces = aligner(find_pictures([job.strangers]))
     notes.append(
         f"strangers: {job.strangers.name}, {int(faces.found.sum())} of {len(faces.found)} pictures have a face"
     )
@@ -168,15 +191,9 @@ def _strangers(job: TrainingJob, notes: list[str], *, progress: bool) -> Image |
     return np.asarray(faces.crops[faces.found])
 
 
-def _pairs(job: TrainingJob, notes: list[str], *, progress: bool) -> PairPhotos | None:
+def _pairs(job: TrainingJob, aligner: _Aligner, notes: list[str]) -> PairPhotos | None:
     if job.pairs is None or job.images is None:
         return None
-    photos = read_pair_photos(job.pairs, job.images, open_detector(_detector(job)), progress=progress)
-    notes.append(f"pairs: {Path(job.pairs).name}, {len(photos.same)} pairs, {photos.missed} pictures without a face")
+    photos = read_pair_photos(job.pairs, job.images, aligner)
+    notes.append(f"pairs: {job.pairs.name}, {len(photos.same)} pairs, {photos.missed} pictures without a face")
     return photos
-
-
-def _detector(job: TrainingJob) -> Path:
-    if job.detector is None:
-        raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
-    return job.detector
