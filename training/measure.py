@@ -99,7 +99,7 @@ def measure(
     """
     notes = ["a photo in which no face was found counts as wrong", "distinct_photos counts near-duplicates once"]
     aligner = _Aligner(job.detector, progress=progress)
-    strangers, pairs = _strangers(job, aligner, notes), _pairs(job, aligner, notes)
+    strangers, pairs = _strangers(job, aligner, prepared.dataset.identities, notes), _pairs(job, aligner, notes)
     if fit_strangers is None:
         notes.append("no open-set threshold: it is fitted on rehearsal crops that are held out, and there are none")
     networks = []
@@ -179,12 +179,21 @@ class _Aligner:
         return AlignedFaces(self._faces.crops[rows], self._faces.found[rows])
 
 
-def _strangers(job: TrainingJob, aligner: _Aligner, notes: list[str]) -> Image | None:
+def strangers_among(pictures: Sequence[Path], identities: Sequence[str]) -> list[Path]:
+    """Without the pictures in a folder that bears the name of one of the identities, in whatever case."""
+    known = {name.lower() for name in identities}
+    return [path for path in pictures if path.parent.name.lower() not in known]
+
+
+def _strangers(job: TrainingJob, aligner: _Aligner, identities: Sequence[str], notes: list[str]) -> Image | None:
     if job.strangers is None:
         return None
-    faces = aligner(find_pictures([job.strangers]))
+    every = find_pictures([job.strangers])
+    paths = strangers_among(every, identities)
+    faces = aligner(paths)
     notes.append(
-        f"strangers: {job.strangers.name}, {int(faces.found.sum())} of {len(faces.found)} pictures have a face"
+        f"strangers: {len(paths)} pictures, {int(faces.found.sum())} with a face; "
+        f"{len(every) - len(paths)} more bear the name of a known person and were left out"
     )
     if not faces.found.any():
         raise InputError(f"{job.strangers}: no face was found in any picture")

@@ -20,6 +20,7 @@ from edge.errors import InputError
 from edge.types import Image
 from training.checkpoint import load_embedder, load_head, load_head_identities, save_embedder
 from training.cli import VERB
+from training.measure import strangers_among
 from training.mobilefacenet import MobileFaceNet
 from training.prepare import with_activation
 from training.retest import retest
@@ -34,7 +35,7 @@ def _crop(person: int, seed: int) -> Image:
     rng = np.random.default_rng([person, seed])
     ramp = np.linspace(-1, 1, 112)[:, None, None] * (1 if person == 0 else -1)
     blobs = cv2.resize(rng.normal(0, 40, (7, 7, 3)), (112, 112), interpolation=cv2.INTER_CUBIC)
-    return np.clip(128 + 50 * ramp + blobs, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 50 * ramp + blobs, 0, 255), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,11 @@ def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
             _train(inputs, tmp_path / "out", "--device", "cuda")
     with pytest.raises(InputError, match="--dataset"):
         VERB.run(build_parser([VERB]).parse_args(["train"]))
+
+
+def test_known_people_are_no_strangers() -> None:
+    pictures = [Path("lfw") / name for name in ("Ada/Ada_0001.jpg", "Adam/Adam_0001.jpg", "Ben_Li/1.jpg")]
+    assert strangers_among(pictures, PEOPLE) == pictures[1:]
 
 
 def test_a_photo_of_another_size_is_no_aligned_crop(inputs: Path, tmp_path: Path) -> None:
