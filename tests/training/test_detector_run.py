@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from edge.errors import EdgeError, EngineError, InputError
-from training.detector.data import label_crop, open_teacher, read_labels, read_pools, read_zip
+from training.detector.data import read_labels, read_zip, without_faces
+from training.detector.labels import label_crop, open_teacher, read_pools
 from training.detector.network import OUTPUT_NAMES, load, read_metadata
 from training.detector.run import configure_detector, run_detector
 from training.detector.teacher import TAPS, Teacher
@@ -58,9 +59,8 @@ def test_the_teacher_gives_the_same_answers_with_its_stages_tapped(teacher_path:
     for name in OUTPUT_NAMES:
         np.testing.assert_array_equal(tapped[name], plain[name])
     assert tapped["stem"].shape == (1, 16, 16, 24)
-    assert {name: tapped[name].shape[1:] for name in TAPS if name.endswith("_16")} == dict.fromkeys(
-        ("backbone_16", "neck_16", "head_16"), (64, 4, 6)
-    )
+    for name in ("backbone_16", "neck_16", "head_16"):
+        assert tapped[name].shape == (1, 64, 4, 6)
     assert all(float(tapped[name].min()) >= 0 for name in TAPS)  # each ends in a ReLU
 
 
@@ -71,8 +71,10 @@ def test_another_network_is_no_teacher(shared_data: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_labels_keep_true_boxes_and_add_plausible_landmarks(small_data: Path, teacher_path: Path) -> None:
-    pools = read_pools(small_data, teacher_path, 10)
+def test_labels_keep_true_boxes_and_add_plausible_landmarks(
+    small_data: Path, teacher_path: Path, tmp_path: Path
+) -> None:
+    pools = read_pools(small_data, teacher_path, 10, tmp_path / "labels.npz")
     truth = read_labels(small_data / "wider" / "train" / "labels.txt")
     assert len(pools.held_out) == 2
     assert [picture.boxes.tolist() for picture in pools.scenes] == [
@@ -97,12 +99,28 @@ def test_a_crop_is_labelled_where_the_template_puts_the_face(small_data: Path, t
     from edge.align import ARCFACE_112
 
     teacher = open_teacher(teacher_path)
-    pictures = [label_crop(image, teacher) for image in read_zip(small_data / "train" / "faces112-pins.zip")]
-    found = np.stack([picture.landmarks[0] for picture in pictures if picture is not None])
+    pictures = [label_crop(crop, teacher) for crop in read_zip(small_data / "train" / "faces112-pins.zip")]
+    found = np.concatenate([picture.landmarks for picture in pictures])
     assert len(found) >= 3
     assert float(np.hypot(*(found.mean(axis=0) - ARCFACE_112).T).mean()) < 6  # of an eye distance of 35
     flat = np.full((112, 112, 3), 128, np.uint8)
-    assert label_crop(flat, teacher) is None
+    assert len(label_crop(without_faces(flat), teacher).boxes) == 0
+
+
+@pytest.mark.realdata
+def test_labels_are_made_once(small_data: Path, teacher_path: Path, tmp_path: Path) -> None:
+    from training.detector import labels as module
+
+    file = tmp_path / "labels.npz"
+    first = read_pools(small_data, teacher_path, 10, file)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("label_scene", "label_portrait", "label_crop"):
+            patch.delattr(module, name)  # a second labelling would need them
+        second = read_pools(small_data, teacher_path, 10, file)
+    for pool in ("scenes", "portraits", "crops"):
+        for one, other in zip(getattr(first, pool), getattr(second, pool), strict=True):
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+            np.testing.assert_array_equal(one.landmarks, other.landmarks)
 
 
 @pytest.mark.realdata

@@ -22,7 +22,8 @@ import torch
 
 from edge.errors import InputError
 from training.detector.augment import draw
-from training.detector.data import Pools, read_pools
+from training.detector.data import Pools
+from training.detector.labels import read_pools
 from training.detector.losses import Answers, Weights, answer_loss
 from training.detector.network import EdgeDetector, save
 from training.detector.stages import stages_apart, stages_together, teacher_answers
@@ -95,7 +96,7 @@ def run_detector(args: argparse.Namespace) -> int:
     cv2.setNumThreads(args.threads)
     recipe = Recipe(steps=args.steps, batch=args.batch, size=args.size, seed=args.seed)
     teacher = Teacher(args.teacher, args.threads)
-    pools = read_pools(args.data, args.teacher, recipe.crops_of_each)
+    pools = read_pools(args.data, args.teacher, recipe.crops_of_each, args.out.with_suffix(".labels.npz"))
     print(
         f"{len(pools.scenes)} scenes with true boxes ({len(pools.held_out)} more held out), "
         f"{len(pools.portraits)} photos and {len(pools.crops)} crops labelled by the teacher",
