@@ -128,7 +128,7 @@ def _copy(response: http.client.HTTPResponse, file: IO[bytes], got: int, limit: 
     """Bytes in the file afterwards: up to one chunk above the limit, which tells that there was more."""
     while got <= limit:
         try:
-            block = response.read(_CHUNK)
+            block = response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
             raise _TryAgain(f"the connection broke ({_reason(error)})") from error
         if not block:

@@ -158,7 +158,7 @@ def _part(final: Path) -> Path:
 @contextmanager
 def _alone(final: Path) -> Iterator[None]:
     """Holds a lock beside the file. Raises DownloadError where another process is fetching it."""
-    with final.with_name(final.name + ".lock").open("w") as lock:
+    with final.with_name(f".{final.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
