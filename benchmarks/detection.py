@@ -1,6 +1,6 @@
 """What a face detector is worth: average precision, landmarks beside a stronger detector's, faces missed, time.
 
-`python -m benchmarks.detection --data DATA MODEL …` measures ONNX files of the YuNet family by one code, side by side.
+`python -m benchmarks.detection --data DATA MODEL …` measures detectors of the YuNet family by one code, side by side.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -75,9 +76,26 @@ def contract_of(session: Session) -> ModelContract:
     )
 
 
+def open_model(path: Path) -> Session:
+    """A session of an ONNX file of the YuNet family, or of our own weights (.safetensors), exported on the way.
+
+    Raises InputError, EngineError or ContractError.
+    """
+    return open_session(_exported(path) if path.suffix == ".safetensors" else path)
+
+
+@lru_cache
+def _exported(path: Path) -> bytes:
+    from export.to_onnx import detector_to_onnx
+    from training.detector.network import HEADS, load
+
+    sample = np.random.default_rng(0).uniform(0, 255, (2, 3, 192, 320)).astype(np.float32)
+    return cast(bytes, detector_to_onnx(load(path), sample, HEADS).SerializeToString())
+
+
 def open_detector(path: Path, options: DetectorOptions | None = None) -> Detector:
-    """A detector from an ONNX file of the YuNet family. Raises InputError, EngineError or ContractError."""
-    session = open_session(path)
+    """A detector of a file that `open_model` opens."""
+    session = open_model(path)
     return Detector(session, contract_of(session), options)
 
 
@@ -210,7 +228,13 @@ def measure(model: Path, data: Path, reference: FindsFaces | None, lfw_every: in
 
 def configure_detection(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the detection benchmark."""
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX detectors of the YuNet family")
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="YuNet-family detectors: .onnx, or .safetensors of our own",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with wider/eval, avengers, scenes, lfw")
     parser.add_argument("--reference", type=Path, metavar="SCRFD", help="SCRFD whose landmarks are the yardstick")
     parser.add_argument(
@@ -225,7 +249,7 @@ def run_detection(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     reference = Scrfd(args.reference) if args.reference else None
     reports = {model.stem: measure(model, args.data, reference, args.lfw_every) for model in args.models}
-    times = latency({model.stem: open_session(model) for model in args.models}, Plan(seconds=args.seconds))
+    times = latency({model.stem: open_model(model) for model in args.models}, Plan(seconds=args.seconds))
     for name, report in reports.items():
         report["latency_640x480"] = times[name]
         for line in _lines(name, report):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.detector.augment import SMALLEST_FACE, Sample, draw, flip, window
+from training.detector.augment import SMALLEST_FACE, Sample, draw, flip, rotate, window
 from training.detector.data import Picture, Pools
 
 NONE = np.zeros((0, 5, 2), np.float32)
@@ -66,6 +66,24 @@ def test_a_mirrored_sample_names_landmarks_by_the_side_they_are_seen_on() -> Non
     back = flip(sample)
     np.testing.assert_allclose(back.boxes, [[20, 40, 120, 140]])
     np.testing.assert_array_equal(flip(back).image, sample.image)
+
+
+@pytest.mark.parametrize("degrees", [-35.0, 12.0, 90.0])
+def test_a_turned_picture_keeps_its_landmarks_on_their_pixels(degrees: float) -> None:
+    turned = rotate(marked(240, 240, 60, 90, 80), degrees, 0)
+    sample = window(turned, 0, 0, 1.0, 240, 0)
+    for landmark, colour in enumerate(COLOURS):
+        assert np.abs(colour_at(sample, landmark) - colour).max() < 60
+    side = turned.boxes[0, 2:] - turned.boxes[0, :2]
+    np.testing.assert_allclose(side, 80, rtol=1e-4)  # a square holds a circle, which turning leaves as it is
+
+
+def test_turning_by_a_right_angle_swaps_a_boxs_sides() -> None:
+    picture = Picture(
+        np.zeros((100, 100, 3), np.uint8), np.array([[20, 30, 60, 50]], np.float32), np.zeros((1, 5, 2), np.float32)
+    )
+    turned = rotate(picture, 90, 0)
+    np.testing.assert_allclose(turned.boxes, [[30, 39, 50, 79]], atol=1e-3)
 
 
 def test_drawn_samples_are_well_formed_and_repeatable() -> None:

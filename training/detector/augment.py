@@ -17,6 +17,9 @@ SMALLEST_FACE = 8.0
 MIN_VISIBLE = 0.35
 """Share of a face's box that must be in view; a face less visible is neither face nor background."""
 
+TURNED = 0.3
+"""Share of the pictures that are turned."""
+
 MIN_FILLED = 0.75
 """Share of a window's side that the longer side of a picture fills at least."""
 
@@ -57,7 +60,24 @@ def draw(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
 
 
 def _pick(rng: np.random.Generator, pool: list[Picture]) -> Picture:
-    return pool[int(rng.integers(len(pool)))]
+    """A picture of the pool, at times turned."""
+    picture = pool[int(rng.integers(len(pool)))]
+    return rotate(picture, float(rng.normal(0, 18)), _fill(rng)) if rng.random() < TURNED else picture
+
+
+def rotate(picture: Picture, degrees: float, fill: int) -> Picture:
+    """A picture turned about its middle, counter-clockwise, at its own size; `fill` grey comes in at the corners.
+
+    A face's box becomes that of the turned ellipse it holds. The teacher tends to see faces upright; geometry does not.
+    """
+    height, width = picture.image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0).astype(np.float32)
+    image = cv2.warpAffine(picture.image, matrix, (width, height), borderValue=(fill, fill, fill))
+    turn, shift = matrix[:, :2], matrix[:, 2]
+    centre = (picture.boxes[:, :2] + picture.boxes[:, 2:]) / 2 @ turn.T + shift
+    half = np.sqrt(((picture.boxes[:, 2:] - picture.boxes[:, :2]) / 2) ** 2 @ (turn.T**2))
+    boxes = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+    return Picture(image, boxes, (picture.landmarks @ turn.T + shift).astype(np.float32))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

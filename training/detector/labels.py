@@ -31,8 +31,8 @@ from training.detector.data import (
 MIN_LANDMARK_FACE = 16.0
 """Pixels of a face's longer side, in the view the teacher has of it, below which its landmarks are no label."""
 
-SCENE_ZOOMS = (1.0, 1.5, 2.0)
-PORTRAIT_ZOOMS = (0.6, 0.8, 1.0, 1.3, 1.6)
+SCENE_ZOOMS = (1.0, 1.6)
+PORTRAIT_ZOOMS = (0.7, 1.0, 1.4)
 """Enlargements at which the teacher looks at a picture for landmarks, each also mirrored."""
 
 

@@ -55,7 +55,7 @@ class Recipe:
     landmarks: float = 10.0
     average: float = 0.998
     warm_up: int = 100
-    crops_of_each: int = 700
+    crops_of_each: int = 400
 
 
 def configure_detector(parser: argparse.ArgumentParser) -> None:
