@@ -11,7 +11,7 @@ import numpy as np
 from onnx import ModelProto
 
 from edge.contract import ModelContract
-from edge.detect.decode import OUTPUTS, require_heads
+from edge.detect.decode import require_heads
 from edge.errors import ContractError, InputError
 from edge.types import Floats, Image
 from edge.weights import find_beside, read_header
@@ -116,12 +116,12 @@ def load_detector(path: Path, passes: Passes) -> Source:
         kind = "onnx"
     else:
         from export.to_onnx import detector_to_onnx
-        from training.detector.network import load
+        from training.detector.network import HEADS, load
 
         if read_header(path).get("role") != "detector":
             raise InputError(f"{path}: not a detector's weights; name a YuNet ONNX or a detector checkpoint")
         sample = np.random.default_rng(0).uniform(0, 255, (2, 3, 128, 160)).astype(np.float32)
-        model = detector_to_onnx(load(path), sample, OUTPUTS, passes)
+        model = detector_to_onnx(load(path), sample, HEADS, passes)
         kind = read_header(path).get("arch", "detector")
     require_heads({value.name for value in model.graph.output})
     model = passes.run("PReLU rewrite", prelu_rewrite, model)

@@ -15,6 +15,7 @@ import torch
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
+from edge.detect.decode import STRIDES
 from edge.engines import open_session
 from edge.errors import GateError
 from export.graph import Array, Graph
@@ -23,6 +24,7 @@ from export.passes.fold_batchnorm import fold_batchnorm
 from export.passes.name_tensors import name_tensors
 from export.passes.opset import to_opset
 from export.passes.pipeline import Passes
+from export.passes.yunet_heads import yunet_heads
 
 MAX_ERROR = 1e-4
 """Largest difference from torch, as a share of the output's largest value: float32 summed in another order."""
@@ -47,6 +49,17 @@ class _Features(nn.Module):
         return cast(Tensor, self.network.features(x))  # type: ignore[operator]
 
 
+class _Predictions(nn.Module):
+    """A detector up to its raw maps."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.predictions(x))  # type: ignore[operator]
+
+
 def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = None) -> tuple[ModelProto, Agreement]:
     """MobileFaceNet → (N, 3, 112, 112) float32 normalised → (N, D) features, with BatchNorm folded and names that last.
 
@@ -61,15 +74,23 @@ def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = 
 
 
 def detector_to_onnx(
-    network: nn.Module, sample: Array, names: Sequence[str], passes: Passes | None = None
+    network: nn.Module, sample: Array, channels: Sequence[int], passes: Passes | None = None
 ) -> ModelProto:
-    """A YuNet-family network → (N, 3, H, W) float32 BGR 0-255 → its heads, under `names`, with free N, H and W.
+    """A YuNet-family network → (N, 3, H, W) float32 BGR 0-255 → its twelve heads, with free N, H and W.
 
-    sample: (N, 3, H, W) float32. Raises GateError where the graph does not give what torch gives, also at another size.
+    The network's `predictions` gives one raw map a stride; the layout of the heads is a pass of ours, because exporters
+    turn it into sequences and run-time shapes. sample: (N, 3, H, W) float32. channels: see `yunet_heads`.
+    Raises GateError where the graph does not give what torch gives, also at another size.
     """
     network = network.eval()
-    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    model = tidy(_export(network, sample, (free,), names), passes or Passes())
+    passes = passes or Passes()
+    # The coarser half of the pyramid is added to the finer one: only whole multiples of the last stride fit together.
+    rows, columns = torch.export.Dim("rows", min=1, max=512), torch.export.Dim("columns", min=1, max=512)
+    free = {0: torch.export.Dim("batch"), 2: 32 * rows, 3: 32 * columns}
+    wrapped = _Predictions(network).eval()
+    exported = _export(wrapped, sample, {"x": free}, [f"predictions_{stride}" for stride in STRIDES])
+    model = tidy(_without_prefix(exported, "network."), passes)
+    model = passes.run("heads", lambda m: yunet_heads(m, channels), model)
     compare_with_torch(network, model, sample)
     compare_with_torch(network, model, np.ascontiguousarray(sample[:1, :, : sample.shape[2] // 64 * 32, :]))
     return model

@@ -74,7 +74,11 @@ def embed_preprocessing(model: ModelProto, contract: ModelContract) -> ModelProt
         value = graph.constant(f"{INPUT}.scale", (1.0 / std).astype(np.float32).reshape(channel))
         current = graph.node("Mul", [current, value], [graph.fresh(f"{INPUT}.normalised")]).output[0]
     graph.rename_uses(old.name, current)
-    graph.inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, height, width, 3])]
+    named = [
+        b if isinstance(b, int) else a
+        for a, b in zip(("batch", "height", "width"), (batch, height, width), strict=True)
+    ]
+    graph.inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [*named, 3])]
     return graph.close()
 
 
