@@ -66,7 +66,7 @@ def printable(text: str) -> str:
 
 def _draw_face(canvas: Image, face: Face, color: tuple[int, int, int], pen: Pen) -> None:
     x1, y1, x2, y2 = (round(float(value)) for value in face.box)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, pen.line, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, pen.line)
     # Dots on a small face would hide it.
     radius = max(1, round(face.width / 50))
     if face.width >= 32:

@@ -74,7 +74,7 @@ def test_an_engine_asked_for_cuda_never_runs_on_the_cpu(engine: str, toy_models:
         with open_session(toy_models["embedder"], engine, options) as session:
             assert session.describe()["device"] == "cuda"
         return
-    with pytest.raises(EngineError, match="(?i)cuda"):
+    with pytest.raises(EngineError, match=r"(?i)cuda"):
         open_session(toy_models["embedder"], engine, options)
 
 

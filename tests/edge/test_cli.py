@@ -1,0 +1,291 @@
+"""The command line from outside: exit codes, one-line errors, what lands on disk and on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.cli import main as command
+from edge.cli.verb import Verb
+
+RUNTIME = ("enroll", "gallery", "run", "embed", "verify", "doctor")
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def edge(*arguments: object) -> Done:
+    """Runs a command in this process: what it prints and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command.main([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def world(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of persons 1 and 2 by folder, a gallery of them, and a video in which 1 and a stranger walk."""
+    root = tmp_path_factory.mktemp("world")
+    for person in (1, 2):
+        for i in range(2):
+            toy.write_scene(root / "people" / f"p{person}" / f"{i}.png", 200, 200, [(person, 40 + 3 * i, 48)])
+    frames = [toy.scene(320, 200, [(1, 2 * i, 24), (9, 200, 120)]) for i in range(40)]
+    toy.write_video(root / "walk.mp4", frames)
+    done = edge("enroll", "--bundle", toy.path, "--gallery", root / "gallery", root / "people")
+    assert done.returncode == 0, done.stderr
+    assert "p1: 2 new of 2" in done.stdout
+    return root
+
+
+def test_help_lists_every_verb_and_each_has_an_example() -> None:
+    done = subprocess.run([sys.executable, "-m", "edge", "--help"], capture_output=True, text=True, check=True)
+    for verb in command.find_verbs():
+        assert f"\n    {verb.name} " in done.stdout
+    for verb in command.find_verbs():
+        if verb.name in RUNTIME:
+            assert verb.example.startswith(f"edge {verb.name}")
+
+
+def test_no_verb_prints_the_help_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    assert "commands" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        command.main(["fly"])
+    assert caught.value.code == 2
+
+
+def test_a_verb_whose_packages_are_missing_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb = Verb("cook", "cooks", lambda parser: None, lambda args: 0, requires=("json", "no_such_thing"), extra="food")
+    monkeypatch.setattr(command, "find_verbs", lambda: [verb])
+    assert command.main(["cook"]) == 2
+    assert capsys.readouterr().err == (
+        "edge cook: no_such_thing is not installed; install it with: pip install 'arcedge[food]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"), [(KeyboardInterrupt, 130, "edge cook: stopped\n"), (BrokenPipeError, 0, "")]
+)
+def test_an_interrupt_and_a_closed_pipe_end_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    raised: type[BaseException],
+    code: int,
+    said: str,
+) -> None:
+    def run(_: object) -> int:
+        raise raised
+
+    monkeypatch.setattr(command, "find_verbs", lambda: [Verb("cook", "cooks", lambda parser: None, run)])
+    monkeypatch.setattr(command.os, "dup2", lambda *_: None)
+    assert command.main(["cook"]) == code
+    assert capfd.readouterr().err == said
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(command, "find_verbs", lambda: [Verb("cook", "cooks", lambda parser: None, run)])
+    with pytest.raises(ZeroDivisionError):
+        command.main(["cook"])
+
+
+def test_a_run_writes_events_video_and_summary(toy: Any, world: Path, tmp_path: Path) -> None:
+    done = edge(
+        *("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source", world / "walk.mp4"),
+        *("--events", tmp_path / "e.jsonl", "--video", tmp_path / "v.mp4", "--json-summary"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert len(events) == 80
+    assert {event["identity"] for event in events} == {"p1", None}
+    for event in events:
+        assert (event["identity"] == "p1") == (event["box"][1] < 72)
+        assert event["threshold"] == toy.threshold
+    summary = json.loads(done.stdout)
+    assert (summary["frames"], summary["faces"], summary["people"]["p1"]["frames"]) == (40, 80, 40)
+    assert summary["models"]["engine"] == "onnxruntime"
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
+
+
+def test_events_on_standard_output_are_nothing_but_events(toy: Any, world: Path) -> None:
+    arguments = ("--bundle", toy.path, "--gallery", world / "gallery", "--source", world / "walk.mp4")
+    done = edge("run", *arguments, "--events", "-", "--max-frames", 3, "--threshold", 1)
+    assert done.returncode == 0
+    assert [json.loads(line)["identity"] for line in done.stdout.splitlines()] == [None] * 6
+    assert "3 frames" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_everything_whole(
+    toy: Any, world: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    toy.write_video(tmp_path / "long.mp4", [toy.scene(320, 200, [(1, i % 200, 24)]) for i in range(400)])
+    events = tmp_path / "e.jsonl"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "edge", "run", "--bundle", toy.path, "--gallery", world / "gallery"),
+            *("--source", tmp_path / "long.mp4", "--realtime", "--events", events, "--video", tmp_path / "v.mp4"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 20
+    while not (events.exists() and events.read_text().count("\n") >= 10):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    lines = events.read_text()
+    assert lines.endswith("\n")
+    frames = {json.loads(line)["frame"] for line in lines.splitlines()}
+    assert f"{len(frames)} frames in" in out
+    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(frames)
+
+
+def test_enrolment_is_told_as_json_and_goes_to_the_same_gallery(toy: Any, world: Path, tmp_path: Path) -> None:
+    toy.write_scene(tmp_path / "in" / "p3.png", 200, 200, [(3, 40, 40)])
+    toy.write_scene(tmp_path / "in" / "p4.png", 200, 200, [])
+    done = edge("enroll", "--bundle", toy.path, "--gallery", tmp_path / "g", tmp_path / "in", "--json")
+    report = {entry["name"]: entry for entry in json.loads(done.stdout)["people"]}
+    assert report["p3"]["added"] == 1
+    assert report["p4"]["added"] == 0
+    assert report["p4"]["warnings"][0]["problem"] == "no face"
+    done = edge(
+        *("enroll", "--bundle", toy.path, "--gallery", tmp_path / "g"),
+        *("--camera", world / "walk.mp4", "--name", "p1", "--seconds", "1"),
+    )
+    assert done.returncode == 2
+    assert "exactly one face" in done.stderr
+
+
+def test_a_gallery_is_looked_after(toy: Any, world: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert edge("gallery", "export", world / "gallery", tmp_path / "g.npz").returncode == 0
+    for target in (one, two):
+        assert "4 embeddings added" in edge("gallery", "import", target, tmp_path / "g.npz").stdout
+    listed = json.loads(edge("gallery", "list", one, "--json").stdout)
+    assert [(person["name"], person["embeddings"]) for person in listed["people"]] == [("p1", 2), ("p2", 2)]
+    assert edge("gallery", "rename", one, "p1", "ada").returncode == 0
+    assert "2 embeddings" in edge("gallery", "merge", one, "p2", "ada").stdout
+    shown = json.loads(edge("gallery", "show", one, "ada", "--json").stdout)
+    assert len(shown["embeddings"]) == 4
+    number = shown["embeddings"][0]["number"]
+    assert edge("gallery", "forget", one, "--number", number).returncode == 0
+    assert "with 3 embeddings" in edge("gallery", "forget", one, "ada").stdout
+    assert "0 people" in edge("gallery", "list", one).stdout
+    refused = edge("gallery", "forget", two, "nobody")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_embeddings_and_verdicts_come_from_the_same_line(toy: Any, world: Path, tmp_path: Path) -> None:
+    done = edge("embed", "--bundle", toy.path, world / "people", "--out", tmp_path / "e.npz", "--json")
+    assert json.loads(done.stdout) == {"pictures": 4, "faces": 4, "without_face": 0, "out": str(tmp_path / "e.npz")}
+    with np.load(tmp_path / "e.npz") as file:
+        vectors = file["embedding"]
+    people = world / "people"
+    for other, same in ((people / "p1" / "1.png", True), (people / "p2" / "0.png", False)):
+        done = edge("verify", "--bundle", toy.path, people / "p1" / "0.png", other, "--json")
+        verdict = json.loads(done.stdout)
+        assert (done.returncode, verdict["same"], verdict["threshold"]) == (0, same, toy.threshold)
+        assert verdict["similarity"] == pytest.approx(float(vectors[0] @ vectors[1 if same else 2]), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verify", "--bundle", "nowhere", "a", "b"], "no bundle here"),
+        (["verify", "--bundle", "{toy}", "nowhere.png", "b"], "cannot be read"),
+        (["verify", "--bundle", "{toy}", "--engine", "warp", "a", "b"], "no engine is called 'warp'"),
+        (["verify", "--bundle", "{toy}", "--precision", "int8", "a", "b"], "no int8 embedder"),
+        (["run", "--bundle", "{toy}", "--gallery", "nowhere", "--source", "x"], "no gallery here"),
+        (["run", "--bundle", "{toy}", "--gallery", "{gallery}", "--source", "x"], "no such file, folder or camera"),
+        (
+            ["run", "--bundle", "{toy}", "--gallery", "{gallery}", "--source", "{video}", "--events", "/no/e"],
+            "cannot be written",
+        ),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g"], "either a folder of pictures or --camera"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--camera", "0"], "--camera and --name go together"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "nowhere"], "no such folder"),
+        (["embed", "--bundle", "{toy}", "nowhere", "--out", "x.npz"], "no such file"),
+        (["embed", "--bundle", "{toy}", "{people}", "--out", "no/x.npz"], "does not exist"),
+        (["gallery", "list", "nowhere"], "no gallery here"),
+        (["gallery", "show", "{gallery}", "eve"], "nobody here is called 'eve'"),
+        (["gallery", "import", "g", "nowhere.npz"], "not an exported gallery"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    toy: Any,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"toy": toy.path, "gallery": world / "gallery", "video": world / "walk.mp4", "people": world / "people"}
+    assert command.main([argument.format(**places) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"edge {arguments[0]}: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--max-frames", "0"],
+        ["run", "--size", "12"],
+        ["run", "--size", "0x5"],
+        ["verify", "--threshold", "1.5"],
+        ["enroll", "--seconds", "-1"],
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_the_parser(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    assert caught.value.code == 2
+    assert arguments[1] in capsys.readouterr().err
+
+
+def test_a_gallery_of_another_bundle_is_refused(
+    toy: Any, world: Path, own_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    manifest["variants"][1]["contract"]["std"] = [2, 2, 2]
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    source = str(world / "walk.mp4")
+    arguments = ["run", "--bundle", str(own_bundle), "--gallery", str(world / "gallery"), "--source", source]
+    assert command.main(arguments) == 2
+    assert "holds vectors of embedder-fp32" in capsys.readouterr().err
+
+
+def test_the_doctor_speaks_json() -> None:
+    findings = json.loads(edge("doctor", "--json").stdout)
+    assert {"area", "name", "usable", "detail"} == set(findings[0])

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
+from edge.errors import InputError
+from edge.sinks import JsonLines, VideoFileSink, Window
+from edge.sinks.video import fitted
+from edge.sinks.window import why_no_window
+from edge.types import Decision, Face, Frame, FrameResult, Match
+
+
+def decision(name: str | None, x: float = 40, index: int = 0, similarity: float = 0.61) -> Decision:
+    box = np.array([x, 60, x + 50, 120], np.float32)
+    points = np.array([[15, 20], [35, 20], [25, 32], [17, 45], [33, 45]], np.float32)
+    points += np.array([x, 60], np.float32)
+    face = Face(box, points, 0.93)
+    return Decision(index, index / 25, "cam", face, Match(name, similarity, 0.4, name or "ada"), {"detect": 1.234567})
+
+
+def result(index: int, *decisions: Decision, size: tuple[int, int] = (160, 200)) -> FrameResult:
+    image = np.full((*size, 3), 40 + index % 100, np.uint8)
+    return FrameResult(Frame(image, index, index / 25, "cam"), decisions, {"detect": 1.0})
+
+
+class TestJsonLines:
+    def test_a_line_a_decision_readable_at_once(self, tmp_path: Path) -> None:
+        file = tmp_path / "e.jsonl"
+        sink = JsonLines(file)
+        sink.write(result(0))
+        assert file.read_text() == ""
+        sink.write(result(3, decision("ada", index=3), decision(None, index=3)))
+        known, unknown = map(json.loads, file.read_text().splitlines())
+        assert known == {
+            "time": 0.12,
+            "frame": 3,
+            "source": "cam",
+            "box": [40.0, 60.0, 90.0, 120.0],
+            "landmarks": [[55.0, 80.0], [75.0, 80.0], [65.0, 92.0], [57.0, 105.0], [73.0, 105.0]],
+            "score": 0.93,
+            "identity": "ada",
+            "nearest": "ada",
+            "similarity": 0.61,
+            "threshold": 0.4,
+            "latency_ms": {"detect": 1.23},
+        }
+        assert (unknown["identity"], unknown["nearest"]) == (None, "ada")
+        sink.close()
+        sink.close()
+
+    def test_files_turn_over_at_their_size_and_the_oldest_goes(self, tmp_path: Path) -> None:
+        sink = JsonLines(tmp_path / "e.jsonl", max_bytes=1000, keep=2)
+        for index in range(30):
+            sink.write(result(index, decision("ada", index=index)))
+        sink.close()
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["e.jsonl", "e.jsonl.1", "e.jsonl.2"]
+        frames = [
+            json.loads(line)["frame"]
+            for name in ("e.jsonl.2", "e.jsonl.1", "e.jsonl")
+            for line in (tmp_path / name).read_text().splitlines()
+        ]
+        assert frames == list(range(frames[0], 30))
+
+    def test_a_place_that_cannot_be_written_is_the_users_mistake(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="cannot be written"):
+            JsonLines(tmp_path / "none" / "e.jsonl")
+
+    def test_a_full_disk_is_said_in_one_line(self) -> None:
+        sink = JsonLines(Path("/dev/full"))
+        with pytest.raises(InputError, match="/dev/full: cannot be written"):
+            sink.write(result(0, decision("ada")))
+
+
+class TestVideo:
+    def test_the_file_holds_every_frame_with_what_was_drawn(self, tmp_path: Path) -> None:
+        file = tmp_path / "v.mp4"
+        sink = VideoFileSink(file, 25)
+        for index in range(12):
+            sink.write(result(index, decision("ada"), size=(161, 201)))
+        sink.close()
+        sink.close()
+        capture = cv2.VideoCapture(str(file))
+        frames = []
+        while (read := capture.read())[0]:
+            frames.append(read[1])
+        assert len(frames) == 12
+        assert frames[0].shape == (160, 200, 3)
+        assert capture.get(cv2.CAP_PROP_FPS) == 25
+        edge = frames[5][90, 40].astype(int)
+        assert np.abs(edge - KNOWN).max() < 90
+        assert abs(int(frames[5][150, 190, 0]) - 45) < 8
+
+    def test_frames_of_another_size_are_fitted_in(self, tmp_path: Path) -> None:
+        sink = VideoFileSink(tmp_path / "v.mp4", 5)
+        sink.write(result(0))
+        sink.write(result(1, size=(400, 300)))
+        sink.close()
+        white = np.full((400, 300, 3), 255, np.uint8)
+        canvas = fitted(white, 200, 160)
+        assert canvas.shape == (160, 200, 3)
+        assert (canvas[:, 100] == 255).all()
+        assert (canvas[:, :39] == 0).all()
+        assert (canvas[:, -39:] == 0).all()
+
+    @pytest.mark.parametrize(("name", "message"), [("v.txt", "name the video"), ("no/v.mp4", "does not exist")])
+    def test_a_bad_place_is_refused_before_the_run(self, tmp_path: Path, name: str, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            VideoFileSink(tmp_path / name, 25)
+
+    def test_a_video_that_was_cut_off_is_noticed_at_the_end(self, tmp_path: Path) -> None:
+        file = tmp_path / "v.mp4"
+        sink = VideoFileSink(file, 25)
+        for index in range(5):
+            sink.write(result(index))
+        file.unlink()
+        with pytest.raises(InputError, match="cannot be read again"):
+            sink.close()
+
+    def test_nothing_seen_writes_nothing(self, tmp_path: Path) -> None:
+        VideoFileSink(tmp_path / "v.mp4", 25).close()
+        assert not (tmp_path / "v.mp4").exists()
+
+
+class TestDrawing:
+    @pytest.mark.parametrize("height", [360, 1080])
+    @pytest.mark.parametrize(("name", "color"), [("ada", KNOWN), (None, UNKNOWN)])
+    def test_box_and_label_are_drawn_in_their_colour_and_the_frame_is_left_alone(
+        self, height: int, name: str | None, color: tuple[int, int, int]
+    ) -> None:
+        image = np.zeros((height, height * 16 // 9, 3), np.uint8)
+        drawn = annotate(image, [decision(name)])
+        assert not image.any()
+        assert (drawn[90, 40] == color).all()
+        label = drawn[:59, 40:]
+        assert (label == 255).all(axis=2).sum() > 20
+
+    @pytest.mark.parametrize("x", [-30, 0, 560, 620])
+    def test_a_label_at_the_border_stays_in_the_frame(self, x: float) -> None:
+        image = np.zeros((360, 640, 3), np.uint8)
+        face = decision("a rather long name of a person", x=x).face
+        high = Face(face.box - np.array([0, 58, 0, 58], np.float32), face.landmarks, 0.9)
+        found = decision("a rather long name of a person", x=x)
+        drawn = annotate(image, [Decision(0, 0.0, "cam", high, found.match)])
+        whole = annotate(np.zeros((360, 640, 3), np.uint8), [decision("a rather long name of a person", x=200)])
+        letters, expected = (int((a == 255).all(axis=2).sum()) for a in (drawn, whole))
+        assert letters == expected
+
+    def test_a_frame_smaller_than_its_label_is_no_error(self) -> None:
+        annotate(np.zeros((20, 20, 3), np.uint8), [decision("somebody")])
+
+    def test_labels_name_and_quantify(self) -> None:
+        assert label_of(decision("ada")) == "ada 0.61"
+        assert label_of(decision(None, similarity=0.127)) == "unknown 0.13"
+        nobody = Decision(0, 0.0, "cam", decision(None).face, Match(None, -1.0, 0.4))
+        assert label_of(nobody) == "unknown"
+
+    def test_names_are_drawn_in_the_letters_there_are(self) -> None:
+        assert printable("Zoë Müller") == "Zoe Muller"
+        assert printable("山") == "?"
+
+
+def test_a_window_without_a_screen_says_what_to_install_or_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert why_no_window() is not None
+    with pytest.raises(InputError, match=r"--show needs"):
+        Window(lambda: None)
+
+
+def test_the_progress_bar_prints_nothing_without_a_terminal() -> None:
+    code = "from edge.sinks import Progress\np = Progress(5)\np.write(None)\np.close()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import http.server
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.errors import InputError, SourceError
+from edge.sources import SourceOptions, open_source
+from edge.sources.backoff import Backoff
+from edge.sources.base import without_password
+from edge.sources.capture import CorruptFrame, EndOfStream
+from edge.sources.gstreamer import CsiOptions, csi_pipeline, rtsp_pipeline
+from edge.sources.live import MAX_CORRUPT_RUN, LiveSource
+
+
+def shade(value: int) -> np.ndarray:
+    return np.full((48, 64, 3), value, np.uint8)
+
+
+class Script:
+    """A capture that plays steps: an image, an exception to raise, or a wait until a test says go."""
+
+    fps, length = 25.0, 0
+
+    def __init__(self, steps: list[Any]) -> None:
+        self._steps = iter(steps)
+        self.closed = False
+
+    def read(self) -> tuple[np.ndarray, float]:
+        step = next(self._steps, EndOfStream())
+        if isinstance(step, threading.Event):
+            assert step.wait(10)
+            step = next(self._steps, EndOfStream())
+        if isinstance(step, BaseException):
+            raise step
+        return step, time.time()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+QUICK = Backoff(first=0.01, longest=0.05)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+
+
+class TestFiles:
+    def test_every_frame_of_a_video_comes_once_with_its_time(self, toy: Any, tmp_path: Path) -> None:
+        frames = [shade(8 * i) for i in range(20)]
+        video = toy.write_video(tmp_path / "v.mp4", frames, fps=10)
+        with open_source(str(video)) as source:
+            assert (source.live, source.length, source.fps) == (False, 20, 10)
+            seen = list(source)
+        assert [frame.index for frame in seen] == list(range(20))
+        np.testing.assert_allclose([frame.time for frame in seen], np.arange(20) / 10, atol=0.011)
+        np.testing.assert_allclose([frame.image.mean() for frame in seen], [f.mean() for f in frames], atol=4)
+
+    def test_pictures_come_in_order_and_a_broken_one_is_left_out(self, toy: Any, tmp_path: Path) -> None:
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / f"{i}.png"), shade(i))
+        (tmp_path / "1.png").write_bytes(b"broken")
+        with open_source(str(tmp_path)) as source:
+            seen = list(source)
+            assert [(frame.index, int(frame.image[0, 0, 0])) for frame in seen] == [(0, 0), (2, 2)]
+            assert seen[1].source.endswith("2.png")
+            assert (source.counts().frames, source.counts().corrupt) == (2, 1)
+        with open_source(str(tmp_path / "2.png")) as one:
+            assert len(list(one)) == 1
+
+    def test_realtime_takes_the_time_it_takes_and_drops_what_comes_too_late(self, toy: Any, tmp_path: Path) -> None:
+        video = toy.write_video(tmp_path / "v.mp4", [shade(8 * i) for i in range(20)], fps=40)
+        started = time.monotonic()
+        with open_source(str(video), SourceOptions(realtime=True)) as source:
+            seen = []
+            for frame in source:
+                seen.append(frame.index)
+                time.sleep(0.06)
+            counts = source.counts()
+        assert time.monotonic() - started >= 19 / 40
+        assert counts.frames == 20
+        assert counts.dropped == 20 - len(seen) > 0
+        assert seen == sorted(set(seen))
+
+    def test_stop_ends_a_file_early(self, toy: Any, tmp_path: Path) -> None:
+        video = toy.write_video(tmp_path / "v.mp4", [shade(0)] * 9)
+        with open_source(str(video)) as source:
+            assert source.read() is not None
+            source.stop()
+            assert source.read() is None
+
+
+class TestLive:
+    def test_a_slow_consumer_gets_the_newest_frame_and_the_rest_are_counted(self) -> None:
+        end = threading.Event()
+        with LiveSource(lambda: Script([*(shade(i) for i in range(10)), end]), "cam") as source:
+            wait_for(lambda: source.counts().frames == 10)
+            frame = source.read()
+            assert frame is not None
+            assert (frame.index, int(frame.image[0, 0, 0])) == (9, 9)
+            assert source.counts().dropped == 9
+            end.set()
+            assert source.read() is None
+
+    def test_a_lost_stream_is_opened_again_and_failed_attempts_are_borne(self, caplog: Any) -> None:
+        go, end = threading.Event(), threading.Event()
+        captures: list[Any] = [
+            Script([shade(1), go, SourceError("cam: gives no frame")]),
+            SourceError("cam: not there"),
+            SourceError("cam: not there"),
+            Script([shade(2), end]),
+        ]
+        opened = []
+
+        def open_capture() -> Script:
+            step = captures.pop(0)
+            opened.append(step)
+            if isinstance(step, Exception):
+                raise step
+            return step
+
+        with LiveSource(open_capture, "cam", QUICK) as source:
+            first = source.read()
+            go.set()
+            second = source.read()
+            assert first is not None
+            assert second is not None
+            assert (int(first.image[0, 0, 0]), int(second.image[0, 0, 0])) == (1, 2)
+            assert second.index == 1
+            assert source.counts().reconnects == 1
+            assert opened[0].closed
+            end.set()
+        assert [record.message.split(";")[0].split(" after")[0] for record in caplog.records] == [
+            "cam: gives no frame",
+            "cam: back",
+        ]
+
+    def test_corrupt_frames_are_survived_and_too_many_in_a_row_are_a_loss(self) -> None:
+        captures = [
+            Script([CorruptFrame(), shade(3), *[CorruptFrame()] * MAX_CORRUPT_RUN, shade(99)]),
+            Script([shade(4)]),
+        ]
+        with LiveSource(lambda: captures.pop(0), "cam", QUICK) as source:
+            seen = [int(frame.image[0, 0, 0]) for frame in source]
+            assert 99 not in seen
+            assert seen[-1] == 4
+            assert source.counts().corrupt == 1 + MAX_CORRUPT_RUN
+            assert source.counts().reconnects == 1
+
+    def test_what_never_worked_is_the_users_mistake_at_once(self) -> None:
+        def refuse() -> Script:
+            raise SourceError("cam: cannot be opened")
+
+        with pytest.raises(SourceError, match="cannot be opened"):
+            LiveSource(refuse, "cam")
+
+    def test_a_bug_in_the_capture_thread_reaches_the_reader(self) -> None:
+        source = LiveSource(lambda: Script([ZeroDivisionError("a bug")]), "cam")
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            source.read()
+        source.close()
+
+    def test_stop_wakes_a_reader_that_waits(self) -> None:
+        never = threading.Event()
+        source = LiveSource(lambda: Script([never]), "cam")
+        threading.Timer(0.1, source.stop).start()
+        started = time.monotonic()
+        assert source.read() is None
+        assert time.monotonic() - started < 2
+        never.set()
+        source.close()
+
+
+def test_waits_grow_to_their_bound_and_are_spread() -> None:
+    backoff = Backoff(first=1, factor=2, longest=10, jitter=0.5)
+    delays = list(islice(backoff.delays(random.Random(1)), 200))
+    bounds = [1, 2, 4, 8, *[10] * 196]
+    assert all(bound / 2 <= delay <= bound for delay, bound in zip(delays, bounds, strict=True))
+    assert np.std(delays[4:]) > 1
+    with pytest.raises(ValueError, match="back-off"):
+        Backoff(first=5, longest=1)
+
+
+class Camera:
+    """A network camera: Motion-JPEG over HTTP on the loopback, which can be switched off and on again."""
+
+    def __init__(self) -> None:
+        self.value = 50
+        self._server: http.server.ThreadingHTTPServer | None = None
+        self.port = 0
+
+    def on(self) -> None:
+        camera, running = self, threading.Event()
+        running.set()
+        self._running = running
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    while running.is_set():
+                        data = cv2.imencode(".jpg", np.full((120, 160, 3), camera.value, np.uint8))[1].tobytes()
+                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                        self.wfile.write(head.encode() + data + b"\r\n")
+                        time.sleep(0.02)
+                except OSError:
+                    return
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def off(self) -> None:
+        assert self._server is not None
+        self._running.clear()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    made = Camera()
+    made.on()
+    yield made
+    made.off()
+
+
+def test_a_network_camera_that_goes_away_and_comes_back_is_followed(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.sources.live.Backoff", lambda: QUICK)
+    with open_source(f"http://user:secret@127.0.0.1:{camera.port}/mjpeg") as source:
+        assert source.live
+        assert source.name == f"http://127.0.0.1:{camera.port}/mjpeg"
+        first = source.read()
+        assert first is not None
+        assert first.image.mean() == pytest.approx(50, abs=3)
+        assert abs(first.time - time.time()) < 5
+        camera.off()
+        camera.value = 200
+        camera.on()
+        for frame in source:
+            if frame.image.mean() == pytest.approx(200, abs=3):
+                break
+        assert source.counts().reconnects >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.mp4", "no such file, folder or camera"),
+        ("987", "no such camera"),
+        ("/dev/video987", "no such camera"),
+        ("/dev/null", "no camera"),
+        ("gopher://x", "gopher:// is not known"),
+        ("rtsp://user:secret@127.0.0.1:9/x", "nobody answers"),
+        ("csi://x", "not csi://SENSOR"),
+        ("csi://0?flip=9", "out of range"),
+        ("csi://0?zoom=2", "not csi://SENSOR"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_one_line_without_the_password(name: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        open_source(name)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_video_and_pictures_in_realtime_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"no video at all" * 100)
+    with pytest.raises(SourceError, match="not a video OpenCV can read"):
+        open_source(str(tmp_path / "v.mp4"))
+    cv2.imwrite(str(tmp_path / "p.png"), shade(1))
+    with pytest.raises(InputError, match="no speed of their own"):
+        open_source(str(tmp_path / "p.png"), SourceOptions(realtime=True))
+
+
+def test_jetson_pipelines_are_nvidias() -> None:
+    assert csi_pipeline(CsiOptions(sensor=1, width=1920, height=1080, fps=60, flip=2)) == (
+        "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,format=NV12,framerate=60/1 ! "
+        "nvvidconv flip-method=2 ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
+        "appsink drop=true max-buffers=1 sync=false"
+    )
+    pipeline = rtsp_pipeline("rtsp://10.0.0.7/live?ch=1", latency_ms=50)
+    assert pipeline.startswith(
+        'rtspsrc location="rtsp://10.0.0.7/live?ch=1" latency=50 ! rtph264depay ! h264parse ! nvv4l2'
+    )
+    for hostile in ('rtsp://x" ! filesink location="y', "rtsp://x y", "rtsp://x!y"):
+        with pytest.raises(SourceError, match="percent-encoded"):
+            rtsp_pipeline(hostile)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("rtsp://u:p@host:554/a?b=c", "rtsp://host:554/a?b=c"),
+        ("rtsp://u:p@[::1]/a", "rtsp://[::1]/a"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("me@home.mp4", "me@home.mp4"),
+    ],
+)
+def test_passwords_stay_out_of_names(name: str, shown: str) -> None:
+    assert without_password(name) == shown
