@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 import zipfile
@@ -31,9 +34,10 @@ BODY = np.random.default_rng(1).bytes(300_000)
 @dataclass
 class Reply:
     """How one request is answered. cut: bytes of the body after which the connection breaks. stall: seconds of silence
-    in the middle of the body."""
+    in the middle of the body. begin: the byte a part begins at, whatever was asked for."""
 
     status: int = 200
+    begin: int | None = None
     cut: int | None = None
     stall: float = 0.0
     location: str = ""
@@ -70,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        start = self._start(served)
+        start = self._start(served) if reply.begin is None else reply.begin
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(served.body) - 1}/{len(served.body)}")
@@ -181,6 +185,12 @@ def test_begins_anew_where_the_server_ignores_ranges(served: Served) -> None:
     assert fetch(_entry(served), options=QUICK).read_bytes() == BODY
     assert served.requests[1]["Range"] == "bytes=100000-"
     assert sum(served.sent) == 100_000 + len(BODY)
+
+
+def test_begins_anew_where_the_server_sends_another_part(served: Served) -> None:
+    served.replies = [Reply(cut=100_000), Reply(begin=90_000)]
+    assert fetch(_entry(served), options=QUICK).read_bytes() == BODY
+    assert [request.get("Range") for request in served.requests] == [None, "bytes=100000-", None]
 
 
 def test_begins_anew_where_the_file_changed_in_between(served: Served) -> None:
@@ -415,3 +425,34 @@ def test_two_fetches_at_once_do_not_meet(served: Served) -> None:
     thread.join(5)
     assert failures == []
     assert cached_path(entry).read_bytes() == BODY
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make a certificate")
+def test_https_is_checked_against_the_trusted_certificates(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+            f"-addext subjectAltName=DNS:localhost -keyout {key.name} -out {certificate.name}"
+        ).split(),
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": served}))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    entry = _entry(served, url=f"https://localhost:{server.server_port}/weights.onnx")
+    try:
+        with pytest.raises(DownloadError, match="certificate is not valid"):
+            fetch(entry, options=QUICK)
+        assert served.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert fetch(entry, options=QUICK).read_bytes() == BODY
+    finally:
+        server.shutdown()
+        server.server_close()
