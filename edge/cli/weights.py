@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from edge.cli.verb import Verb
@@ -123,6 +124,7 @@ def _fetch(args: argparse.Namespace) -> None:
             offline=args.offline or is_offline(),
             progress=lambda got: _advance(bar, got),
         )
+    print(f"edge weights: {entry.name}: licence: {entry.licence}", file=sys.stderr)
     print(path)
 
 

@@ -204,7 +204,9 @@ def test_fetch_then_use_then_verify_then_damage(
 ) -> None:
     source = shared_data / "models" / "yunet_n_dynamic.onnx"
     assert _edge(monkeypatch, "fetch", "yunet-n-dynamic", "--from", str(source)) == 0
-    path = Path(capsys.readouterr().out.strip())
+    said = capsys.readouterr()
+    assert "Apache-2.0" in said.err
+    path = Path(said.out.strip())
     assert path == find_weights("yunet-n-dynamic", "detector")
     assert path.read_bytes() == source.read_bytes()
     assert _edge(monkeypatch, "verify", "yunet-n-dynamic") == 0
