@@ -18,6 +18,7 @@ import cv2
 
 from edge import __version__
 from edge.engines import ENGINES, get_engine
+from edge.engines.onnxruntime import provider_names
 from edge.sinks.window import why_no_window
 from edge.sources.capture import has_gstreamer
 
@@ -82,9 +83,7 @@ def _engines() -> Iterator[Finding]:
         missing = engine.available()
         yield Finding("engine", name, missing is None, missing or engine.version())
     if find_spec("onnxruntime") is not None:
-        import onnxruntime
-
-        providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
+        providers = provider_names()
         cuda = "CUDA" in providers
         detail = f"providers: {', '.join(providers)}"
         hint = "for CUDA: pip uninstall onnxruntime, then pip install 'arcedge[gpu]'"

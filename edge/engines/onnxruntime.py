@@ -90,6 +90,13 @@ class OnnxRuntimeEngine(Engine):
         return OnnxRuntimeSession(model, options)
 
 
+def provider_names() -> list[str]:
+    """What this ONNX Runtime can run on: "CPU", "CUDA", … Needs the package."""
+    import onnxruntime as ort
+
+    return [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
+
+
 def _spec(node: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
     if node.type not in _DTYPES:
