@@ -16,8 +16,11 @@ BATCH = 64
 
 
 def to_input(crops: Image | Sequence[Image]) -> Tensor:
-    """(N, 112, 112, 3) uint8 BGR → (N, 3, 112, 112) float32 RGB in [-1, 1], as the checkpoint's contract says."""
-    batch = torch.from_numpy(np.ascontiguousarray(np.asarray(crops)[..., ::-1].transpose(0, 3, 1, 2)))
+    """(N, 112, 112, 3) uint8 BGR → (N, 3, 112, 112) float32 RGB in [-1, 1], as the checkpoint's contract says.
+
+    Channels stay last in memory: on a CPU the network takes half the time that way.
+    """
+    batch = torch.from_numpy(np.ascontiguousarray(np.asarray(crops)[..., ::-1])).permute(0, 3, 1, 2)
     return (batch.float() - MEAN) / STD
 
 

@@ -72,7 +72,9 @@ def align_files(paths: Sequence[Path], detector: Detector, *, progress: bool = T
     """The main face of every picture. Raises InputError where a file is none."""
     crops = np.zeros((len(paths), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     found = np.zeros(len(paths), np.bool_)
-    for i, path in enumerate(tqdm(paths, "aligning faces", unit="photo", disable=not progress, leave=False)):
+    for i, path in enumerate(
+        tqdm(paths, "aligning faces", unit="photo", disable=None if progress else True, leave=False)
+    ):
         image = read_picture(path)
         face = find_main_face(detector, image)
         if face is not None:

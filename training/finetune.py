@@ -131,8 +131,8 @@ class Finetuner:
         self.device = device or torch.device("cpu")
         self.train_set, self.valid_set = train, valid
         self.rehearsal = rehearsal if options.rehearse > 0 else None
-        self.base = copy.deepcopy(base).to(self.device).eval().requires_grad_(False)
-        self.model = copy.deepcopy(base).to(self.device)
+        self.model: MobileFaceNet = copy.deepcopy(base).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.base = copy.deepcopy(self.model).eval().requires_grad_(False)
         torch.manual_seed(options.seed)
         classes = int(train.labels.max()) + 1
         self.head = MarginHead(
