@@ -42,8 +42,7 @@ def load_frames(video: Path | None, pictures: Sequence[Path], count: int = DEFAU
     from benchmarks.demo.video import portraits, render
 
     pair = portraits()
-    images = tuple(image for i, image in enumerate(render(pair, 2 * count)) if i % 2 == 1)
-    return Frames(images, "rendered frames with the portraits inside scikit-image and Matplotlib")
+    return Frames(tuple(render(pair, count)), "rendered frames with the portraits inside scikit-image and Matplotlib")
 
 
 def _of_video(path: Path, count: int) -> Frames:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.provenance import NOT_MEASURED
 from benchmarks.subjects import Subject
+from edge.errors import EngineError
 
 _FRAMES = 5
 
@@ -35,17 +36,15 @@ def _of_child(bundle: Path, subject: Subject) -> dict[str, Any] | str:
     return figures
 
 
-def _resident() -> float:
-    """MiB, now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    import os
-
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _status(name: str) -> float:
+    """MiB of VmRSS (now) or VmHWM (the most so far). getrusage's maximum would start at the parent's."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise EngineError(f"this system does not state {name} of a process")
 
 
 def _measure(bundle: str, precision: str, engine: str, threads: str) -> dict[str, float]:
-    import resource
-
     import numpy as np
 
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
@@ -54,15 +53,15 @@ def _measure(bundle: str, precision: str, engine: str, threads: str) -> dict[str
 
     get_engine(engine).version()
     opened = Bundle.open(Path(bundle))
-    before = _resident()
+    before = _status("VmRSS")
     options = AnalyzerOptions(precision, engine=engine, session=SessionOptions(threads=int(threads)))
     with FaceAnalyzer(opened, options) as analyzer:
-        loaded = _resident()
+        loaded = _status("VmRSS")
         frame, crop = np.zeros((480, 640, 3), np.uint8), np.zeros((1, 112, 112, 3), np.uint8)
         for _ in range(_FRAMES):
             analyzer.detect(frame)
             analyzer.embed(crop)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = _status("VmHWM")
     return {"process": round(before, 1), "models": round(loaded - before, 1), "peak": round(peak, 1)}
 
 

@@ -25,7 +25,7 @@ from benchmarks.latency import (
 )
 from benchmarks.overlap import check_overlap
 from benchmarks.resources import measure_memory
-from benchmarks.subjects import Choice, Subject, choose, opened
+from benchmarks.subjects import Choice, choose, opened
 from benchmarks.verdict import Budget, judge
 from edge.analyze import FaceAnalyzer
 from edge.bundle import Bundle
@@ -72,9 +72,9 @@ def measure(inputs: Inputs, settings: Settings, announce: Announce) -> dict[str,
     cv2.setNumThreads(1)
     bundle = Bundle.open(inputs.bundle)
     subjects, missing = choose(bundle, settings.choice)
-    frames = load_frames(inputs.video, inputs.pictures, settings.frames)
     evaluation = load_evaluation(inputs.pairs, inputs.images, inputs.identities)
     overlap = check_overlap(bundle, evaluation.digests if evaluation else {}, inputs.not_in)
+    frames = load_frames(inputs.video, inputs.pictures, settings.frames)
     baseline = subjects[0].label
     before = provenance.Load.now()
     with opened(bundle, subjects) as analyzers:
@@ -209,11 +209,6 @@ def _provenance(bundle: Bundle, load: Mapping[str, Any], settings: Settings) -> 
         "machine": provenance.machine(),
         "load": dict(load),
         "versions": provenance.versions(),
-        "energy": f"{provenance.NOT_MEASURED}",
+        "energy": provenance.NOT_MEASURED,
         "bundle": {"digest": bundle.digest(), "provenance": bundle.manifest.provenance},
     }
-
-
-def subject_labels(subjects: Sequence[Subject]) -> list[str]:
-    """In the report's order."""
-    return [subject.label for subject in subjects]

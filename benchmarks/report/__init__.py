@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ SCHEMA = Path(__file__).resolve().parent / "schema.json"
 
 def write_report(report: Mapping[str, Any], out: Path) -> list[Path]:
     """Writes report.json, report.md and report.html into `out`; gives their paths. Raises InputError."""
-    files = {
-        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": render("report.md.j2", report),
-        "report.html": render("report.html.j2", report, plots=True),
+    pages: dict[str, Callable[[], str]] = {
+        "report.json": lambda: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": lambda: render("report.md.j2", report),
+        "report.html": lambda: render("report.html.j2", report, plots=True),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (out / name).write_text(text, encoding="utf-8")
+        # The figures first: they took minutes, a page can be drawn again.
+        for name, page in pages.items():
+            (out / name).write_text(page(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
-    return [out / name for name in files]
+    return [out / name for name in pages]
 
 
 def render(template: str, report: Mapping[str, Any], plots: bool = False) -> str:

@@ -151,14 +151,17 @@ def _det(axes: Axes, report: Mapping[str, Any]) -> bool:
         curve = part["variants"][label]["det"]
         far, frr = np.array(curve["far"]), np.array(curve["frr"])
         shown = (far > 0) & (frr > 0) & (far < 0.5)
-        axes.step(far[shown], frr[shown], color=colour, label=label, linewidth=1.6, where="post")
+        if shown.any():  # a logarithmic axis has no place for a curve without errors
+            axes.step(far[shown], frr[shown], color=colour, label=label, linewidth=1.6, where="post")
+    if not axes.lines:
+        return False
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("FAR: impostor pairs accepted")
     axes.set_ylabel("FRR: genuine pairs refused")
     axes.legend(loc="upper right")
     axes.axvline(1 / part["impostor"], color="#8a8f98", linestyle=":", linewidth=1)
-    return bool(axes.lines)
+    return True
 
 
 def _drift(axes: Axes, report: Mapping[str, Any]) -> bool:

@@ -63,6 +63,11 @@ def rate(value: float) -> str:
     return f"{mantissa}e{int(exponent)}".replace("e-", f"e{MINUS}")
 
 
+def sentence(text: str) -> str:
+    """With a capital at its start; names in it stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def short(digest: str | None) -> str:
     """The first twelve digits of a digest."""
     return NOT_MEASURED if digest is None else digest[:12]
@@ -78,4 +83,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "size": size,
     "rate": rate,
     "short": short,
+    "sentence": sentence,
 }

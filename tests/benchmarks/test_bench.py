@@ -1,0 +1,212 @@
+"""`edge bench` from end to end, on a bundle whose truth is built in."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import compare
+from benchmarks.report import SCHEMA
+from edge.errors import BundleError, InputError
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.fixture(scope="module")
+def report(measured: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((measured / "report.json").read_text(encoding="utf-8"))
+    return values
+
+
+def test_the_report_keeps_to_its_published_schema(report: dict[str, Any]) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert [f"{list(error.path)}: {error.message}" for error in validator.iter_errors(report)] == []
+    broken = copy.deepcopy(report)
+    broken["latency"]["variants"]["FP32"]["frame"]["wall_ms"]["p50"] = "fast"
+    assert not validator.is_valid(broken)
+
+
+def test_the_quick_variant_is_found_quick_and_the_same(report: dict[str, Any]) -> None:
+    figures = report["latency"]["variants"]["FP16"]["speedup"]["embed"]
+    assert figures["low"] > 2.0
+    assert report["accuracy"]["drift"]["variants"]["FP16"]["minimum"] > 0.9999
+    verdict = next(verdict for verdict in report["verdicts"] if verdict["variant"] == "FP16")
+    assert verdict["loss_points"] == {"value": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}
+    pairs = report["accuracy"]["pairs"]["variants"]["FP16"]["against_baseline"]["mcnemar"]
+    assert pairs == {"only_first": 0, "only_second": 0, "p": 1.0}
+
+
+def test_the_damaged_variant_is_found_out(report: dict[str, Any]) -> None:
+    identities = report["accuracy"]["identities"]["variants"]
+    assert identities["FP32"]["rank_one"]["hits"] == identities["FP32"]["rank_one"]["count"] == 72
+    assert identities["INT8"]["against_baseline"]["rank_one_loss"]["low"] > 0.5
+    assert identities["INT8"]["against_baseline"]["rank_one_mcnemar"]["p"] < 0.01
+    assert report["accuracy"]["drift"]["variants"]["INT8"]["median"]["value"] < 0.95
+    verdict = next(verdict for verdict in report["verdicts"] if verdict["variant"] == "INT8")
+    assert verdict["decision"] in ("loses too much", "cannot tell")
+    worst = report["accuracy"]["identities"]["errors_by_identity"]["worst"][0]["wrong"]
+    assert worst["INT8"] > worst["FP32"] == 0
+
+
+def test_a_far_the_pairs_cannot_show_is_refused(report: dict[str, Any]) -> None:
+    rows = report["accuracy"]["pairs"]["variants"]["FP32"]["tar_at_far"]
+    assert [row["tar"] for row in rows] == [None] * 3
+    assert "24 impostor pairs: a FAR below 4.2e-02 cannot be read off" in rows[0]["refusal"]
+    all_pairs = report["accuracy"]["identities"]
+    assert (all_pairs["genuine"], all_pairs["impostor"]) == (72, 2484)
+    shown = {row["far"]: row["tar"] for row in all_pairs["variants"]["FP32"]["tar_at_far"]}
+    assert shown[1e-2]["count"] == 72
+    assert shown[1e-4] is None
+
+
+def test_every_frame_went_through_every_variant(report: dict[str, Any]) -> None:
+    latency = report["latency"]
+    for figures in latency["variants"].values():
+        assert len(figures["samples_ms"]["frame"]) == latency["rounds"]
+        assert figures["frame"]["wall_ms"]["count"] == latency["rounds"]
+        total = sum(stage["wall_ms"]["mean"] for stage in figures["stages"].values())
+        assert figures["frame"]["wall_ms"]["mean"] == pytest.approx(total, rel=1e-6)
+    assert latency["frames"]["with_faces"] == 6
+
+
+def test_memory_of_a_variant_is_its_own_processes(report: dict[str, Any]) -> None:
+    for figures in report["latency"]["memory_mib"].values():
+        assert 0 < figures["models"] < 100
+        assert figures["process"] < figures["peak"] < 400
+
+
+def test_the_page_is_one_file_and_says_the_verdict_first(measured: Path, report: dict[str, Any]) -> None:
+    page = (measured / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "<script" not in page
+    assert "@import" not in page
+    for verdict in report["verdicts"]:
+        assert page.index(verdict["sentence"].replace("'", "&#39;")) < page.index("<table>")
+    assert page.count("data:image/svg+xml") >= 5  # no curve of errors where none, or only chance, is left
+    assert "width=device-width" in page
+
+
+def test_the_markdown_holds_the_figures(measured: Path, report: dict[str, Any]) -> None:
+    text = (measured / "report.md").read_text(encoding="utf-8")
+    assert report["verdicts"][0]["sentence"] in text
+    row = next(line for line in text.splitlines() if line.startswith("| Identities, rank-1"))
+    assert "100.00" in row
+    assert "72 of 72" in row
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {6}
+
+
+def test_without_pictures_accuracy_is_not_measured(
+    bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
+) -> None:
+    bench("--bundle", bundle, "--pictures", people, "--frames", 3, "--seconds", 0.1, "--no-batches", "--out", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["accuracy"]["pairs"] is None
+    assert {verdict["decision"] for verdict in report["verdicts"]} <= {"not measured", "not worth it"}
+    assert report["accuracy"]["drift"]["faces"] == 3
+    page = (tmp_path / "report.html").read_text()
+    assert "not measured (give --pairs and --images)" in page
+    assert page.count("data:image/svg+xml") == 3
+
+
+def test_a_report_against_itself_is_no_regression(report: dict[str, Any]) -> None:
+    found = compare(report, report)
+    assert not found.regressed
+    assert len(found.unchanged) == 12  # frame, embed, detect and pairs of three variants
+    assert found.skipped == ()
+
+
+def test_a_slower_and_a_worse_variant_are_regressions(report: dict[str, Any]) -> None:
+    old = copy.deepcopy(report)
+    samples = old["latency"]["variants"]["FP16"]["samples_ms"]
+    samples["embed"] = [value / 2 for value in samples["embed"]]
+    old["accuracy"]["pairs"]["variants"]["INT8"]["wrong"] = []
+    new = copy.deepcopy(report)
+    new["accuracy"]["pairs"]["variants"]["INT8"]["wrong"] = list(range(12))
+    found = compare(new, old)
+    assert found.regressed
+    assert len(found.regressions) == 2
+    assert found.regressions[0].startswith("FP16: embed takes")
+    assert "2.00 times" in found.regressions[0]
+    assert "12 newly wrong, 0 newly right" in found.regressions[1]
+    assert len(compare(old, new).improvements) == 2
+
+
+def test_other_machines_and_other_data_are_not_compared(report: dict[str, Any]) -> None:
+    old = copy.deepcopy(report)
+    old["provenance"]["machine"]["cpu"] = "Abacus 1"
+    old["accuracy"]["data_digest"] = "0" * 64
+    samples = old["latency"]["variants"]["FP32"]["samples_ms"]
+    samples["frame"] = [value / 3 for value in samples["frame"]]
+    found = compare(report, old)
+    assert not found.regressed
+    assert found.unchanged == ()
+    assert any("measured on another machine (cpu Abacus 1" in line for line in found.skipped)
+    assert any("measured on other pictures" in line for line in found.skipped)
+
+
+def test_a_regression_ends_with_4(
+    bench: Callable[..., int], bundle: Path, people: Path, measured: Path, tmp_path: Path
+) -> None:
+    arguments = ("--bundle", bundle, "--pictures", people, "--frames", 6, "--seconds", 0.2, "--no-batches")
+    old = json.loads((measured / "report.json").read_text())
+    for figures in old["latency"]["variants"].values():
+        figures["samples_ms"] = {name: [value / 20 for value in row] for name, row in figures["samples_ms"].items()}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert bench(*arguments, "--out", tmp_path / "new", "--compare", tmp_path / "old.json") == 4
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert report["comparison"]["regressed"]
+    assert "Significantly worse" in (tmp_path / "new" / "report.html").read_text()
+
+
+def test_evaluation_pictures_the_models_have_seen_are_refused(
+    bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "calibration"
+    seen.mkdir()
+    (seen / "renamed.png").write_bytes((people / "P03" / "P03_0002.png").read_bytes())
+    with pytest.raises(InputError, match=r"1 of 72 evaluation pictures are in .*calibration, first P03/P03_0002\.png"):
+        bench("--bundle", bundle, "--identities", people, "--not-in", seen, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (["--pairs", "pairs.txt"], InputError, "--pairs and --images go together"),
+        (["--precision", "fp16,int8", "--compare", "none.json"], InputError, "cannot be read as a report"),
+        (["--import", "none.json"], InputError, "cannot be read"),
+        (["--bundle", "none"], BundleError, "no bundle here"),
+        (["--video", "none.mp4"], Exception, "no such video"),
+        (["--identities", "none"], InputError, "no such folder"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(
+    bench: Callable[..., int], bundle: Path, tmp_path: Path, arguments: list[str], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        bench("--bundle", bundle, "--out", tmp_path / "out", *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_precision_the_bundle_lacks_is_named(
+    bench: Callable[..., int], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench("--bundle", bundle, "--out", tmp_path, "--precision", "int4")
+    assert "int4 is not one of fp32, fp16, int8" in capsys.readouterr().err
+
+
+def test_pictures_without_a_face_are_refused(bench: Callable[..., int], bundle: Path, tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(InputError, match="no face was found in the 1 frames"):
+        bench("--bundle", bundle, "--pictures", tmp_path, "--out", tmp_path / "out")
