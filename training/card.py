@@ -14,7 +14,7 @@ import torch
 
 from edge import __version__
 from training.data import Dataset
-from training.finetune import EpochRow
+from training.recipe import EpochRow
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "safetensors", "onnxruntime")
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from edge.cli.options import positive, positive_float
 from edge.cli.verb import Verb
 from edge.errors import InputError
+from training.recipe import TRAIN_FROM, FinetuneOptions
 
 TASKS = {
     "distill": ("train an embedder from random weights, taught by another", "training.distill.cli", "distill"),
@@ -59,14 +61,8 @@ def _finetune(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace) -> Any:
     from edge.weights import find_weights
-    from training.finetune import FinetuneOptions
     from training.prepare import TrainingJob
 
-    given = {
-        "epochs": args.epochs, "learning_rate": args.lr, "batch": args.batch, "seed": args.seed, "head": args.head,
-        "train_from": args.train_from, "batchnorm": args.batchnorm, "distill": args.distill, "rehearse": args.rehearse,
-        "body_rate": args.body_rate, "margin": args.margin, "patience": args.patience,
-    }  # fmt: skip
     return TrainingJob(
         dataset=args.dataset,
         out=args.out,
@@ -79,7 +75,7 @@ def _job(args: argparse.Namespace) -> Any:
         strangers=args.strangers,
         pairs=args.pairs,
         images=args.images,
-        options=FinetuneOptions(**{name: value for name, value in given.items() if value is not None}),
+        options=FinetuneOptions(**{field.name: getattr(args, field.name) for field in fields(FinetuneOptions)}),
         device=args.device,
         resume=args.resume,
     )
@@ -116,22 +112,29 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("recipe (defaults: see the card that is written)")
-    group.add_argument("--epochs", type=positive, metavar="N", help="at most so many")
-    group.add_argument("--lr", type=positive_float, metavar="F", help="learning rate of the head")
-    group.add_argument("--body-rate", type=float, metavar="F", help="the network's learning rate, as a share of --lr")
-    group.add_argument("--batch", type=positive, metavar="N", help="photos an update")
-    group.add_argument("--seed", type=int, metavar="N", help="of the split, the order and the augmentation")
-    group.add_argument("--head", choices=("arcface", "cosface"), help="margin of the loss")
-    group.add_argument("--margin", type=float, metavar="F", help="radians for arcface, cosine for cosface")
+    recipe = FinetuneOptions()
+    group = parser.add_argument_group("recipe")
+
+    def add(flag: str, name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
+        default = getattr(recipe, name)
+        group.add_argument(flag, dest=name, type=kind, default=default, help=f"{text} (default: {default})", **more)
+
+    add("--epochs", "epochs", positive, "at most so many", metavar="N")
+    add("--lr", "learning_rate", positive_float, "learning rate of the head", metavar="F")
+    add("--body-rate", "body_rate", float, "the network's learning rate, as a share of --lr", metavar="F")
+    add("--batch", "batch", positive, "photos an update", metavar="N")
+    add("--seed", "seed", int, "of the split, the order and the augmentation", metavar="N")
+    add("--head", "head", str, "margin of the loss", choices=("arcface", "cosface"))
+    add("--margin", "margin", float, "radians for arcface, cosine for cosface", metavar="F")
+    add("--scale", "scale", positive_float, "of the cosines in the loss", metavar="F")
+    layers = ", ".join(TRAIN_FROM)
+    add("--train-from", "train_from", str, f"first layer that learns: {layers}", choices=TRAIN_FROM, metavar="LAYER")
+    add("--batchnorm", "batchnorm", str, "statistics: the base's, or the photos'", choices=("frozen", "running"))
+    add("--distill", "distill", float, "weight that holds to the base's answers on the photos", metavar="F")
+    add("--rehearse", "rehearse", float, "weight that holds to them on rehearsal crops", metavar="F")
+    add("--weight-decay", "weight_decay", float, "of convolutions and the linear layer", metavar="F")
+    add("--patience", "patience", positive, "epochs without a better validation to stop after", metavar="N")
     group.add_argument("--activation", choices=("relu", "prelu"), help="of the network (default: the base's)")
-    group.add_argument("--train-from", metavar="LAYER", help="first layer that learns: conv1 … linear, or head")
-    group.add_argument("--batchnorm", choices=("frozen", "running"), help="statistics: the base's, or the photos'")
-    group.add_argument("--distill", type=float, metavar="F", help="hold to the base's answers on the photos")
-    group.add_argument("--rehearse", type=float, metavar="F", help="hold to the base's answers on rehearsal crops")
-    group.add_argument(
-        "--patience", type=positive, metavar="N", help="epochs without a better validation to stop after"
-    )
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
 
 

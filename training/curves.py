@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.finetune import EpochRow
+from training.recipe import EpochRow
 
 
 def draw_curves(path: Path, history: Sequence[EpochRow], best_epoch: int) -> None:

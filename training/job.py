@@ -20,10 +20,11 @@ from training.checkpoint import save_embedder, save_head
 from training.curves import draw_curves
 from training.distill.crops import CropStore
 from training.evaluate import ClosedSet
-from training.finetune import EpochRow, Finetuner, seconds_per_update
+from training.finetune import Finetuner, seconds_per_update
 from training.measure import Measurements, measure
 from training.mobilefacenet import MobileFaceNet
 from training.prepare import Prepared, TrainingJob, prepare
+from training.recipe import EpochRow
 from training.splits import crossing_groups
 
 HELD_OUT = 10

@@ -7,13 +7,12 @@ CosFace: Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recogniti
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MarginKind = Literal["arcface", "cosface"]
+from training.recipe import MarginKind
 
 _SAFE = 1e-7
 """Keeps the derivative of sin θ = √(1 − cos²θ) finite where an embedding lies on its class's axis."""

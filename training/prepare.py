@@ -18,8 +18,9 @@ from training.duplicates import Groups, find_groups, perceptual_hash, read_group
 from training.embedding import embed
 from training.evaluate import Labels
 from training.faces import AlignedFaces, cached_faces, take_aligned
-from training.finetune import FinetuneOptions, LearningSet
+from training.finetune import LearningSet
 from training.mobilefacenet import Activation, MobileFaceNet
+from training.recipe import FinetuneOptions
 from training.splits import Split, crossing_groups, group_split, published_split, read_split
 
 GROUPS_FILE = "near_duplicate_groups.json"

@@ -10,8 +10,9 @@ import torch
 from edge.errors import InputError
 from edge.types import Image
 from training.embedding import embed, to_input
-from training.finetune import LAYERS, FinetuneOptions, Finetuner, LearningSet, run_layers
+from training.finetune import Finetuner, LearningSet, run_layers
 from training.mobilefacenet import MobileFaceNet
+from training.recipe import LAYERS, FinetuneOptions
 
 FAST = FinetuneOptions(epochs=3, batch=4, train_from="conv_5", learning_rate=1e-2, patience=9)
 

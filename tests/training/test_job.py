@@ -169,7 +169,6 @@ def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
         (("--split", "published"), "no folder seed_split"),
         (("--split", str(tmp_path / "none.json")), "none.json: cannot be read"),
         (("--batch", "1"), "2 photos or more"),
-        (("--train-from", "conv_9"), "conv_9"),
         (("--rehearsal", str(inputs / "base.safetensors")), "neither a folder nor a zip"),
         (("--pairs", "pairs.txt"), "go together"),
         (("--strangers", str(inputs / "photos")), "name the --detector"),
