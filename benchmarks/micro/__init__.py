@@ -1,0 +1,1 @@
+"""Micro and stage benchmarks, run by `make bench`."""
