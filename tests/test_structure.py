@@ -19,6 +19,7 @@ ENGINE_PACKAGES = {
     "openvino": {"openvino"},
     "tensorrt": {"tensorrt"},
 }
+CUDA_PACKAGES = {"pycuda", "cuda"}
 LEARNING = {"torch", "safetensors", "matplotlib", "numpy", "cv2", "tqdm"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "edge": (DEVICE, {"edge"}),
@@ -64,7 +65,9 @@ def test_a_room_imports_only_what_it_may(repository: Path, room: str) -> None:
 def _extras_of(path: Path) -> set[str]:
     """An engine's file may import that engine's package; the doctor asks after all of them by name, without importing."""
     if path.parts[:2] == ("edge", "engines"):
-        return ENGINE_PACKAGES.get(path.stem, set())
+        return ENGINE_PACKAGES.get(path.parts[2].removesuffix(".py"), set())
+    if path.parts[:2] == ("edge", "cuda"):
+        return CUDA_PACKAGES
     return set()
 
 

@@ -1,0 +1,89 @@
+"""Whether there is an NVIDIA driver and what it drives, asked of the driver's own library and of nothing else.
+
+No package is imported and no context made, so that this is safe to ask anywhere: TensorRT 8.6 ends the process where a
+runtime is constructed without a driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from edge.errors import EngineError
+
+LIBRARY = "libcuda.so.1"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A GPU: its name, compute capability, memory in bytes, and the CUDA version the driver speaks (12090: 12.9)."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    driver: int
+
+    @property
+    def architecture(self) -> str:
+        """As nvcc names it: "sm_87"."""
+        return f"sm_{self.capability[0]}{self.capability[1]}"
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The driver's library; None where there is none."""
+    try:
+        return ctypes.CDLL(LIBRARY)
+    except OSError:
+        return None
+
+
+def missing_driver() -> str | None:
+    """None where a driver with at least one GPU answers, else one line that says what is missing."""
+    driver = library()
+    if driver is None:
+        return f"no NVIDIA driver: {LIBRARY} is not there; use --engine onnxruntime, or run on a machine with a GPU"
+    if status := driver.cuInit(0):
+        return f"the NVIDIA driver does not start (cuInit: {status}); see nvidia-smi, and the container's GPU options"
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
+        return "the NVIDIA driver finds no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES"
+    return None
+
+
+def device_info(index: int = 0) -> DeviceInfo:
+    """Raises EngineError without a driver or with fewer GPUs."""
+    if missing := missing_driver():
+        raise EngineError(missing)
+    driver = library()
+    assert driver is not None
+    device, value, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), index):
+        raise EngineError(f"there is no GPU {index}; see nvidia-smi")
+    check(driver.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
+    check(driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device), "cuDeviceTotalMem")
+    capability = []
+    for attribute in (_MAJOR, _MINOR):
+        check(driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
+        capability.append(value.value)
+    check(driver.cuDriverGetVersion(ctypes.byref(value)), "cuDriverGetVersion")
+    return DeviceInfo(
+        index, name.value.decode(errors="replace"), (capability[0], capability[1]), memory.value, value.value
+    )
+
+
+def check(status: Any, call: str) -> None:
+    """Raises EngineError where a driver call did not succeed."""
+    code = int(status)
+    if code == 0:
+        return
+    driver, text = library(), ctypes.c_char_p()
+    if driver is not None:
+        driver.cuGetErrorName(code, ctypes.byref(text))
+    name = text.value.decode() if text.value else "an unknown error"
+    raise EngineError(f"CUDA: {call} failed with {name} ({code}); see edge doctor")

@@ -1,0 +1,59 @@
+"""CUDA graphs: a sequence of work recorded once and started with one call.
+
+Through the driver's own library, because pycuda has no graphs; a stream's handle is the same whoever made it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from edge.cuda.driver import check, library
+from edge.cuda.protocol import Stream
+
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
+
+
+class CudaGraph:
+    """Recorded work, ready to start on a stream."""
+
+    def __init__(self, executable: ctypes.c_void_p) -> None:
+        self._executable = executable
+
+    @classmethod
+    def record(cls, stream: Stream, enqueue: Callable[[], None]) -> CudaGraph:
+        """Records what `enqueue` queues on `stream`; nothing of it runs. Raises EngineError where CUDA cannot.
+
+        What is queued must not allocate or wait, and its addresses are fixed from here on.
+        """
+        driver = library()
+        assert driver is not None
+        handle, graph, executable = ctypes.c_void_p(stream.handle), ctypes.c_void_p(), ctypes.c_void_p()
+        check(driver.cuStreamBeginCapture_v2(handle, _THREAD_LOCAL), "cuStreamBeginCapture")
+        try:
+            enqueue()
+        finally:
+            # Also after a fault: a stream left in capture takes no other work.
+            status = driver.cuStreamEndCapture(handle, ctypes.byref(graph))
+        check(status, "cuStreamEndCapture")
+        try:
+            check(
+                driver.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)),
+                "cuGraphInstantiate",
+            )
+        finally:
+            driver.cuGraphDestroy(graph)
+        return cls(executable)
+
+    def launch(self, stream: Stream) -> None:
+        """Queues everything recorded."""
+        driver = library()
+        assert driver is not None
+        check(driver.cuGraphLaunch(self._executable, ctypes.c_void_p(stream.handle)), "cuGraphLaunch")
+
+    def close(self) -> None:
+        """Frees it; calling it again does nothing."""
+        driver = library()
+        if driver is not None and self._executable:
+            driver.cuGraphExecDestroy(self._executable)
+            self._executable = ctypes.c_void_p()

@@ -1,0 +1,240 @@
+"""The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
+
+Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
+`Detector._prepare`, `align`, `decode` with `nms`, and `similarities`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge.cuda.protocol import CudaDevice, DeviceMemory, Dim3, Launch, Stream
+from edge.detect.decode import OUTPUTS
+from edge.errors import EngineError
+
+FAT_BINARY = "arcedge.fatbin"
+ENVIRONMENT = "ARCEDGE_KERNELS"
+
+FIELDS: Final = 15
+"""Floats of a face that `detect` gives: x1 y1 x2 y2, five landmarks x y, score; pixels of the frame."""
+CANDIDATES: Final = 4096
+"""Cells above the score that an image may have."""
+TOP: Final = 8
+"""Neighbours that `search` gives for a probe."""
+PROBES: Final = 8
+"""Probes that one pass over the gallery serves."""
+MAX_DIMENSIONS: Final = 512
+
+_WARPS = 8
+_MOST_BLOCKS = 1024
+_LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
+SIGNATURES: Final[dict[str, str]] = {
+    **{f"letterbox_{kind}_u8": source + "Piiii" for kind, source in _LETTERBOX.items()},
+    **{f"letterbox_{kind}_f32": source + "Piiiiffffffi" for kind, source in _LETTERBOX.items()},
+    **{f"align_{kind}": source + "PP" for kind, source in _LETTERBOX.items()},
+    "decode_heads": "P" * 12 + "iifPPP",
+    "suppress": "PPPfiffPP",
+    "normalise_rows": "Pii",
+    "search_blocks": "PiiPiPP",
+    "merge_blocks": "PPiiPP",
+}
+"""Arguments of each kernel: P address, i int32, f float32. A test holds them against the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePicture:
+    """A frame on the device: interleaved BGR, or NV12 where `chroma` is given. Pitches are bytes a row."""
+
+    address: int
+    pitch: int
+    width: int
+    height: int
+    chroma: int | None = None
+    chroma_pitch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.chroma is not None and (self.width % 2 or self.height % 2):
+            raise EngineError(f"an NV12 frame has even sides, not {self.width}×{self.height}")
+
+    @property
+    def kind(self) -> str:
+        """As kernels are named."""
+        return "bgr" if self.chroma is None else "nv12"
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """As kernels take it."""
+        if self.chroma is None:
+            return (self.address, self.pitch, self.width, self.height)
+        return (self.address, self.chroma, self.pitch, self.chroma_pitch, self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """(value − mean) / std per channel, in the order of the channels that come out; `rgb` swaps them first."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rgb: bool
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """As kernels take it."""
+        return (*self.mean, *(1.0 / value for value in self.std), int(self.rgb))
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionMemory:
+    """Memory for `Kernels.detect` of up to `images` images, each with up to `limit` faces."""
+
+    candidates: DeviceMemory
+    cells: DeviceMemory
+    counts: DeviceMemory
+    faces: DeviceMemory
+    kept: DeviceMemory
+    images: int
+    limit: int
+
+    @classmethod
+    def on(cls, device: CudaDevice, images: int, limit: int) -> DetectionMemory:
+        """Allocates it."""
+        sizes = (images * CANDIDATES * FIELDS, images * CANDIDATES, images, images * limit * FIELDS, images)
+        candidates, cells, counts, faces, kept = (device.alloc(4 * size) for size in sizes)
+        return cls(candidates, cells, counts, faces, kept, images, limit)
+
+    def free(self) -> None:
+        """Gives it back."""
+        for memory in (self.candidates, self.cells, self.counts, self.faces, self.kept):
+            memory.free()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchMemory:
+    """Memory for `Kernels.search`; `scores` and `rows` hold (PROBES, TOP) float32 and int32 results."""
+
+    block_scores: DeviceMemory
+    block_rows: DeviceMemory
+    scores: DeviceMemory
+    rows: DeviceMemory
+
+    @classmethod
+    def on(cls, device: CudaDevice) -> SearchMemory:
+        """Allocates it."""
+        block, whole = 4 * _MOST_BLOCKS * PROBES * TOP, 4 * PROBES * TOP
+        return cls(device.alloc(block), device.alloc(block), device.alloc(whole), device.alloc(whole))
+
+    def free(self) -> None:
+        """Gives it back."""
+        for memory in (self.block_scores, self.block_rows, self.scores, self.rows):
+            memory.free()
+
+
+class Kernels:
+    """The kernels on one device."""
+
+    def __init__(self, device: CudaDevice, image: bytes | None = None) -> None:
+        """image: of the fat binary; None for the one that is installed. Raises EngineError."""
+        self._launch: dict[str, Launch] = device.load_kernels(image or read_fat_binary(), SIGNATURES)
+        self._device = device
+
+    def letterbox(
+        self,
+        picture: DevicePicture,
+        out: int,
+        size: tuple[int, int],
+        scaled: tuple[int, int],
+        stream: Stream,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        """The picture at `scaled` (height, width) in the upper left of an input of `size`, black elsewhere.
+
+        out: address of (height, width, 3) uint8 BGR, or with a normalisation of (3, height, width) float32.
+        """
+        (height, width), (scaled_height, scaled_width) = size, scaled
+        shape = (out, width, height, scaled_width, scaled_height)
+        grid: Dim3 = (-(-width // 32), -(-height // 8), 1)
+        if normalisation is None:
+            self._launch[f"letterbox_{picture.kind}_u8"](grid, (32, 8, 1), stream, (*picture.arguments, *shape))
+        else:
+            arguments = (*picture.arguments, *shape, *normalisation.arguments)
+            self._launch[f"letterbox_{picture.kind}_f32"](grid, (32, 8, 1), stream, arguments)
+
+    def align(self, picture: DevicePicture, landmarks: int, faces: int, crops: int, stream: Stream) -> None:
+        """(faces, 5, 2) float32 landmarks → (faces, 112, 112, 3) uint8 BGR; black where landmarks coincide."""
+        if faces:
+            arguments = (*picture.arguments, landmarks, crops)
+            self._launch[f"align_{picture.kind}"]((14, faces, 1), (112, 8, 1), stream, arguments)
+
+    def detect(
+        self,
+        heads: Mapping[str, int],
+        images: int,
+        size: tuple[int, int],
+        min_score: float,
+        max_iou: float,
+        back: tuple[float, float],
+        memory: DetectionMemory,
+        stream: Stream,
+    ) -> None:
+        """The twelve heads (addresses by name) of an input of `size` (height, width) → faces, best first.
+
+        back: factors (x, y) from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32
+        and memory.kept (images) int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
+        """
+        if not 0 < images <= memory.images:
+            raise EngineError(f"the detections' memory is for {memory.images} images, not {images}")
+        height, width = size
+        cells = sum((height // stride) * (width // stride) for stride in (8, 16, 32))
+        self._device.zero(memory.counts, 4 * images, stream)
+        found = (memory.candidates.address, memory.cells.address, memory.counts.address)
+        addresses = [heads[name] for name in OUTPUTS]
+        self._launch["decode_heads"](
+            (-(-cells // 256), images, 1), (256, 1, 1), stream, (*addresses, width, height, min_score, *found)
+        )
+        result = (memory.faces.address, memory.kept.address)
+        self._launch["suppress"]((images, 1, 1), (512, 1, 1), stream, (*found, max_iou, memory.limit, *back, *result))
+
+    def normalise(self, vectors: int, rows: int, dimensions: int, stream: Stream) -> None:
+        """(rows, dimensions) float32 to unit length, in place."""
+        if rows:
+            self._launch["normalise_rows"](
+                (-(-rows // _WARPS), 1, 1), (32, _WARPS, 1), stream, (vectors, rows, dimensions)
+            )
+
+    def search(
+        self, gallery: int, rows: int, dimensions: int, probes: int, count: int, memory: SearchMemory, stream: Stream
+    ) -> None:
+        """Cosine of `count` unit probes to every unit row of the gallery: the TOP best rows of each, best first.
+
+        Into memory.scores and memory.rows, (count, TOP); row −1 where the gallery has fewer. Raises EngineError.
+        """
+        if not 0 < count <= PROBES or dimensions > MAX_DIMENSIONS or rows < 1:
+            raise EngineError(
+                f"a search takes 1 to {PROBES} probes of at most {MAX_DIMENSIONS} dimensions and a gallery that is not "
+                f"empty; it was given {count} of {dimensions} and {rows} rows"
+            )
+        blocks = min(-(-rows // _WARPS), _MOST_BLOCKS)
+        between = (memory.block_scores.address, memory.block_rows.address)
+        self._launch["search_blocks"](
+            (blocks, 1, 1), (32, _WARPS, 1), stream, (gallery, rows, dimensions, probes, count, *between)
+        )
+        self._launch["merge_blocks"](
+            (count, 1, 1), (32, 1, 1), stream, (*between, blocks, count, memory.scores.address, memory.rows.address)
+        )
+
+
+def read_fat_binary() -> bytes:
+    """The compiled kernels: of $ARCEDGE_KERNELS, else those installed beside this file. Raises EngineError."""
+    named = os.environ.get(ENVIRONMENT)
+    path = Path(named) if named else Path(__file__).with_name(FAT_BINARY)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"{path}: the CUDA kernels are not there ({error.strerror}); build them with: "
+            "cmake --preset desktop && cmake --build --preset desktop --target install"
+        ) from error

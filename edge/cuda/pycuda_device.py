@@ -1,0 +1,174 @@
+"""The CUDA protocol through pycuda, on the primary context, which TensorRT and ONNX Runtime use as well."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.cuda.driver import check, device_info, library
+from edge.cuda.protocol import DeviceMemory, Dim3, Event, Launch, PinnedMemory, Stream
+from edge.errors import EngineError
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+
+
+def _call(function: Any, *arguments: Any, **named: Any) -> Any:
+    """Calls pycuda. Raises EngineError with the driver's name of the fault."""
+    import pycuda.driver as cuda
+
+    try:
+        return function(*arguments, **named)
+    except cuda.Error as error:
+        raise EngineError(f"CUDA: {str(error).strip().splitlines()[0]}; see edge doctor") from error
+
+
+class PycudaMemory:
+    """Device memory."""
+
+    def __init__(self, size: int) -> None:
+        import pycuda.driver as cuda
+
+        self._allocation = _call(cuda.mem_alloc, size)
+        self.address, self.size = int(self._allocation), size
+
+    def free(self) -> None:
+        if self.address:
+            _call(self._allocation.free)
+            self.address = 0
+
+
+class PycudaPinned:
+    """Pinned memory of the host."""
+
+    def __init__(self, size: int) -> None:
+        import pycuda.driver as cuda
+
+        self.array: npt.NDArray[np.uint8] = _call(cuda.pagelocked_empty, size, np.uint8)
+        self._allocation = self.array.base
+        self.address, self.size = int(self.array.ctypes.data), size
+
+    def free(self) -> None:
+        if self.address:
+            _call(self._allocation.free)  # type: ignore[union-attr]
+            self.address = 0
+
+
+class PycudaStream:
+    """A stream."""
+
+    def __init__(self) -> None:
+        import pycuda.driver as cuda
+
+        self.native = _call(cuda.Stream, _NON_BLOCKING)
+        self.handle = int(self.native.handle)
+
+    def synchronize(self) -> None:
+        _call(self.native.synchronize)
+
+    def close(self) -> None:
+        self.native, self.handle = None, 0
+
+
+class PycudaEvent:
+    """An event."""
+
+    def __init__(self) -> None:
+        import pycuda.driver as cuda
+
+        self._event = _call(cuda.Event)
+
+    def record(self, stream: Stream) -> None:
+        _call(self._event.record, _native(stream))
+
+    def synchronize(self) -> None:
+        _call(self._event.synchronize)
+
+    def milliseconds_since(self, earlier: Event) -> float:
+        assert isinstance(earlier, PycudaEvent)
+        return float(_call(self._event.time_since, earlier._event))
+
+
+class PycudaDevice:
+    """See the module."""
+
+    backend = "pycuda"
+
+    def __init__(self, index: int = 0) -> None:
+        self.info = device_info(index)
+        import pycuda.driver as cuda
+
+        _call(cuda.init)
+        # What pycuda.autoprimaryctx does, but on the device asked for and without a context pushed at import.
+        self._context = _call(_call(cuda.Device, index).retain_primary_context)
+        _call(self._context.push)
+        self._owner = threading.get_ident()
+        self._open = True
+        # pycuda aborts the process where a context is left on a thread's stack.
+        atexit.register(self.close)
+
+    def activate(self) -> None:
+        # Other threads get the context from the driver, past pycuda's stack, which would abort when the thread ends.
+        # There they may copy and start kernels; memory is made and freed in the thread that opened the device.
+        if threading.get_ident() != self._owner:
+            driver = library()
+            assert driver is not None
+            check(driver.cuCtxSetCurrent(ctypes.c_void_p(int(self._context.handle))), "cuCtxSetCurrent")
+
+    def alloc(self, size: int) -> DeviceMemory:
+        return PycudaMemory(size)
+
+    def alloc_pinned(self, size: int) -> PinnedMemory:
+        return PycudaPinned(size)
+
+    def stream(self) -> Stream:
+        return PycudaStream()
+
+    def event(self) -> Event:
+        return PycudaEvent()
+
+    def copy_in(self, to: DeviceMemory, source: PinnedMemory, size: int, stream: Stream) -> None:
+        import pycuda.driver as cuda
+
+        _call(cuda.memcpy_htod_async, to.address, source.array[:size], _native(stream))
+
+    def copy_out(self, to: PinnedMemory, source: DeviceMemory, size: int, stream: Stream) -> None:
+        import pycuda.driver as cuda
+
+        _call(cuda.memcpy_dtoh_async, to.array[:size], source.address, _native(stream))
+
+    def zero(self, memory: DeviceMemory, size: int, stream: Stream) -> None:
+        import pycuda.driver as cuda
+
+        _call(cuda.memset_d8_async, memory.address, 0, size, _native(stream))
+
+    def load_kernels(self, image: bytes, signatures: dict[str, str]) -> dict[str, Launch]:
+        import pycuda.driver as cuda
+
+        module = _call(cuda.module_from_buffer, image)  # kept alive by its functions
+        return {name: _launcher(_call(module.get_function, name), signature) for name, signature in signatures.items()}
+
+    def close(self) -> None:
+        if self._open and threading.get_ident() == self._owner:
+            self._open = False
+            _call(self._context.pop)
+            _call(self._context.detach)
+
+
+def _launcher(function: Any, signature: str) -> Launch:
+    function.prepare(signature)
+
+    def launch(grid: Dim3, block: Dim3, stream: Stream, arguments: Sequence[Any]) -> None:
+        _call(function.prepared_async_call, grid, block, _native(stream), *arguments)
+
+    return launch
+
+
+def _native(stream: Stream) -> Any:
+    assert isinstance(stream, PycudaStream)
+    return stream.native

@@ -1,0 +1,238 @@
+// Every kernel of arcedge, one fat binary. C names and plain arguments: the runtime finds them by name through the driver.
+// The arithmetic is in the headers, for this file and for the tests; here are threads, shared memory and bounds.
+#include "align.cuh"
+#include "detections.cuh"
+#include "letterbox.cuh"
+#include "search.cuh"
+
+using namespace arc;
+
+// ---- letterbox: one thread an output pixel, blocks of 32 x 8, grid over (width, height) ----
+
+extern "C" __global__ void letterbox_bgr_u8(const uint8_t* source, int pitch, int source_width, int source_height,
+                                            uint8_t* out, int width, int height, int scaled_width, int scaled_height) {
+  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+  if (x >= width || y >= height) return;
+  letterbox_u8(Bgr{source, pitch, source_width, source_height}, out, width, x, y, scaled_width, scaled_height);
+}
+
+extern "C" __global__ void letterbox_nv12_u8(const uint8_t* luma, const uint8_t* chroma, int luma_pitch,
+                                             int chroma_pitch, int source_width, int source_height, uint8_t* out,
+                                             int width, int height, int scaled_width, int scaled_height) {
+  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+  if (x >= width || y >= height) return;
+  letterbox_u8(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, out, width, x, y,
+               scaled_width, scaled_height);
+}
+
+extern "C" __global__ void letterbox_bgr_f32(const uint8_t* source, int pitch, int source_width, int source_height,
+                                             float* out, int width, int height, int scaled_width, int scaled_height,
+                                             float mean0, float mean1, float mean2, float scale0, float scale1,
+                                             float scale2, int rgb) {
+  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+  if (x >= width || y >= height) return;
+  const Normalisation n = {{mean0, mean1, mean2}, {scale0, scale1, scale2}, rgb};
+  letterbox_f32(Bgr{source, pitch, source_width, source_height}, out, width, height, x, y, scaled_width, scaled_height,
+                n);
+}
+
+extern "C" __global__ void letterbox_nv12_f32(const uint8_t* luma, const uint8_t* chroma, int luma_pitch,
+                                              int chroma_pitch, int source_width, int source_height, float* out,
+                                              int width, int height, int scaled_width, int scaled_height, float mean0,
+                                              float mean1, float mean2, float scale0, float scale1, float scale2,
+                                              int rgb) {
+  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+  if (x >= width || y >= height) return;
+  const Normalisation n = {{mean0, mean1, mean2}, {scale0, scale1, scale2}, rgb};
+  letterbox_f32(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, out, width, height, x, y,
+                scaled_width, scaled_height, n);
+}
+
+// ---- align: a block cuts eight rows of one crop; blocks of 112 x 8, grid (14, faces) ----
+
+template <typename Picture>
+__device__ void align_block(const Picture& picture, const float* landmarks, uint8_t* crops) {
+  __shared__ CropPlan plan;
+  const int face = blockIdx.y;
+  if (threadIdx.x == 0 && threadIdx.y == 0) plan = plan_crop(landmarks + 10 * face, picture.width, picture.height);
+  __syncthreads();
+  const int x = threadIdx.x, y = blockIdx.x * blockDim.y + threadIdx.y;
+  if (x >= kCrop || y >= kCrop) return;
+  const Pixel pixel = crop_pixel(picture, plan, x, y);
+  uint8_t* to = crops + 3 * (((size_t)face * kCrop + y) * kCrop + x);
+  to[0] = to_u8(pixel.b);
+  to[1] = to_u8(pixel.g);
+  to[2] = to_u8(pixel.r);
+}
+
+// landmarks (faces, 5, 2) float32 pixels of the frame; crops (faces, 112, 112, 3) uint8 BGR, black for a face whose
+// landmarks coincide.
+extern "C" __global__ void align_bgr(const uint8_t* source, int pitch, int source_width, int source_height,
+                                     const float* landmarks, uint8_t* crops) {
+  align_block(Bgr{source, pitch, source_width, source_height}, landmarks, crops);
+}
+
+extern "C" __global__ void align_nv12(const uint8_t* luma, const uint8_t* chroma, int luma_pitch, int chroma_pitch,
+                                      int source_width, int source_height, const float* landmarks, uint8_t* crops) {
+  align_block(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, landmarks, crops);
+}
+
+// ---- detections ----
+
+// One thread a cell, grid (cells / block, images). `counts` (images) must be zero. Of an image with more than kCandidates
+// cells above the score, counts says how many there were and which were kept is not defined.
+extern "C" __global__ void decode_heads(const float* cls8, const float* cls16, const float* cls32, const float* obj8,
+                                        const float* obj16, const float* obj32, const float* box8, const float* box16,
+                                        const float* box32, const float* points8, const float* points16,
+                                        const float* points32, int width, int height, float min_score,
+                                        float* candidates, int* cells, int* counts) {
+  const int cell = blockIdx.x * blockDim.x + threadIdx.x, image = blockIdx.y;
+  const int total = (width >> 3) * (height >> 3) + (width >> 4) * (height >> 4) + (width >> 5) * (height >> 5);
+  if (cell >= total) return;
+  const Heads heads = {{cls8, cls16, cls32}, {obj8, obj16, obj32}, {box8, box16, box32}, {points8, points16, points32}};
+  float face[kFields];
+  if (!decode_cell(heads, image, cell, width, height, min_score, face)) return;
+  const int place = atomicAdd(counts + image, 1);
+  if (place >= kCandidates) return;
+  float* to = candidates + ((size_t)image * kCandidates + place) * kFields;
+  for (int i = 0; i < kFields; ++i) to[i] = face[i];
+  cells[(size_t)image * kCandidates + place] = cell;
+}
+
+// One block an image, of any power of two up to 1024 threads. faces (images, limit, kFields), best first; kept (images).
+extern "C" __global__ void suppress(const float* candidates, const int* cells, const int* counts, float max_iou,
+                                    int limit, float scale_x, float scale_y, float* faces, int* kept) {
+  __shared__ float score[kCandidates];
+  __shared__ int cell[kCandidates];
+  __shared__ short order[kCandidates];
+  __shared__ int taken;
+  const int image = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
+  const int count = imin(counts[image], kCandidates);
+  const float* mine = candidates + (size_t)image * kCandidates * kFields;
+  int padded = 1;
+  while (padded < count) padded <<= 1;
+  for (int i = thread; i < padded; i += threads) {
+    const bool there = i < count;
+    score[i] = there ? mine[(size_t)i * kFields + kFields - 1] : -1.0f;
+    cell[i] = there ? cells[(size_t)image * kCandidates + i] : 0x7fffffff;
+    order[i] = (short)i;
+  }
+  if (thread == 0) taken = 0;
+  __syncthreads();
+  for (int size = 2; size <= padded; size <<= 1)  // bitonic sort
+    for (int step = size >> 1; step > 0; step >>= 1) {
+      for (int i = thread; i < padded; i += threads) {
+        const int other = i ^ step;
+        if (other > i) {
+          const bool right = comes_before(score[i], cell[i], score[other], cell[other]);
+          if (right != ((i & size) == 0)) {
+            const float s = score[i];
+            const int c = cell[i];
+            const short o = order[i];
+            score[i] = score[other];
+            cell[i] = cell[other];
+            order[i] = order[other];
+            score[other] = s;
+            cell[other] = c;
+            order[other] = o;
+          }
+        }
+      }
+      __syncthreads();
+    }
+  for (int i = 0; i < count && taken < limit; ++i) {
+    const int place = order[i];  // the same for all threads; below 0 once a better face has dropped it
+    if (place >= 0) {
+      const float* best = mine + (size_t)place * kFields;
+      for (int j = i + 1 + thread; j < count; j += threads)
+        if (order[j] >= 0 && overlaps(best, mine + (size_t)order[j] * kFields, max_iou)) order[j] = -1;
+      if (thread < kFields) {
+        const float back = thread == kFields - 1 ? 1.0f : (thread & 1 ? scale_y : scale_x);
+        faces[((size_t)image * limit + taken) * kFields + thread] = best[thread] * back;
+      }
+    }
+    __syncthreads();
+    if (thread == 0 && place >= 0) ++taken;
+    __syncthreads();
+  }
+  if (thread == 0) kept[image] = taken;
+}
+
+// ---- search ----
+
+// One warp a row: rows of (n, dimensions) float32 to unit length, in place. Blocks of 32 x rows.
+extern "C" __global__ void normalise_rows(float* vectors, int rows, int dimensions) {
+  const int row = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;
+  if (row >= rows) return;
+  float* vector = vectors + (size_t)row * dimensions;
+  float sum = 0.0f;
+  for (int i = lane; i < dimensions; i += 32) sum += vector[i] * vector[i];
+  for (int offset = 16; offset > 0; offset >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  const float factor = 1.0f / sqrtf(fmaxf(sum, 1e-24f));
+  for (int i = lane; i < dimensions; i += 32) vector[i] *= factor;
+}
+
+// The gallery is read once for up to kProbes probes. Blocks of 32 x 8 (a warp a row at a time); each block leaves its best
+// kTop of each probe: scores and rows (blocks, probes, kTop). dimensions: at most kMaxDimensions.
+extern "C" __global__ void search_blocks(const float* gallery, int rows, int dimensions, const float* probes,
+                                         int probe_count, float* scores, int* places) {
+  __shared__ float probe[kProbes * kMaxDimensions];
+  __shared__ Top best[8][kProbes];
+  const int lane = threadIdx.x, warp = threadIdx.y, thread = warp * 32 + lane;
+  for (int i = thread; i < probe_count * dimensions; i += 32 * blockDim.y) probe[i] = probes[i];
+  __syncthreads();
+  Top mine;  // lane p keeps probe p's
+  mine.clear();
+  for (int row = blockIdx.x * blockDim.y + warp; row < rows; row += gridDim.x * blockDim.y) {
+    const float* vector = gallery + (size_t)row * dimensions;
+    float sum[kProbes];
+#pragma unroll
+    for (int p = 0; p < kProbes; ++p) sum[p] = 0.0f;
+    for (int i = lane; i < dimensions; i += 32) {
+      const float value = vector[i];
+#pragma unroll
+      for (int p = 0; p < kProbes; ++p)
+        if (p < probe_count) sum[p] += value * probe[p * dimensions + i];
+    }
+#pragma unroll
+    for (int p = 0; p < kProbes; ++p) {
+      float whole = sum[p];
+      for (int offset = 16; offset > 0; offset >>= 1) whole += __shfl_xor_sync(0xffffffffu, whole, offset);
+      if (lane == p) mine.insert(fminf(fmaxf(whole, -1.0f), 1.0f), row);
+    }
+  }
+  if (lane < probe_count) best[warp][lane] = mine;
+  __syncthreads();
+  if (warp == 0 && lane < probe_count) {
+    for (int w = 1; w < (int)blockDim.y; ++w)
+      for (int i = 0; i < kTop; ++i) mine.insert(best[w][lane].score[i], best[w][lane].row[i]);
+    const size_t at = ((size_t)blockIdx.x * probe_count + lane) * kTop;
+    for (int i = 0; i < kTop; ++i) {
+      scores[at + i] = mine.score[i];
+      places[at + i] = mine.row[i];
+    }
+  }
+}
+
+// The blocks' lists to one: a warp a probe, blocks of 32, grid (probes). top_scores, top_rows (probes, kTop), row -1 where
+// the gallery has fewer.
+extern "C" __global__ void merge_blocks(const float* scores, const int* places, int blocks, int probe_count,
+                                        float* top_scores, int* top_rows) {
+  __shared__ Top best[32];
+  const int lane = threadIdx.x, probe = blockIdx.x;
+  Top mine;
+  mine.clear();
+  for (int block = lane; block < blocks; block += 32) {
+    const size_t at = ((size_t)block * probe_count + probe) * kTop;
+    for (int i = 0; i < kTop; ++i) mine.insert(scores[at + i], places[at + i]);
+  }
+  best[lane] = mine;
+  __syncthreads();
+  if (lane != 0) return;
+  for (int other = 1; other < 32; ++other)
+    for (int i = 0; i < kTop; ++i) mine.insert(best[other].score[i], best[other].row[i]);
+  for (int i = 0; i < kTop; ++i) {
+    top_scores[probe * kTop + i] = mine.score[i];
+    top_rows[probe * kTop + i] = mine.row[i];
+  }
+}

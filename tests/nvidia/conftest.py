@@ -1,0 +1,73 @@
+"""Builds the emulated driver once, and runs the real CUDA bindings on it in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """Folder with a libcuda.so.1 that runs kernels on the CPU."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    out = tmp_path_factory.mktemp("driver")
+    sources = [HERE / "emulated_driver.cpp"]
+    extension = next(iter(_site("pycuda").glob("pycuda/_driver*.so")), None) if find_spec("pycuda") else None
+    if extension is not None:
+        # pycuda links every function of the driver; those that nothing here calls answer "not supported".
+        listed = subprocess.run(["nm", "-D", "--undefined-only", extension], capture_output=True, text=True, check=True)
+        wanted = set(re.findall(r"\bcu[A-Z]\w+", listed.stdout))
+        have = set(re.findall(r"^int (cu\w+)\(", sources[0].read_text(encoding="utf-8"), re.MULTILINE))
+        stubs = out / "stubs.cpp"
+        lines = [f'extern "C" int {name}(void) {{ return 801; }}' for name in sorted(wanted - have)]
+        stubs.write_text("\n".join(lines), encoding="ascii")
+        sources.append(stubs)
+    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
+    command += [f"-I{repository / 'kernels'}", f"-I{HERE}", *map(str, sources)]
+    command += ["-o", str(out / "libcuda.so.1"), "-Wl,-soname,libcuda.so.1", "-ldl"]
+    subprocess.run(command, check=True)
+    return out
+
+
+@pytest.fixture(params=["cuda-python", "pycuda"])
+def on_emulator(request: pytest.FixtureRequest, emulated_driver: Path, repository: Path, tmp_path: Path) -> object:
+    """Runs a Python text in a process whose NVIDIA driver is the emulated one; `backend` is set in it."""
+    package = {"pycuda": "pycuda", "cuda-python": "cuda"}[request.param]
+    if find_spec(package) is None:
+        pytest.skip(f"{request.param} is not installed")
+
+    def run(text: str, *arguments: str) -> str:
+        environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": f"{emulated_driver}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+            "PYTHONPATH": f"{repository}:{os.environ.get('PYTHONPATH', '')}",
+            # A pycuda that was built without a driver at hand does not name its library.
+            "LD_PRELOAD": str(emulated_driver / "libcuda.so.1"),
+            "OMP_NUM_THREADS": "1",
+        }
+        script = tmp_path / "on_emulator.py"
+        script.write_text(f"backend = {request.param!r}\n{text}", encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def _site(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]

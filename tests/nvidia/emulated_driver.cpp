@@ -1,0 +1,234 @@
+// A libcuda.so.1 whose one device is the CPU: memory is malloc's, streams are in order and done at once, and kernels of
+// kernels.cu run in the emulator. With it the real cuda-python and the real pycuda are exercised without a GPU.
+//
+// Stricter than a driver: handles of streams that were never made, frees of what was never allocated and calls without a
+// current context are errors, and new memory holds rubbish.
+#include "emulator.h"
+// the kernels, as plain C++
+#include "kernels.cu"
+
+#include <dlfcn.h>
+
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace {
+
+template <typename... Arguments>
+struct Launcher {
+  using Kernel = void (*)(Arguments...);
+  Kernel kernel;
+  std::tuple<Arguments...> values;
+
+  static void call(void* self) {
+    auto* launcher = (Launcher*)self;
+    std::apply(launcher->kernel, launcher->values);
+  }
+
+  template <size_t... I>
+  static int launch(Kernel kernel, emulator::Index grid, emulator::Index block, void** parameters,
+                    std::index_sequence<I...>) {
+    Launcher launcher{kernel, {*(Arguments*)parameters[I]...}};
+    return emulator::run_grid(grid, block, &Launcher::call, &launcher);
+  }
+};
+
+using Run = int (*)(emulator::Index, emulator::Index, void**);
+
+template <auto kernel>
+struct Wrap;
+
+template <typename... Arguments, void (*kernel)(Arguments...)>
+struct Wrap<kernel> {
+  static int run(emulator::Index grid, emulator::Index block, void** parameters) {
+    return Launcher<Arguments...>::launch(kernel, grid, block, parameters, std::index_sequence_for<Arguments...>());
+  }
+  static void sizes(std::vector<size_t>& out) { out = {sizeof(Arguments)...}; }
+};
+
+struct Function {
+  Run run;
+  std::vector<size_t> sizes;
+};
+
+std::map<std::string, Function> functions() {
+  std::map<std::string, Function> table;
+#define KERNEL(name) table[#name].run = Wrap<name>::run, Wrap<name>::sizes(table[#name].sizes)
+  KERNEL(letterbox_bgr_u8);
+  KERNEL(letterbox_nv12_u8);
+  KERNEL(letterbox_bgr_f32);
+  KERNEL(letterbox_nv12_f32);
+  KERNEL(align_bgr);
+  KERNEL(align_nv12);
+  KERNEL(decode_heads);
+  KERNEL(suppress);
+  KERNEL(normalise_rows);
+  KERNEL(search_blocks);
+  KERNEL(merge_blocks);
+  return table;
+}
+
+std::map<std::string, Function> table = functions();
+std::set<void*> device_memory, host_memory, streams, events;
+thread_local std::vector<void*> contexts;
+int context_object, module_object;
+enum { ok = 0, invalid_value = 1, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702 };
+bool initialised = false;
+long launches = 0;
+
+#define NEED_CONTEXT \
+  if (contexts.empty() || !contexts.back()) return no_context
+
+bool known(void* stream) { return !stream || streams.count(stream); }
+
+}  // namespace
+
+extern "C" {
+
+long emulated_allocations(void) { return (long)(device_memory.size() + host_memory.size()); }
+long emulated_launches(void) { return launches; }
+
+int cuInit(unsigned) { return initialised = true, ok; }
+int cuDriverGetVersion(int* version) { return *version = 12090, ok; }
+int cuDeviceGetCount(int* count) { return *count = 1, initialised ? ok : not_initialised; }
+int cuDeviceGet(int* device, int) { return *device = 0, ok; }
+int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "CPU emulator"), ok; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = (size_t)1 << 30, ok; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? 9 : 0;  // compute capability 9.0
+  return ok;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &context_object, ok; }
+int cuDevicePrimaryCtxRelease_v2(int) { return ok; }
+int cuCtxSetCurrent(void* context) {
+  if (contexts.empty()) contexts.push_back(nullptr);
+  return contexts.back() = context, ok;
+}
+int cuCtxGetCurrent(void** context) { return *context = contexts.empty() ? nullptr : contexts.back(), ok; }
+int cuCtxPushCurrent_v2(void* context) { return contexts.push_back(context), ok; }
+int cuCtxPopCurrent_v2(void** context) {
+  NEED_CONTEXT;
+  if (context) *context = contexts.back();
+  return contexts.pop_back(), ok;
+}
+int cuCtxGetDevice(int* device) {
+  NEED_CONTEXT;
+  return *device = 0, ok;
+}
+int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 3020, ok; }
+int cuCtxSynchronize(void) { return ok; }
+int cuMemAlloc_v2(void** address, size_t bytes) {
+  NEED_CONTEXT;
+  if (!bytes) return invalid_value;
+  *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  memset(*address, 0xAB, bytes);  // nobody may count on zeros
+  return device_memory.insert(*address), ok;
+}
+int cuMemFree_v2(void* address) {
+  if (!device_memory.erase(address)) return invalid_value;
+  return free(address), ok;
+}
+int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
+  NEED_CONTEXT;
+  *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  return host_memory.insert(*address), ok;
+}
+int cuMemFreeHost(void* address) {
+  if (!host_memory.erase(address)) return invalid_value;
+  return free(address), ok;
+}
+int cuMemHostGetDevicePointer_v2(void** device, void* host, unsigned) { return *device = host, ok; }
+int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
+  NEED_CONTEXT;
+  if (!known(stream)) return invalid_value;
+  return memcpy(to, from, bytes), ok;
+}
+int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
+  return cuMemcpyHtoDAsync_v2(to, from, bytes, stream);
+}
+int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
+  NEED_CONTEXT;
+  if (!known(stream)) return invalid_value;
+  return memset(to, value, bytes), ok;
+}
+int cuStreamCreate(void** stream, unsigned) {
+  NEED_CONTEXT;
+  return *stream = malloc(1), streams.insert(*stream), ok;
+}
+int cuStreamDestroy_v2(void* stream) {
+  if (!streams.erase(stream)) return invalid_value;
+  return free(stream), ok;
+}
+int cuStreamSynchronize(void* stream) { return known(stream) ? ok : invalid_value; }
+int cuEventCreate(void** event, unsigned) {
+  NEED_CONTEXT;
+  return *event = malloc(1), events.insert(*event), ok;
+}
+int cuEventDestroy_v2(void* event) {
+  if (!events.erase(event)) return invalid_value;
+  return free(event), ok;
+}
+int cuEventRecord(void* event, void* stream) { return events.count(event) && known(stream) ? ok : invalid_value; }
+int cuEventSynchronize(void* event) { return events.count(event) ? ok : invalid_value; }
+int cuEventElapsedTime(float* ms, void* from, void* to) {
+  return *ms = 0.0f, events.count(from) && events.count(to) ? ok : invalid_value;
+}
+int cuEventElapsedTime_v2(float* ms, void* from, void* to) { return cuEventElapsedTime(ms, from, to); }
+int cuModuleLoadData(void** module, const void*) {
+  NEED_CONTEXT;
+  return *module = &module_object, ok;
+}
+int cuModuleLoadDataEx(void** module, const void* image, unsigned, void*, void*) {
+  return cuModuleLoadData(module, image);
+}
+int cuModuleUnload(void*) { return ok; }
+int cuModuleGetFunction(void** function, void*, const char* name) {
+  auto found = table.find(name);
+  if (found == table.end()) return not_found;
+  return *function = &found->second, ok;
+}
+int cuFuncGetAttribute(int* value, int, void*) { return *value = 0, ok; }
+int cuFuncSetSharedMemConfig(void*, int) { return ok; }
+int cuFuncSetBlockShape(void*, int, int, int) { return ok; }  // pycuda sets it besides giving it at the launch
+int cuFuncSetCacheConfig(void*, int) { return ok; }
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void* stream, void** parameters, void** extra) {
+  NEED_CONTEXT;
+  if (!known(stream) || bx * by * bz > 1024 || !gx || !gy || !gz || shared) return invalid_value;
+  auto* kernel = (Function*)function;
+  std::vector<void*> unpacked;
+  if (!parameters) {  // one packed buffer, as pycuda gives it: CU_LAUNCH_PARAM_BUFFER_POINTER, buffer, SIZE, size, END
+    char* buffer = nullptr;
+    size_t bytes = 0, offset = 0;
+    for (void** e = extra; e && *e; e += 2) {
+      if ((size_t)*e == 1) buffer = (char*)e[1];
+      if ((size_t)*e == 2) bytes = *(size_t*)e[1];
+    }
+    for (size_t size : kernel->sizes) {
+      offset = (offset + size - 1) / size * size;
+      unpacked.push_back(buffer + offset);
+      offset += size;
+    }
+    if (!buffer || offset != bytes) return invalid_value;
+    parameters = unpacked.data();
+  }
+  ++launches;
+  return kernel->run({gx, gy, gz}, {bx, by, bz}, parameters) ? launch_timeout : ok;
+}
+int cuGetErrorName(int, const char** text) { return *text = "CUDA_ERROR_EMULATED", ok; }
+int cuGetErrorString(int, const char** text) { return *text = "emulated error", ok; }
+int cuGetProcAddress_v2(const char* name, void** address, int, uint64_t, int*) {
+  const std::string plain = name, second = plain + "_v2";
+  Dl_info here;
+  dladdr((void*)cuInit, &here);
+  void* self = dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+  *address = dlsym(self, second.c_str());
+  if (!*address) *address = dlsym(self, plain.c_str());
+  if (plain == "cuGetProcAddress") *address = (void*)cuGetProcAddress_v2;
+  return *address ? ok : not_found;
+}
+
+}  // extern "C"

@@ -1,0 +1,283 @@
+"""Each kernel against its CPU reference: `python kernel_checks.py BACKEND CHECK`, on a GPU or on the emulated driver.
+
+A check raises AssertionError where they differ. Grey levels may differ by one: OpenCV rounds in fixed point.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge.align import ARCFACE_112, align
+from edge.contract import ModelContract
+from edge.cuda import DeviceMemory, open_device
+from edge.cuda.kernels import (
+    CANDIDATES,
+    FIELDS,
+    PROBES,
+    TOP,
+    DetectionMemory,
+    DevicePicture,
+    Kernels,
+    Normalisation,
+    SearchMemory,
+)
+from edge.detect.decode import decode
+from edge.detect.detector import to_model
+from edge.detect.nms import nms
+from edge.errors import EngineError
+
+WIDTH, HEIGHT = 480, 270 + 2  # NV12 needs even sides
+
+
+class Bench:
+    """A device with the kernels, and a way up and down."""
+
+    def __init__(self, backend: str, image: bytes | None) -> None:
+        self.device = open_device(backend=backend)
+        self.kernels = Kernels(self.device, image)
+        self.stream = self.device.stream()
+        self._kept: list[DeviceMemory] = []
+
+    def up(self, array: npt.NDArray[Any]) -> DeviceMemory:
+        """A copy of an array on the device."""
+        raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        pinned, memory = self.device.alloc_pinned(raw.size), self.room((raw.size,), np.uint8)
+        pinned.array[:] = raw
+        self.device.copy_in(memory, pinned, raw.size, self.stream)
+        self.stream.synchronize()
+        pinned.free()
+        return memory
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> DeviceMemory:
+        """Memory for an array."""
+        memory = self.device.alloc(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self._kept.append(memory)  # it is given back with its object
+        return memory
+
+    def down(self, memory: DeviceMemory, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """What a memory holds."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        pinned = self.device.alloc_pinned(size)
+        self.device.copy_out(pinned, memory, size, self.stream)
+        self.stream.synchronize()
+        array = pinned.array.view(dtype).reshape(shape).copy()
+        pinned.free()
+        return array
+
+
+def picture() -> npt.NDArray[np.uint8]:
+    """Noise with edges, as smooth as photographs are."""
+    noise = np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    soft = cv2.GaussianBlur(noise, (0, 0), 1.2).astype(np.float32)
+    image = np.clip((soft - soft.mean()) * 4 + 128, 0, 255).astype(np.uint8)
+    cv2.rectangle(image, (60, 40), (200, 180), (255, 10, 90), -1)
+    return image
+
+
+def nv12_of(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H·3/2, W): luma, then interleaved chroma."""
+    planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    height, width = image.shape[:2]
+    chroma = planar[height:].reshape(2, -1)
+    return np.concatenate([planar[:height].reshape(-1), chroma.T.reshape(-1)]).reshape(-1, width)
+
+
+def sources(bench: Bench) -> list[tuple[DevicePicture, npt.NDArray[np.uint8]]]:
+    """The picture on the device as BGR with padded rows and as NV12, each with the BGR that OpenCV makes of it."""
+    image = picture()
+    padded = np.zeros((HEIGHT, 3 * WIDTH + 52), np.uint8)
+    padded[:, : 3 * WIDTH] = image.reshape(HEIGHT, -1)
+    planes = nv12_of(image)
+    luma, chroma = bench.up(planes[:HEIGHT]), bench.up(planes[HEIGHT:])
+    return [
+        (DevicePicture(bench.up(padded).address, padded.shape[1], WIDTH, HEIGHT), image),
+        (
+            DevicePicture(luma.address, WIDTH, WIDTH, HEIGHT, chroma.address, WIDTH),
+            cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12),
+        ),
+    ]
+
+
+def letterboxed(image: npt.NDArray[np.uint8], size: tuple[int, int], scaled: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """As Detector._prepare does it."""
+    shrink = cv2.INTER_AREA if image.shape[0] > 2 * scaled[0] else cv2.INTER_LINEAR
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[: scaled[0], : scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=shrink)
+    return canvas
+
+
+LETTERBOXES = [((288, 480), (272, 480)), ((192, 352), (187, 330)), ((64, 128), (61, 108))]
+"""Sizes of input and picture: as it is, a little smaller, much smaller (averaged)."""
+
+
+def check_letterbox(bench: Bench) -> None:
+    for source, image in sources(bench):
+        for size, scaled in LETTERBOXES:
+            out = bench.room((*size, 3), np.uint8)
+            bench.kernels.letterbox(source, out.address, size, scaled, bench.stream)
+            require_grey(bench.down(out, (*size, 3), np.uint8), letterboxed(image, size, scaled))
+            assert not bench.down(out, (*size, 3), np.uint8)[scaled[0] :].any()
+
+
+def check_letterbox_normalised(bench: Bench) -> None:
+    mean, std = (127.5, 120.0, 110.0), (128.0, 64.0, 32.0)
+    for rgb in (False, True):
+        contract = ModelContract(
+            "detector", None, color="rgb" if rgb else "bgr", layout="nchw", dtype="float32", mean=mean, std=std
+        )
+        for source, image in sources(bench):
+            for size, scaled in LETTERBOXES:
+                out = bench.room((3, *size), np.float32)
+                bench.kernels.letterbox(source, out.address, size, scaled, bench.stream, Normalisation(mean, std, rgb))
+                want = to_model(letterboxed(image, size, scaled)[None], contract)[0]
+                levels = np.array(std).reshape(3, 1, 1)
+                require_grey(bench.down(out, (3, *size), np.float32) * levels, want * levels)
+
+
+def check_align(bench: Bench) -> None:
+    poses = [(1.0, 0.2, 50, 60), (1.6, -0.5, 100, 20), (2.3, 0.1, 120, 10), (0.5, 0.3, 200, 100), (4.1, 0.0, -50, -40)]
+    landmarks = np.stack([pose(*values) for values in poses] + [np.full((5, 2), 30, np.float32)])
+    for source, image in sources(bench):
+        crops = bench.room((len(landmarks), 112, 112, 3), np.uint8)
+        bench.kernels.align(source, bench.up(landmarks).address, len(landmarks), crops.address, bench.stream)
+        found = bench.down(crops, (len(landmarks), 112, 112, 3), np.uint8)
+        for crop, points in zip(found[:-1], landmarks[:-1], strict=True):
+            require_grey(crop, align(image, points))
+        assert not found[-1].any(), "landmarks that coincide give a black crop"
+
+
+def pose(scale: float, angle: float, x: float, y: float) -> npt.NDArray[np.float32]:
+    """Landmarks of a face `scale` times the crop's size, turned and moved."""
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (ARCFACE_112 @ turn.T + (x, y)).astype(np.float32)
+
+
+def check_detect(bench: Bench) -> None:
+    images, size, min_score, max_iou, limit = 3, (96, 160), 0.6, 0.3, 20
+    heads = random_heads(images, size)
+    # The first image: scores that tie, so that only the order of the cells decides. The last: nothing to be found.
+    heads["cls_8"][0], heads["obj_8"][0] = np.round(heads["cls_8"][0], 1), np.round(heads["obj_8"][0], 1)
+    for stride in (8, 16, 32):
+        heads[f"cls_{stride}"][2] *= 0.3
+    memory = DetectionMemory.on(bench.device, images, limit)
+    addresses = {name: bench.up(head).address for name, head in heads.items()}
+    back = (1.5, 0.75)
+    bench.kernels.detect(addresses, images, size, min_score, max_iou, back, memory, bench.stream)
+    counts = bench.down(memory.kept, (images,), np.int32)
+    faces = bench.down(memory.faces, (images, limit, FIELDS), np.float32)
+    some = 0
+    for image in range(images):
+        found = decode(heads, image, *size, min_score)
+        kept = nms(found.boxes, found.scores, max_iou, limit)
+        assert counts[image] == len(kept), f"image {image}: {counts[image]} faces, {len(kept)} were expected"
+        mine, factors = faces[image, : len(kept)], np.tile(np.float32(back), 2)
+        np.testing.assert_allclose(mine[:, :4], found.boxes[kept] * factors, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(
+            mine[:, 4:14].reshape(-1, 5, 2), found.landmarks[kept] * np.float32(back), rtol=1e-5, atol=1e-3
+        )
+        np.testing.assert_allclose(mine[:, 14], found.scores[kept], rtol=1e-5)
+        some += len(kept)
+    assert counts[0] == limit, "the limit was not reached"
+    assert counts[1] > 0
+    assert counts[2] == 0
+
+
+def random_heads(images: int, size: tuple[int, int]) -> dict[str, npt.NDArray[np.float32]]:
+    """Heads with many overlapping faces."""
+    rng = np.random.default_rng(3)
+    heads = {}
+    for stride in (8, 16, 32):
+        cells = (size[0] // stride) * (size[1] // stride)
+        heads[f"cls_{stride}"] = rng.random((images, cells, 1), np.float32)
+        heads[f"obj_{stride}"] = rng.random((images, cells, 1), np.float32)
+        heads[f"bbox_{stride}"] = rng.normal(0, 0.7, (images, cells, 4)).astype(np.float32)
+        heads[f"kps_{stride}"] = rng.normal(0, 1, (images, cells, 10)).astype(np.float32)
+    return heads
+
+
+def check_search(bench: Bench) -> None:
+    rng = np.random.default_rng(11)
+    for rows, dimensions, count in ((5, 128, 1), (1003, 512, PROBES), (300, 96, 3)):
+        vectors = rng.normal(size=(rows, dimensions)).astype(np.float32)
+        probes = rng.normal(size=(count, dimensions)).astype(np.float32)
+        if rows > 900:
+            vectors[900] = vectors[17]  # two rows that tie
+            probes[0] = vectors[17]
+        gallery, asked = bench.up(vectors), bench.up(probes)
+        memory = SearchMemory.on(bench.device)
+        bench.kernels.normalise(gallery.address, rows, dimensions, bench.stream)
+        bench.kernels.normalise(asked.address, count, dimensions, bench.stream)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.testing.assert_allclose(bench.down(gallery, vectors.shape, np.float32), unit, rtol=1e-5, atol=1e-6)
+        bench.kernels.search(gallery.address, rows, dimensions, asked.address, count, memory, bench.stream)
+        scores = bench.down(memory.scores, (count, TOP), np.float32)
+        places = bench.down(memory.rows, (count, TOP), np.int32)
+        every = (probes / np.linalg.norm(probes, axis=1, keepdims=True)) @ unit.T
+        want = np.argsort(-every, axis=1, kind="stable")[:, :TOP]
+        some = min(rows, TOP)
+        np.testing.assert_array_equal(places[:, :some], want)
+        np.testing.assert_allclose(scores[:, :some], np.take_along_axis(every, want, 1), rtol=1e-4, atol=1e-5)
+        assert (places[:, some:] == -1).all()
+        if rows > 900:
+            assert places[0, :2].tolist() == [17, 900], "of equal rows the first comes first"
+
+
+def check_refusals(bench: Bench) -> None:
+    memory = DetectionMemory.on(bench.device, 1, 4)
+    for refused in (
+        lambda: bench.kernels.search(0, 10, 128, 0, PROBES + 1, SearchMemory.on(bench.device), bench.stream),
+        lambda: bench.kernels.detect({}, 2, (64, 64), 0.5, 0.3, (1, 1), memory, bench.stream),
+        lambda: DevicePicture(0, 5, 5, 4, chroma=1, chroma_pitch=5),
+        lambda: bench.device.alloc(0),
+        lambda: bench.device.load_kernels(bench_image(), {"no_such_kernel": "P"}),
+    ):
+        with pytest.raises(EngineError, match=r"^[^\n]+$"):
+            refused()
+
+
+def check_memory(bench: Bench) -> None:
+    """What goes up comes down, zeros are zeros, an event's time is not negative, and graphs aside all is given back."""
+    data = np.random.default_rng(1).integers(0, 256, 100_003, dtype=np.uint8)
+    memory = bench.up(data)
+    np.testing.assert_array_equal(bench.down(memory, data.shape, np.uint8), data)
+    bench.device.zero(memory, 1000, bench.stream)
+    assert not bench.down(memory, (1000,), np.uint8).any()
+    first, second = bench.device.event(), bench.device.event()
+    first.record(bench.stream)
+    second.record(bench.stream)
+    second.synchronize()
+    assert second.milliseconds_since(first) >= 0
+    memory.free()
+    memory.free()
+    bench.stream.close()
+    assert CANDIDATES > 0
+
+
+def require_grey(found: npt.NDArray[Any], want: npt.NDArray[Any]) -> None:
+    """At most one grey level apart, and hardly ever that."""
+    difference = np.abs(found.astype(np.float64) - want.astype(np.float64))
+    assert difference.max() <= 1.001, f"{difference.max():.2f} grey levels apart"
+    assert difference.mean() <= 0.2, f"{difference.mean():.3f} grey levels apart on average"
+
+
+def bench_image() -> bytes:
+    """The fat binary; anything at all on the emulated driver, which has the kernels built in."""
+    from edge.cuda.driver import device_info
+    from edge.cuda.kernels import read_fat_binary
+
+    return b"emulated" if device_info().name == "CPU emulator" else read_fat_binary()
+
+
+CHECKS: dict[str, Callable[[Bench], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+if __name__ == "__main__":
+    CHECKS[sys.argv[2]](Bench(sys.argv[1], bench_image()))

@@ -1,0 +1,100 @@
+"""The CUDA kernels agree with the CPU's code. Here they run thread by thread in the emulator; on a GPU, for real."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from edge.cuda import kernels
+from edge.cuda.driver import missing_driver
+from edge.errors import EngineError
+
+HERE = Path(__file__).parent
+CHECKS = sorted(re.findall(r"^def check_(\w+)", (HERE / "kernel_checks.py").read_text(encoding="utf-8"), re.MULTILINE))
+LETTERS = {"int": "i", "float": "f"}
+
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import kernel_checks as checks
+checks.CHECKS[sys.argv[2]](checks.Bench(backend, checks.bench_image()))
+print("agrees")
+"""
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_kernels_agree_with_the_cpu(on_emulator: Callable[..., str], check: str) -> None:
+    assert on_emulator(RUN, str(HERE), check).strip().endswith("agrees")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(missing_driver() is not None, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("backend", ["pycuda", "cuda-python"])
+def test_kernels_agree_with_the_cpu_on_a_gpu(check: str, backend: str) -> None:
+    if find_spec({"pycuda": "pycuda", "cuda-python": "cuda"}[backend]) is None:
+        pytest.skip(f"{backend} is not installed")
+    script = HERE / "kernel_checks.py"
+    subprocess.run([sys.executable, str(script), backend, check], check=True)
+
+
+def test_signatures_are_those_of_the_source(repository: Path) -> None:
+    """The runtime passes arguments by position and size: a wrong letter would be a wild address on the device."""
+    source = (repository / "kernels" / "kernels.cu").read_text(encoding="utf-8")
+    found = {
+        name: "".join("P" if "*" in argument else LETTERS[argument.split()[-2]] for argument in text.split(","))
+        for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', source)
+    }
+    assert found == kernels.SIGNATURES
+
+
+def test_sizes_are_those_of_the_source(repository: Path) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((repository / "kernels").glob("*.cuh")))
+    found = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
+    wanted = {
+        "kFields": kernels.FIELDS,
+        "kCandidates": kernels.CANDIDATES,
+        "kTop": kernels.TOP,
+        "kProbes": kernels.PROBES,
+        "kMaxDimensions": kernels.MAX_DIMENSIONS,
+    }
+    assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.skipif(not (shutil.which("nvcc") and shutil.which("cmake")), reason="needs nvcc and cmake")
+def test_kernels_compile_without_a_warning_and_install(repository: Path, tmp_path: Path) -> None:
+    """One architecture that every CUDA from 11.8 on has, and one that none has and that is left out."""
+    build = tmp_path / "build"
+    configure = ["cmake", "-S", str(repository), "-B", str(build), "-DARCEDGE_ARCHITECTURES=90;999"]
+    said = subprocess.run([*configure], check=True, capture_output=True, text=True).stdout
+    assert "this CUDA has no 999" in said
+    subprocess.run(["cmake", "--build", str(build)], check=True)
+    subprocess.run(["cmake", "--install", str(build), "--prefix", str(tmp_path / "there")], check=True)
+    image = (tmp_path / "there" / "edge" / "cuda" / kernels.FAT_BINARY).read_bytes()
+    assert image[:4] == b"\x50\xed\x55\xba", "not a fat binary"
+
+
+def test_missing_kernels_say_how_to_build_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.ENVIRONMENT, str(tmp_path / "absent.fatbin"))
+    with pytest.raises(EngineError, match="cmake --preset desktop"):
+        kernels.read_fat_binary()
+
+
+@pytest.mark.skipif(missing_driver() is None, reason="there is a GPU")
+def test_without_a_driver_nothing_is_imported_and_one_line_says_so() -> None:
+    code = (
+        "import sys\nfrom edge.cuda import open_device\nfrom edge.errors import EngineError\n"
+        "try: open_device()\nexcept EngineError as error: print(error)\n"
+        "print(sorted({'pycuda', 'cuda.bindings', 'tensorrt'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    message, loaded = done.stdout.splitlines()
+    assert message.startswith("no NVIDIA driver")
+    assert loaded == "[]"
