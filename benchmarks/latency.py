@@ -154,6 +154,7 @@ def summarise(measurement: Measurement, baseline: str, seed: int = 0) -> dict[st
             },
             "speedup": {
                 "frame": speedup(sum_of(base.wall), total, seed).to_dict(),
+                "frame_cpu": speedup(sum_of(base.cpu), sum_of(timing.cpu), seed).to_dict(),
                 "models": speedup(base.wall["detect"] + base.wall["embed"], models, seed).to_dict(),
                 "detect": speedup(base.wall["detect"], timing.wall["detect"], seed).to_dict(),
                 "embed": speedup(base.wall["embed"], timing.wall["embed"], seed).to_dict(),

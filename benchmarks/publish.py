@@ -1,0 +1,131 @@
+"""Results for the repository: `python -m benchmarks.publish report.json --name lfw` keeps the figures of a run.
+
+Names of people, paths and pictures stay where they were measured. `benchmarks/results/README.md` is made from the kept
+files alone, by the same command without arguments; a test fails where it differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare import read_report
+from benchmarks.report.tables import comparison_rows
+from benchmarks.report.text import number, share, short
+from edge.errors import EdgeError, InputError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+INDEX = "README.md"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+def publishable(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report without names of people and without folders; every figure stays."""
+    kept: dict[str, Any] = json.loads(json.dumps(report))
+    for part in (kept["accuracy"]["pairs"], kept["accuracy"]["identities"]):
+        if part:
+            for position, row in enumerate(part["errors_by_identity"]["worst"], start=1):
+                row["identity"] = f"person {position}"
+    kept["provenance"]["command"] = _without_folders(kept["provenance"]["command"])
+    kept["overlap"]["statement"] = _optional(kept["overlap"]["statement"])
+    kept["warnings"] = [_without_folders(line) for line in kept["warnings"]]
+    kept["provenance"]["bundle"]["provenance"] = {}
+    for variant in kept["variants"]:
+        if variant["threshold"]:
+            variant["threshold"]["source"] = _without_folders(variant["threshold"]["source"])
+    return kept
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text is None else _without_folders(text)
+
+
+def _without_folders(text: str) -> str:
+    """Each absolute path becomes its last part."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)/?", r"\1", text)
+
+
+def file_name(report: Mapping[str, Any], name: str) -> str:
+    """Date, processor and what was measured: "2026-11-23-intel-xeon-lfw.json"."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r}: a result's name is small letters, digits and hyphens, as in lfw-relu")
+    words = re.sub(r"\((R|TM)\)|CPU|Processor|@.*", " ", report["provenance"]["machine"]["cpu"])
+    processor = "-".join(re.findall(r"[a-z0-9]+", words.lower())) or "cpu"
+    return f"{report['provenance']['time'][:10]}-{processor}-{name}.json"
+
+
+def publish(source: Path, name: str, results: Path = RESULTS) -> Path:
+    """Keeps one report and writes the index anew. Raises InputError."""
+    report = read_report(source)
+    target = results / file_name(report, name)
+    text = json.dumps(publishable(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    results.mkdir(exist_ok=True)
+    target.write_text(text + "\n", encoding="utf-8")
+    (results / INDEX).write_text(index(results), encoding="utf-8")
+    return target
+
+
+def index(results: Path = RESULTS) -> str:
+    """The page over all kept results, newest first."""
+    lines = [
+        "# Results",
+        "",
+        "Made by `python -m benchmarks.publish` from the JSON files beside it. Brackets hold 95 % intervals.",
+    ]
+    files = sorted((path for path in results.glob("*.json")), key=lambda path: path.name, reverse=True)
+    if not files:
+        lines += ["", "Nothing was kept yet."]
+    for path in files:
+        lines += ["", *section(read_report(path), path)]
+    return "\n".join(lines) + "\n"
+
+
+def section(report: Mapping[str, Any], path: Path) -> list[str]:
+    """One result: verdicts, warnings, table, machine."""
+    labels = [variant["label"] for variant in report["variants"]]
+    machine, load = report["provenance"]["machine"], report["provenance"]["load"]
+    lines = [f"## [{path.stem}]({path.name})", ""]
+    lines += [f"- **{verdict['decision']}**: {verdict['sentence']}." for verdict in report["verdicts"]]
+    lines += [f"- {line}" for line in report["warnings"]]
+    lines += ["", f"| | {' | '.join(labels)} | over |", f"|---|{'---:|' * len(labels)}---|"]
+    for row in comparison_rows(report):
+        cells = " | ".join(f"{cell.value} {cell.detail}".strip() for cell in row.cells)
+        lines.append(f"| {row.name} | {cells} | {row.over} |")
+    frames = report["latency"]["frames"]
+    lines += [
+        "",
+        f"{report['provenance']['time']} on {machine['cpu']}, {machine['cores']} cores"
+        f"{' (virtual machine)' if machine['virtual'] else ''}, {report['latency']['threads']} thread a model; "
+        f"load {number(load['load_before'], 1)} before and {number(load['load_after'], 1)} after, other processes took "
+        f"{share(load['others_share'])} of the machine. {frames['with_faces']} frames with {frames['faces']} faces "
+        f"({frames['source']}). Bundle `{short(report['provenance']['bundle']['digest'])}`. "
+        f"{report['accuracy']['faces'][:1].upper()}{report['accuracy']['faces'][1:]}.",
+    ]
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """With a report: keeps it. Always: writes the index."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
+    parser.add_argument("report", nargs="?", type=Path, help="report.json of edge bench")
+    parser.add_argument("--name", default="bundle", help="what was measured, in the file's name (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        if options.report:
+            print(publish(options.report, options.name, options.results).name)
+        else:
+            (options.results / INDEX).write_text(index(options.results), encoding="utf-8")
+    except EdgeError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
