@@ -47,15 +47,24 @@ def annotate(image: Image, decisions: Sequence[Decision]) -> Image:
 
 
 def label_of(decision: Decision) -> str:
-    """Name, or "unknown", and similarity."""
+    """Name, or "unknown", and similarity; dots while it is not yet clear."""
     match = decision.match
+    if is_pending(decision):
+        return "..."
     who = match.identity or "unknown"
     return who if match.nearest is None else f"{who} {match.similarity:.2f}"
 
 
 def color_of(decision: Decision) -> tuple[int, int, int]:
     """BGR."""
+    if is_pending(decision):
+        return PENDING
     return KNOWN if decision.match.identity is not None else UNKNOWN
+
+
+def is_pending(decision: Decision) -> bool:
+    """Whether the evidence does not suffice yet to say who it is, or that nobody knows them."""
+    return decision.track is not None and decision.track.state == "pending"
 
 
 def printable(text: str) -> str:

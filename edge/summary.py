@@ -32,21 +32,28 @@ class Summary:
         self.frames = 0
         self.faces = 0
         self.unknown = 0
+        self.tracks = 0
         self.people: dict[str, Sighting] = {}
         self.stages: dict[str, Latencies] = {}
         self._started = time.monotonic()
         self._cpu_started = time.process_time()
+
+    def add_stage(self, stage: str, milliseconds: float) -> None:
+        """Counts what a stage took beside those in a result's latencies."""
+        self.stages.setdefault(stage, Latencies()).add(milliseconds)
 
     def add(self, result: FrameResult) -> None:
         """Counts one frame."""
         self.frames += 1
         self.faces += len(result.decisions)
         for stage, value in result.latency_ms.items():
-            self.stages.setdefault(stage, Latencies()).add(value)
+            self.add_stage(stage, value)
         for decision in result.decisions:
             name = decision.match.identity
+            if decision.track is not None:
+                self.tracks = max(self.tracks, decision.track.number)
             if name is None:
-                self.unknown += 1
+                self.unknown += decision.track is None or decision.track.state != "pending"
                 continue
             moment, similarity = decision.time, decision.match.similarity
             seen = self.people.setdefault(name, Sighting(0, 0.0, moment, moment, similarity))
@@ -64,6 +71,7 @@ class Summary:
             "frames": self.frames,
             "faces": self.faces,
             "unknown_faces": self.unknown,
+            "tracks": self.tracks,
             "seconds": round(seconds, 3),
             "frames_a_second": round(self.frames / seconds, 2) if seconds > 0 else 0.0,
             "cpu_ms_a_frame": round(1000 * (time.process_time() - self._cpu_started) / frames, 3),

@@ -6,6 +6,7 @@ Coordinates are pixels of the frame, x to the right and y down, with the centre 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR: the order OpenCV reads."""
 
 Floats = npt.NDArray[np.float32]
+
+TrackState = Literal["pending", "known", "unknown"]
 
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 """Order of the five landmarks; left and right as seen in the picture."""
@@ -83,8 +86,26 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackView:
+    """One person's way through a stream, as it stands at one frame.
+
+    number: the same for one person from coming into view to leaving it. state: "pending" while the evidence does not
+    suffice, then "known" or "unknown". looks: faces embedded so far. since: time of its first frame.
+    """
+
+    number: int
+    state: TrackState
+    looks: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """Who one face of one frame is, and what it cost. `latency_ms` maps a stage's name to milliseconds."""
+    """Who one face of one frame is, and what it cost. `latency_ms` maps a stage's name to milliseconds.
+
+    match: what to go by; of the evidence gathered over a track where the stream is tracked, else of this frame alone.
+    look: the match of this frame alone; None where the face was not embedded in it. track: None in an untracked stream.
+    """
 
     frame: int
     time: float
@@ -92,6 +113,8 @@ class Decision:
     face: Face
     match: Match
     latency_ms: dict[str, float] = field(default_factory=dict)
+    look: Match | None = None
+    track: TrackView | None = None
 
 
 @dataclass(frozen=True, slots=True)

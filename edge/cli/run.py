@@ -38,6 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, metavar="FILE", help="write the annotated video (.mp4)")
     parser.add_argument("--show", action="store_true", help="show a window; q ends")
     parser.add_argument("--max-frames", type=options.positive, metavar="N", help="end after N frames")
+    parser.add_argument(
+        "--no-tracking", action="store_true", help="decide on each frame alone, instead of over a person's way through"
+    )
+    parser.add_argument(
+        "--workers", type=options.positive, default=1, metavar="N", help="threads to detect and embed on (default: 1)"
+    )
     parser.add_argument("--realtime", action="store_true", help="play a file at its own speed, dropping late frames")
     parser.add_argument("--size", type=options.size, metavar="WxH", help="ask this frame size of a camera")
     parser.add_argument("--fps", type=options.positive_float, metavar="F", help="ask this rate of a camera")
@@ -46,14 +52,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Imported here so that `edge --help` stays quick.
-    from edge import pipeline
     from edge.gallery import Gallery
+    from edge.pipeline import Pipeline
     from edge.sources import SourceOptions, open_source
     from edge.summary import as_text
+    from edge.tracking import Tracker, TrackerOptions
+    from edge.tracking.evidence import EvidenceOptions
 
     logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
     with ExitStack() as opened:
-        analyzer = opened.enter_context(options.open_analyzer(args))
+        analyzers = [opened.enter_context(options.open_analyzer(args)) for _ in range(args.workers)]
+        analyzer = analyzers[0]
         gallery = opened.enter_context(Gallery.open(args.gallery))
         gallery.variant_in(options.open_bundle(args))
         threshold = options.threshold_of(args, analyzer)
@@ -63,8 +72,11 @@ def run(args: argparse.Namespace) -> int:
             open_source(args.source, SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps))
         )
         sinks = _open_sinks(args, source)
+        # Pictures of a folder have nothing to do with each other.
+        tracked = source.moving and not args.no_tracking
+        tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
         with _stopping_at_signals(source.stop):
-            summary = pipeline.run(source, analyzer, gallery.snapshot, threshold, sinks, args.max_frames)
+            summary = Pipeline(analyzers, gallery.snapshot, threshold, sinks, tracker).run(source, args.max_frames)
         figures = {
             **summary.to_dict(source.counts()),
             "source": source.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError
-from edge.types import Decision, FrameResult
+from edge.types import Decision, FrameResult, Match
 
 
 class JsonLines:
@@ -63,8 +63,8 @@ class JsonLines:
 
 def event(decision: Decision) -> dict[str, Any]:
     """A decision as JSON-ready entries; pixels to a tenth, milliseconds to a hundredth, cosines to a ten-thousandth."""
-    face, match = decision.face, decision.match
-    return {
+    face, match, look, track = decision.face, decision.match, decision.look, decision.track
+    entries: dict[str, Any] = {
         "time": round(decision.time, 4),
         "frame": decision.frame,
         "source": decision.source,
@@ -72,8 +72,22 @@ def event(decision: Decision) -> dict[str, Any]:
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
         "identity": match.identity,
-        "nearest": match.nearest,
-        "similarity": None if match.nearest is None else round(match.similarity, 4),
+        **_scores(match),
         "threshold": round(match.threshold, 4),
         "latency_ms": {stage: round(value, 2) for stage, value in decision.latency_ms.items()},
     }
+    if track is not None:
+        # In a tracked stream the entries above are of all looks at the person; `look` is of this frame alone.
+        entries["track"] = {
+            "number": track.number,
+            "state": track.state,
+            "looks": track.looks,
+            "since": round(track.since, 4),
+        }
+        entries["look"] = None if look is None else {"identity": look.identity, **_scores(look)}
+    return entries
+
+
+def _scores(match: Match) -> dict[str, Any]:
+    similarity = None if match.nearest is None else round(match.similarity, 4)
+    return {"nearest": match.nearest, "similarity": similarity}

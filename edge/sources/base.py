@@ -26,12 +26,13 @@ class SourceCounts:
 class Source(ABC):
     """An opened stream of frames. Iterate over it, or call `read` until it gives None; a context manager.
 
-    name: as typed, without a password. live: frames come whether or not anybody takes them. length: frames to come
-    in all, None where unknown. fps: nominal rate.
+    name: as typed, without a password. live: frames come whether or not anybody takes them. moving: one frame shows
+    the moment after the last. length: frames to come in all, None where unknown. fps: nominal rate.
     """
 
     name: str
     live: bool
+    moving = True
     length: int | None
     fps: float
 

@@ -62,6 +62,7 @@ class Pictures(Source):
     """Pictures as frames; one that cannot be read is named in the log and left out."""
 
     live = False
+    moving = False
     fps = PICTURES_FPS
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:

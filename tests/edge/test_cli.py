@@ -117,12 +117,15 @@ def test_a_run_writes_events_video_and_summary(toy: Any, world: Path, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
     events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     assert len(events) == 80
-    assert {event["identity"] for event in events} == {"p1", None}
     for event in events:
-        assert (event["identity"] == "p1") == (event["box"][1] < 72)
+        walker = event["box"][1] < 72
+        assert event["identity"] == ("p1" if walker and event["frame"] >= 3 else None) or event["frame"] < 3
+        assert event["track"]["number"] == (1 if walker else 2) or event["frame"] == 0
         assert event["threshold"] == toy.threshold
+    assert {event["track"]["state"] for event in events} == {"pending", "known", "unknown"}
     summary = json.loads(done.stdout)
-    assert (summary["frames"], summary["faces"], summary["people"]["p1"]["frames"]) == (40, 80, 40)
+    assert (summary["frames"], summary["faces"], summary["tracks"]) == (40, 80, 2)
+    assert summary["people"]["p1"]["frames"] >= 37
     assert summary["models"]["engine"] == "onnxruntime"
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
@@ -130,9 +133,12 @@ def test_a_run_writes_events_video_and_summary(toy: Any, world: Path, tmp_path: 
 
 def test_events_on_standard_output_are_nothing_but_events(toy: Any, world: Path) -> None:
     arguments = ("--bundle", toy.path, "--gallery", world / "gallery", "--source", world / "walk.mp4")
-    done = edge("run", *arguments, "--events", "-", "--max-frames", 3, "--threshold", 1)
+    done = edge("run", *arguments, "--events", "-", "--max-frames", 3, "--no-tracking", "--workers", 2)
     assert done.returncode == 0
-    assert [json.loads(line)["identity"] for line in done.stdout.splitlines()] == [None] * 6
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["frame"] for event in events] == [0, 0, 1, 1, 2, 2]
+    assert sorted(str(event["identity"]) for event in events) == ["None"] * 3 + ["p1"] * 3
+    assert all("track" not in event for event in events)
     assert "3 frames" in done.stderr
 
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge import pipeline
 from edge.analyze import FaceAnalyzer
 from edge.errors import InputError
 from edge.gallery import Binding, Gallery
+from edge.pipeline import Pipeline
 from edge.sources import open_source
+from edge.tracking import Tracker, TrackerOptions
+from edge.tracking.evidence import EvidenceOptions
 from edge.types import FrameResult
 
 
@@ -54,7 +57,7 @@ def video(toy: Any, tmp_path: Path) -> Path:
 def test_everybody_is_named_where_they_are_and_the_stranger_is_unknown(toy: Any, gallery: Gallery, video: Path) -> None:
     kept = Kept()
     with FaceAnalyzer(toy.bundle) as analyzer, open_source(str(video)) as source:
-        summary = pipeline.run(source, analyzer, gallery.snapshot, toy.threshold, [kept])
+        summary = Pipeline([analyzer], gallery.snapshot, toy.threshold, [kept]).run(source)
     assert [result.frame.index for result in kept.results] == list(range(30))
     for i, result in enumerate(kept.results):
         named = {decision.match.identity: decision.face.box for decision in result.decisions}
@@ -83,7 +86,7 @@ def test_who_is_enrolled_during_a_run_is_known_from_the_next_frame(toy: Any, gal
 
     kept = EnrolsAtFrame25()
     with FaceAnalyzer(toy.bundle) as analyzer, open_source(str(video)) as source:
-        pipeline.run(source, analyzer, gallery.snapshot, toy.threshold, [kept])
+        Pipeline([analyzer], gallery.snapshot, toy.threshold, [kept]).run(source)
     named = [{decision.match.identity for decision in result.decisions} for result in kept.results]
     assert all("p3" not in names for names in named[:26])
     assert all("p3" in names for names in named[26:])
@@ -92,7 +95,7 @@ def test_who_is_enrolled_during_a_run_is_known_from_the_next_frame(toy: Any, gal
 def test_a_run_ends_at_its_limit_or_when_it_is_stopped(toy: Any, gallery: Gallery, video: Path) -> None:
     with FaceAnalyzer(toy.bundle) as analyzer:
         with open_source(str(video)) as source:
-            assert pipeline.run(source, analyzer, gallery.snapshot, 0.5, max_frames=7).frames == 7
+            assert Pipeline([analyzer], gallery.snapshot, 0.5).run(source, max_frames=7).frames == 7
         with open_source(str(video)) as source:
 
             class Stops(Kept):
@@ -102,8 +105,57 @@ def test_a_run_ends_at_its_limit_or_when_it_is_stopped(toy: Any, gallery: Galler
                         source.stop()
 
             kept = Stops()
-            assert pipeline.run(source, analyzer, gallery.snapshot, 0.5, [kept]).frames == 5
+            assert Pipeline([analyzer], gallery.snapshot, 0.5, [kept]).run(source).frames == 5
             assert kept.closed == 1
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_workers_change_nothing_but_the_time(
+    toy: Any, gallery: Gallery, video: Path, workers: int, tracked: bool
+) -> None:
+    def events(count: int) -> list[list[Any]]:
+        kept = Kept()
+        with ExitStack() as opened:
+            analyzers = [opened.enter_context(FaceAnalyzer(toy.bundle)) for _ in range(count)]
+            source = opened.enter_context(open_source(str(video)))
+            tracker = Tracker(TrackerOptions(EvidenceOptions(toy.threshold))) if tracked else None
+            Pipeline(analyzers, gallery.snapshot, toy.threshold, [kept], tracker).run(source)
+        return [
+            [(result.frame.index, d.match.identity, d.face.box.tolist()) for d in result.decisions]
+            for result in kept.results
+        ]
+
+    alone, together = events(1), events(workers)
+    assert [[entry[::2] for entry in frame] for frame in together] == [[e[::2] for e in frame] for frame in alone]
+    if tracked:
+        # Frames under way have not yet heard of a decision; the decision is the same.
+        assert [sorted(map(str, (e[1] for e in frame))) for frame in together[-5:]] == [["None", "p1", "p2"]] * 5
+        assert events(workers) == together
+    else:
+        assert together == alone
+
+
+def test_tracking_embeds_less_and_never_flickers(toy: Any, gallery: Gallery, video: Path) -> None:
+    kept = Kept()
+    with FaceAnalyzer(toy.bundle) as analyzer, open_source(str(video)) as source:
+        tracker = Tracker(TrackerOptions(EvidenceOptions(toy.threshold)))
+        Pipeline([analyzer], gallery.snapshot, toy.threshold, [kept], tracker).run(source)
+    by_track: dict[int, list[str | None]] = {}
+    for result in kept.results:
+        for decision in result.decisions:
+            assert decision.track is not None
+            by_track.setdefault(decision.track.number, []).append(decision.match.identity)
+    # Not yet, at the first looks; then one name to the end.
+    assert {number: [*dict.fromkeys(names)] for number, names in by_track.items()} == {
+        1: [None, "p1"],
+        2: [None, "p2"],
+        3: [None],
+    }
+    assert by_track[1].index("p1") <= 3
+    assert by_track[1][-20:] == ["p1"] * 20
+    looked = sum(decision.look is not None for result in kept.results for decision in result.decisions)
+    assert looked < 30
 
 
 def test_sinks_are_closed_when_one_of_them_fails(toy: Any, gallery: Gallery, video: Path) -> None:
@@ -117,5 +169,5 @@ def test_sinks_are_closed_when_one_of_them_fails(toy: Any, gallery: Gallery, vid
         open_source(str(video)) as source,
         pytest.raises(InputError, match="disk full"),
     ):
-        pipeline.run(source, analyzer, gallery.snapshot, 0.5, [first, failing, last])
+        Pipeline([analyzer], gallery.snapshot, 0.5, [first, failing, last]).run(source)
     assert (first.closed, failing.closed, last.closed) == (1, 1, 1)

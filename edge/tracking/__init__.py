@@ -1,0 +1,7 @@
+"""From faces frame by frame to people: boxes linked over time, evidence gathered into one steady decision."""
+
+from __future__ import annotations
+
+from edge.tracking.tracker import Sighting, Tracker, TrackerOptions
+
+__all__ = ["Sighting", "Tracker", "TrackerOptions"]
