@@ -1,0 +1,224 @@
+"""Distillation as a run: it learns, it may be killed, it ends with weights that load."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edge.errors import InputError
+from training.checkpoint import load_embedder
+from training.distill.blocks import chain_features
+from training.distill.cli import configure_distill, run_distill
+from training.distill.crops import SIZE, CropStore
+from training.distill.run import BLOCKS, DONE, WHOLE, Distiller, Recipe, to_student
+from training.distill.teacher import Answer, Teacher
+from training.mobilefacenet import MobileFaceNet
+
+TEACHER_SIZE = 16
+QUICK = Recipe(batch=4, block_steps=3, moving_steps=2, steps=3, warmup=1, hold_out=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve smooth pictures of six people."""
+    folder = tmp_path_factory.mktemp("faces")
+    rng = np.random.default_rng(0)
+    for person in range(6):
+        (folder / f"person{person}").mkdir()
+        for shot in range(2):
+            coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            picture = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"person{person}" / f"{shot}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crops(faces: Path) -> CropStore:
+    return CropStore.open([faces])
+
+
+def _teacher(pixels: torch.Tensor) -> Answer:
+    """A network of random weights with the teacher's shapes."""
+    with torch.no_grad():
+        return Answer(*chain_features(_NETWORK, to_student(pixels)))
+
+
+torch.manual_seed(11)
+_NETWORK = MobileFaceNet(TEACHER_SIZE).eval()
+
+
+def _distiller(crops: CropStore, recipe: Recipe = QUICK, seed: int = 0) -> Distiller:
+    torch.manual_seed(seed)
+    return Distiller(MobileFaceNet(32), _teacher, TEACHER_SIZE, crops, recipe)
+
+
+def _weights(distiller: Distiller) -> list[torch.Tensor]:
+    return [value.clone() for value in distiller.student.state_dict().values()]
+
+
+class _StopError(Exception):
+    pass
+
+
+def test_the_loss_falls_in_both_phases(crops: CropStore) -> None:
+    recipe = Recipe(batch=4, block_steps=12, moving_steps=6, steps=12, warmup=2, lr=1e-3, hold_out=3)
+    losses: dict[str, list[float]] = {BLOCKS: [], WHOLE: []}
+    distiller = _distiller(crops, recipe)
+    distiller.run(lambda state, parts: losses[state.phase].append(parts["loss"]))
+    assert [len(values) for values in losses.values()] == [12, 12]
+    for values in losses.values():
+        assert np.mean(values[-3:]) < 0.8 * np.mean(values[:3])
+    assert distiller.phase == DONE
+
+
+@pytest.mark.parametrize("stop_at", [(BLOCKS, 2), (WHOLE, 1)])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(
+    crops: CropStore, tmp_path: Path, stop_at: tuple[str, int]
+) -> None:
+    straight = _distiller(crops)
+    straight.run()
+
+    def stop(state: Distiller, _: dict[str, float]) -> None:
+        if (state.phase, state.step) == stop_at:
+            state.save(tmp_path / "state.pt")
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        _distiller(crops).run(stop)
+    resumed = _distiller(crops, seed=99)
+    resumed.load(tmp_path / "state.pt")
+    assert (resumed.phase, resumed.step) == stop_at
+    resumed.run()
+    assert all(torch.equal(a, b) for a, b in zip(_weights(straight), _weights(resumed), strict=True))
+
+
+def test_state_of_another_seed_is_refused_and_a_shorter_tail_is_not(crops: CropStore, tmp_path: Path) -> None:
+    _distiller(crops).save(tmp_path / "state.pt")
+    with pytest.raises(InputError, match="other values of seed"):
+        _distiller(crops, Recipe(seed=1, batch=4, hold_out=3)).load(tmp_path / "state.pt")
+    shorter = _distiller(crops, Recipe(batch=4, hold_out=3, steps=2))
+    shorter.load(tmp_path / "state.pt")
+    assert shorter.recipe.steps == 2
+
+
+def test_the_rate_warms_up_and_falls_to_zero(crops: CropStore) -> None:
+    distiller = _distiller(crops, Recipe(batch=4, steps=100, warmup=10, lr=1e-2, hold_out=3))
+    distiller.phase = WHOLE
+    rates = []
+    for step in range(101):
+        distiller.step = step
+        rates.append(distiller.learning_rate())
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == rates[10] == pytest.approx(1e-2)
+    assert rates[55] == pytest.approx(5e-3)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert all(a > b for a, b in pairwise(rates[10:]))
+
+
+def test_a_student_that_is_the_teacher_agrees_wholly(crops: CropStore) -> None:
+    recipe = Recipe(batch=4, hold_out=3, moving_steps=0)
+    distiller = Distiller(MobileFaceNet(TEACHER_SIZE), _teacher, TEACHER_SIZE, crops, recipe)
+    distiller._map = torch.eye(TEACHER_SIZE)
+    distiller.student.load_state_dict(_NETWORK.state_dict())
+    distiller._start_phase(WHOLE)
+    agreement = distiller.agreement()
+    assert agreement.crops == len(distiller.held_out) > 1
+    assert agreement.cosine == pytest.approx(1.0, abs=1e-5)
+    assert agreement.pairs == pytest.approx(0.0, abs=1e-5)
+    other = _distiller(crops).agreement()
+    assert other.cosine < 0.9
+    assert math.isfinite(other.pairs)
+
+
+class TestCommand:
+    @pytest.fixture
+    def arguments(self, faces: Path, tmp_path: Path) -> list[str]:
+        torch.manual_seed(5)
+        torch.save(Teacher().state_dict(), tmp_path / "teacher.pt")
+        return [
+            *("--teacher", str(tmp_path / "teacher.pt"), "--crops", str(faces), "--work", str(tmp_path / "work")),
+            *("--output", str(tmp_path / "out" / "student.safetensors"), "--embedding-size", "128"),
+            *("--block-steps", "2", "--steps", "2", "--batch", "4"),
+        ]
+
+    @staticmethod
+    def _parse(arguments: list[str]) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        configure_distill(parser)
+        return parser.parse_args(arguments)
+
+    def test_it_trains_writes_weights_and_knows_when_it_is_done(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run_distill(self._parse(arguments)) == 0
+        student, info = load_embedder(tmp_path / "out" / "student.safetensors")
+        assert (info.activation, info.embedding_size, info.color) == ("relu", 128, "rgb")
+        with torch.no_grad():
+            assert torch.isfinite(student(torch.zeros(1, 3, SIZE, SIZE))).all()
+        written = (tmp_path / "out" / "student.safetensors").read_bytes()
+        log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
+        assert "whole 2/2" in log
+        assert "crops/s" in log
+        capsys.readouterr()
+        assert run_distill(self._parse(arguments)) == 0
+        assert "done, step 0 of 0" in capsys.readouterr().out
+        assert (tmp_path / "out" / "student.safetensors").read_bytes() == written
+
+    @pytest.mark.parametrize(
+        ("more", "wrong"),
+        [
+            (["--batch", "5"], "--batch 5 --workers 2"),
+            (["--batch", "2"], "two crops or more"),
+            (["--steps", "0"], "at least 1"),
+            (["--photos", "x.zip"], "--photos needs --detector"),
+            (["--crops", "nothing.zip"], "nothing.zip"),
+            (["--teacher", "nothing.pt"], "nothing.pt"),
+        ],
+    )
+    def test_mistakes_are_named_in_one_line(self, arguments: list[str], more: list[str], wrong: str) -> None:
+        with pytest.raises(InputError) as caught:
+            run_distill(self._parse([*arguments, *more]))
+        assert wrong in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.slow
+    def test_killed_at_any_moment_it_goes_on_to_the_same_weights(
+        self, arguments: list[str], tmp_path: Path, repository: Path
+    ) -> None:
+        arguments += ["--steps", "6", "--save-every", "0"]
+        assert run_distill(self._parse([*arguments, "--work", str(tmp_path / "straight")])) == 0
+        straight = (tmp_path / "out" / "student.safetensors").read_bytes()
+        (tmp_path / "out" / "student.safetensors").unlink()
+        code = (
+            "import argparse; from training.distill.cli import *; p = argparse.ArgumentParser(); configure_distill(p);"
+            f"run_distill(p.parse_args({arguments!r}))"
+        )
+        checkpoint = tmp_path / "work" / "checkpoint.pt"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=repository, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        patience = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < patience:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert checkpoint.exists()
+        assert run_distill(self._parse(arguments)) == 0
+        assert (tmp_path / "out" / "student.safetensors").read_bytes() == straight

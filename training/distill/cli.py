@@ -1,0 +1,96 @@
+"""`edge train distill`: its arguments, and the run from them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge.errors import InputError
+
+HARVESTED = "faces112-harvested.zip"
+
+
+def configure_distill(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `edge train distill`. Light: nothing heavy is imported."""
+    add = parser.add_argument
+    add("--teacher", type=Path, required=True, metavar="FILE", help="weights of foamliu's MobileFaceNet (.pt)")
+    add("--crops", type=Path, required=True, action="append", metavar="ZIP_OR_DIR", help="aligned faces; repeatable")
+    add("--photos", type=Path, action="append", default=[], metavar="ZIP_OR_DIR", help="photos to cut more faces from")
+    add("--detector", type=Path, metavar="ONNX", help="YuNet-family detector for --photos")
+    add("--work", type=Path, required=True, metavar="DIR", help="state and log; a run that was stopped goes on from it")
+    add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
+    add("--embedding-size", type=int, default=512, metavar="N", help="of the student (default %(default)s)")
+    add("--block-steps", type=int, default=300, metavar="N", help="steps of the first phase (default %(default)s)")
+    add("--steps", type=int, default=10_000, metavar="N", help="steps of the second phase (default %(default)s)")
+    add("--batch", type=int, default=32, metavar="N", help="crops a step (default %(default)s)")
+    add("--workers", type=int, default=2, metavar="N", help="threads that share a batch (default %(default)s)")
+    add("--lr", type=float, default=1.2e-3, help="highest learning rate of the second phase (default %(default)s)")
+    add("--seed", type=int, default=0, help="of weights, order and augmentation (default %(default)s)")
+    add("--save-every", type=float, default=120.0, metavar="S", help="between checkpoints (default %(default)s)")
+    add(
+        "--evaluate-every",
+        type=float,
+        default=1200.0,
+        metavar="S",
+        help="between snapshots (default %(default)s)",
+    )
+
+
+def run_distill(args: argparse.Namespace) -> int:
+    """Trains from where the work folder stands to the end, and writes the weights."""
+    _check(args)
+    import torch
+
+    from training.checkpoint import save_embedder
+    from training.distill.crops import CropStore
+    from training.distill.journal import CHECKPOINT, Journal
+    from training.distill.run import DONE, Distiller, Recipe
+    from training.distill.teacher import EMBEDDING_SIZE, load_teacher
+    from training.mobilefacenet import MobileFaceNet
+
+    torch.set_num_threads(1)  # each worker has one core
+    torch.manual_seed(args.seed)
+    teacher = load_teacher(args.teacher)
+    recipe = Recipe(
+        seed=args.seed,
+        batch=args.batch,
+        workers=args.workers,
+        block_steps=args.block_steps,
+        steps=args.steps,
+        lr=args.lr,
+    )
+    crops = CropStore.open([*args.crops, *_harvest(args)])
+    distiller = Distiller(MobileFaceNet(args.embedding_size, "relu"), teacher, EMBEDDING_SIZE, crops, recipe)
+    checkpoint = args.work / CHECKPOINT
+    if checkpoint.is_file():
+        distiller.load(checkpoint)
+    journal = Journal(distiller, args.work, args.save_every, args.evaluate_every)
+    if distiller.phase != DONE:
+        distiller.run(journal)
+        journal.finish(distiller)
+    if args.output is not None:
+        save_embedder(args.output, distiller.student)
+        journal.line(f"wrote {args.output}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.workers < 1 or args.batch % args.workers or args.batch // args.workers < 2:
+        raise InputError(f"--batch {args.batch} --workers {args.workers}: each worker needs the same two crops or more")
+    if min(args.steps, args.block_steps) < 1:
+        raise InputError("--steps and --block-steps: at least 1")
+    if args.photos and args.detector is None:
+        raise InputError("--photos needs --detector: the faces must be found first")
+
+
+def _harvest(args: argparse.Namespace) -> list[Path]:
+    """The archive of faces cut from `--photos`, made once for a work folder."""
+    if not args.photos:
+        return []
+    from training.distill.harvest import harvest
+    from training.faces import open_detector
+
+    archive: Path = args.work / HARVESTED
+    if not archive.is_file():
+        print(f"{harvest(args.photos, open_detector(args.detector), archive)} faces cut from photos")
+    return [archive]

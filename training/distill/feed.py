@@ -1,0 +1,51 @@
+"""Batches of augmented crops, made by a thread ahead of their use, each a function of the seed and its step alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import Queue
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.distill.crops import CropStore, EpochOrder, augment
+
+AHEAD = 6
+
+
+def make_batch(crops: CropStore, indices: list[int], rng: np.random.Generator | None) -> Tensor:
+    """(N, 3, 112, 112) float32 RGB 0–255, channels last in memory; augmented where there is an `rng`."""
+    images = [crops.image(index) if rng is None else augment(crops.image(index), rng) for index in indices]
+    return torch.from_numpy(np.stack(images)[..., ::-1].copy()).permute(0, 3, 1, 2).float()
+
+
+def batches(crops: CropStore, order: EpochOrder, seed: tuple[int, ...], steps: range) -> Iterator[Tensor]:
+    """The batches of `steps`. Closing the iterator ends the thread; what goes wrong there is raised here."""
+    queue: Queue[Tensor | Exception | None] = Queue(AHEAD)
+    closed = threading.Event()
+
+    def fill() -> None:
+        try:
+            for step in steps:
+                if closed.is_set():
+                    return
+                queue.put(make_batch(crops, order.step(step), np.random.default_rng([*seed, step])))
+            queue.put(None)
+        except Exception as error:
+            queue.put(error)
+
+    thread = threading.Thread(target=fill, name="augmentation", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        closed.set()
+        while thread.is_alive():
+            while not queue.empty():
+                queue.get_nowait()
+            thread.join(0.01)

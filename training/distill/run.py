@@ -1,0 +1,299 @@
+"""Distillation from random weights to a finished embedder: a loop that may be killed at any moment and goes on.
+
+Two phases. In the first every block learns alone, fed with the teacher's own features, so that seventeen small
+problems are solved at once. In the second the whole network learns through its stages and its embedding, with
+BatchNorm held at the statistics of the crops: no noise of small batches, and nearly half the time a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from edge.errors import InputError
+from training.checkpoint import MEAN, STD
+from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen, run_plainly, separate_features
+from training.distill.crops import CropStore, EpochOrder
+from training.distill.feed import batches, make_batch
+from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
+from training.distill.replicas import (
+    average_statistics,
+    copy_statistics,
+    gather_gradients,
+    measure_statistics,
+    replicate,
+)
+from training.mobilefacenet import MobileFaceNet
+
+BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
+
+FIXED = ("seed", "batch", "workers", "hold_out")
+"""The parts of a recipe that a run cannot change on the way."""
+
+
+class Answered(Protocol):
+    """What a teacher says; see `training.distill.teacher.Answer`."""
+
+    @property
+    def blocks(self) -> Mapping[str, Tensor]: ...
+    @property
+    def embedding(self) -> Tensor: ...
+
+
+TeacherLike = Callable[[Tensor], Answered]
+"""(N, 3, 112, 112) float32 RGB 0–255 → its answer; called from several threads at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what comes out, besides the crops and the teacher."""
+
+    seed: int = 0
+    batch: int = 32
+    workers: int = 2
+    """Threads that share a batch, each with a copy of the network; part of the recipe, for it splits the batch."""
+    block_steps: int = 300
+    """Steps of the first phase."""
+    moving_steps: int = 120
+    """Steps, the first of all, in which BatchNorm takes the statistics of the batch. Afterwards it is held."""
+    steps: int = 10_000
+    """Steps of the second phase: the learning rate falls to zero over them."""
+    block_lr: float = 3e-3
+    lr: float = 2e-3
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    """Longest gradient an update is made from."""
+    ema: float = 0.998
+    """Share of the averaged weights that stays at each step."""
+    hold_out: int = 64
+    """One identity in so many is never trained on, and shows how well the student agrees with the teacher."""
+    weights: LossWeights = field(default_factory=LossWeights)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Student against teacher on the crops held out, which are not augmented.
+
+    cosine: mean, between the student's embedding and the teacher's. pairs: root mean squared difference of the cosines
+    of pairs of crops.
+    """
+
+    crops: int
+    cosine: float
+    pairs: float
+
+
+class Distiller:
+    """The state of a run and its steps. `run` does all that is left; `save` and `load` carry it over a kill."""
+
+    def __init__(
+        self, student: MobileFaceNet, teacher: TeacherLike, teacher_size: int, crops: CropStore, recipe: Recipe
+    ) -> None:
+        self.recipe = recipe
+        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.crops = crops
+        self.training_crops, self.held_out = crops.split(recipe.hold_out)
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self._teacher = teacher
+        self._map = embedding_map(student.embedding_size, teacher_size, recipe.seed)
+        self._replicas = replicate(self.student, recipe.workers)
+        self._pool = ThreadPoolExecutor(recipe.workers, "distill")
+        self._start_phase(BLOCKS)
+
+    def _start_phase(self, phase: str) -> None:
+        self.phase = phase
+        self.step = 0
+        parameters = list(self.student.parameters())
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+        self._ema = [parameter.detach().clone() for parameter in parameters]
+
+    @property
+    def phase_steps(self) -> int:
+        """Steps of the phase under way."""
+        return {BLOCKS: self.recipe.block_steps, WHOLE: self.recipe.steps, DONE: 0}[self.phase]
+
+    @property
+    def moving(self) -> bool:
+        """Whether BatchNorm takes the statistics of the batch in the step to come."""
+        return self.phase == BLOCKS and self.step < self.recipe.moving_steps
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to zero after the phase's last step."""
+        peak, warmup = (self.recipe.lr, self.recipe.warmup) if self.phase == WHOLE else (self.recipe.block_lr, 20)
+        if self.step < warmup:
+            return peak * (self.step + 1) / warmup
+        progress = (self.step - warmup) / max(1, self.phase_steps - warmup)
+        return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    def train_step(self, pixels: Tensor) -> dict[str, float]:
+        """One update from (batch, 3, 112, 112) float32 RGB 0–255; the parts of the loss."""
+        for replica in self._replicas:
+            replica.train(self.moving)
+        shares = pixels.chunk(self.recipe.workers)
+        parts = list(self._pool.map(self._backward, self._replicas, shares))
+        gather_gradients(self._replicas)
+        if self.moving:
+            average_statistics(self._replicas)
+        parameters = list(self.student.parameters())
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self._optimizer.step()
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._ema, parameters, 1.0 - decay)
+        self.step += 1
+        return {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
+
+    def _backward(self, replica: MobileFaceNet, pixels: Tensor) -> dict[str, float]:
+        """The gradients of one worker's share of the batch, left in its replica."""
+        weights = self.recipe.weights
+        with torch.no_grad():
+            answer = self._teacher(pixels)
+            target = normalize(answer.embedding @ self._map.T, dim=1)
+        x = to_student(pixels)
+        if self.phase == BLOCKS:
+            run = run_plainly if self.moving else run_frozen
+            outputs, embedding = separate_features(replica, x, answer.blocks, run)
+            importance = dict.fromkeys(outputs, weights.stages)
+        else:
+            outputs, embedding = chain_features(replica, x, run_frozen)
+            importance = {name: weights.stages if name in STAGE_ENDS else weights.blocks for name in outputs}
+        unit = normalize(embedding, dim=1)
+        parts = {
+            name: relative_error(outputs[name], answer.blocks[name]) for name, weight in importance.items() if weight
+        }
+        loss = sum((importance[name] * part for name, part in parts.items()), torch.zeros(()))
+        parts["embedding"] = 1.0 - (unit * target).sum(dim=1).mean()
+        parts["relations"] = relational_error(unit, target)
+        loss = loss + weights.embedding * parts["embedding"] + weights.relations * parts["relations"]
+        replica.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": float(loss.detach())} | {name: float(part.detach()) for name, part in parts.items()}
+
+    def smoothed(self) -> MobileFaceNet:
+        """A copy of the student with the averaged weights and BatchNorm statistics that fit them, for evaluation.
+
+        Statistics that are held are part of the function the weights were averaged under; those of the first phase's
+        beginning are measured anew.
+        """
+        student: MobileFaceNet = copy.deepcopy(self.student)
+        self._take_average(student)
+        if self.moving:
+            measure_statistics(student, self._augmented(10))
+        student.eval()
+        return student
+
+    @torch.no_grad()
+    def _take_average(self, student: MobileFaceNet) -> None:
+        for parameter, mean in zip(student.parameters(), self._ema, strict=True):
+            parameter.copy_(mean)
+
+    @torch.inference_mode()
+    def agreement(self) -> Agreement:
+        """How well the smoothed student agrees with the teacher on the crops held out."""
+        if len(self.held_out) < 2:
+            raise InputError("too few crops are held out to measure on; give crops of more people")
+        student = self.smoothed()
+        answers: list[Tensor] = []
+        targets: list[Tensor] = []
+        for start in range(0, len(self.held_out), 32):
+            pixels = make_batch(self.crops, self.held_out[start : start + 32], None)
+            targets.append(self._teacher(pixels).embedding @ self._map.T)
+            answers.append(chain_features(student, to_student(pixels), run_frozen)[1])
+        a, b = normalize(torch.cat(answers), dim=1), normalize(torch.cat(targets), dim=1)
+        return Agreement(len(a), float((a * b).sum(dim=1).mean()), float(relational_error(a, b).sqrt()))
+
+    def _augmented(self, count: int) -> Iterator[Tensor]:
+        """Inputs of `count` batches of 64 training crops, the same at every call."""
+        order = EpochOrder(self.training_crops, 64, self.recipe.seed)
+        for step in range(count):
+            rng = np.random.default_rng([self.recipe.seed, 2, step])
+            yield to_student(make_batch(self.crops, order.step(step), rng))
+
+    def run(self, after_step: Callable[[Distiller, dict[str, float]], None] = lambda *_: None) -> None:
+        """All steps that are left, both phases. `after_step` gets the parts of the loss; it logs, saves, may raise."""
+        wall, cpu = time.perf_counter() - self.seconds, time.process_time() - self.cpu_seconds
+        while self.phase != DONE:
+            number = (BLOCKS, WHOLE).index(self.phase)
+            order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + number)
+            steps = range(self.step, self.phase_steps)
+            for pixels in batches(self.crops, order, (self.recipe.seed, number), steps):
+                parts = self.train_step(pixels)
+                self.seconds, self.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+                after_step(self, parts)
+            self._finish_phase()
+
+    def _finish_phase(self) -> None:
+        if self.phase == BLOCKS:
+            # Chained, the blocks see each other's errors: what reaches them has other statistics than the teacher's.
+            measure_statistics(self.student, self._augmented(10))
+            copy_statistics(self._replicas)
+            self._start_phase(WHOLE)
+        else:
+            self._take_average(self.student)
+            self.student.eval()
+            self.phase = DONE
+
+    def save(self, path: Path) -> None:
+        """Writes the whole state; a kill at any moment leaves the old file or the new one."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "phase": self.phase,
+            "step": self.step,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "student": self.student.state_dict(),
+            "ema": self._ema,
+            "optimizer": self._optimizer.state_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.part")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Goes on from `save`. The recipe may differ in what is not `FIXED`: a shorter tail, another rate.
+
+        Raises InputError where it differs in more.
+        """
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        mine = asdict(self.recipe)
+        changed = [key for key in FIXED if mine[key] != state["recipe"][key]]
+        if changed:
+            raise InputError(f"{path}: was made with other values of {', '.join(changed)}; use them or another folder")
+        self._start_phase(state["phase"])
+        self.step, self.seconds, self.cpu_seconds = state["step"], state["seconds"], state["cpu_seconds"]
+        self.student.load_state_dict(state["student"])
+        copy_statistics(self._replicas)
+        self._ema = state["ema"]
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def to_student(pixels: Tensor) -> Tensor:
+    """RGB 0–255 → what MobileFaceNet takes."""
+    return (pixels - MEAN) / STD
