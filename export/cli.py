@@ -39,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR_OR_TABLE",
         help="photos, a folder per identity, or a calibration table (default: the table beside the weights)",
     )
+    calibration.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE.json",
+        help="of the photos, take those this split or card.json of edge train learned from",
+    )
     calibration.add_argument("--save-calibration", type=Path, metavar="FILE.json", help="write the tables for later")
     calibration.add_argument("--far", type=float, help="false accept rate the threshold is fitted at (default: 1e-3)")
     calibration.add_argument(
@@ -46,12 +52,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     gate = parser.add_argument_group("gate: outside of it nothing is written, exit code 3")
     gate.add_argument("--min-cosine", type=float, metavar="C", help="least mean cosine of INT8 to the reference")
+    gate.add_argument("--evaluate", type=Path, metavar="PAIRS.txt", help="compare every variant on LFW-style pairs")
+    gate.add_argument("--images", type=Path, metavar="DIR", help="the pictures of those pairs")
+    gate.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="most points of accuracy, or of TAR at the FAR, a variant may lose",
+    )
     parser.add_argument("--explain", action="store_true", help="print what each graph pass changed")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON, and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    from export.exporter import ExportRequest, export
+    from export.exporter import export
+    from export.request import MAX_DROP, Budget, ExportRequest
 
     if (args.onnx is None) != (args.contract is None):
         raise InputError("--onnx and --contract go together")
@@ -61,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--far {args.far:g}: a false accept rate lies between 0 and 1")
     if args.min_cosine is not None and not -1.0 <= args.min_cosine <= 1.0:
         raise InputError(f"--min-cosine {args.min_cosine:g}: a cosine lies between -1 and 1")
+    if (args.evaluate is None) != (args.images is None):
+        raise InputError("--evaluate and --images go together")
+    if args.max_drop is not None and (args.evaluate is None or not args.max_drop >= 0):
+        raise InputError("--max-drop POINTS is 0 or more, and needs --evaluate PAIRS.txt --images DIR")
     request = ExportRequest(
         out=args.out,
         weights=args.weights,
@@ -68,11 +87,14 @@ def run(args: argparse.Namespace) -> int:
         contract=args.contract,
         detector=args.detector,
         calibration=args.calibration,
+        split=args.split,
         precisions=_choices(args.precision, PRECISIONS, "--precision"),
         targets=_choices(args.target, ("onnx", "tensorrt"), "--target"),
         far=args.far,
         pairs_from=args.pairs_from,
-        min_cosine=args.min_cosine,
+        evaluate=args.evaluate,
+        images=args.images,
+        budget=Budget(args.min_cosine, MAX_DROP if args.max_drop is None else args.max_drop),
         save_calibration=args.save_calibration,
         quiet=args.json or not sys.stderr.isatty(),
     )

@@ -20,6 +20,9 @@ from export.graph import Array
 from export.passes import Passes, bundle_contract, embed_preprocessing, l2_normalise, prelu_rewrite
 from export.passes.l2_normalise import OUTPUT, rename_output
 
+CALIBRATION_SUFFIX = ".calibration.json"
+"""`NAME.calibration.json` beside `NAME.safetensors` holds the ranges, and thresholds, of those weights."""
+
 DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layout="nchw", dtype="float32")
 """YuNet's: BGR pixels 0-255 as float32, any multiple of 32."""
 

@@ -18,46 +18,36 @@ from edge.types import Floats
 DEFAULT_FAR = 1e-3
 
 
-def fit_threshold(embeddings: Floats, labels: npt.NDArray[np.int64], far: float, source: str) -> Threshold:
-    """The lowest cosine at which at most `far` of all impostor pairs are accepted.
+def fit_threshold(
+    embeddings: Floats, labels: npt.NDArray[np.int64], far: float, source: str
+) -> tuple[Threshold, dict[str, Any] | None]:
+    """The lowest cosine at which at most `far` of all impostor pairs are accepted, and the TAR there with its interval.
 
     embeddings: (N, D) unit rows of the variant. Raises InputError where there are fewer than 1 / far impostor pairs.
     """
-    _, impostors = pair_counts(labels)
+    genuine, impostors = pair_counts(labels)
     if impostors < 1:
-        raise InputError(f"{source} shows one identity: a threshold needs pairs of different people")
+        raise InputError(f"{source} show one identity: a threshold needs pairs of different people")
     scores = all_pair_scores(embeddings, labels)
     similarity = threshold_at_far(scores.impostor, far)
-    return Threshold(float(np.clip(similarity, -1.0, 1.0)), far, impostors, source)
+    threshold = Threshold(float(np.clip(similarity, -1.0, 1.0)), far, impostors, source)
+    tar = tar_at_far(scores.genuine, scores.impostor, far).tar if genuine else None
+    return threshold, None if tar is None else {"far": far, **tar.to_dict()}
 
 
-def accepted_share(embeddings: Floats, labels: npt.NDArray[np.int64], far: float) -> dict[str, Any] | None:
-    """TAR at the FAR over all pairs, with count and interval; None where there are no genuine pairs or too few
-    impostors.
-    """
-    genuine, _ = pair_counts(labels)
-    if not genuine:
-        return None
-    scores = all_pair_scores(embeddings, labels)
-    result = tar_at_far(scores.genuine, scores.impostor, far)
-    return None if result.tar is None else {"far": far, **result.tar.to_dict()}
-
-
-def card_threshold(card: Path, precision: str, far: float | None) -> Threshold | None:
+def card_threshold(card: Path, precision: str) -> Threshold | None:
     """The threshold a weights' card states for a precision, or for all; None where it states none.
 
     The entry is `"thresholds": {"fp32": {"similarity": …, "far": …, "pairs": …, "source": …}, …}`, or one
-    `"threshold"`. Raises InputError where the card cannot be read, or states another FAR than asked for.
+    `"threshold"`. Raises InputError where the card cannot be read.
     """
     try:
         values: Any = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        entry = (values.get("thresholds") or {}).get(precision) or values.get("threshold")
+        if not isinstance(entry, dict) or "similarity" not in entry:
+            return None
+        far, pairs = float(entry.get("far", DEFAULT_FAR)), int(entry.get("pairs", 0))
+        source = f"{entry.get('source', 'fitted in training')} (from the card of the weights)"
+        return Threshold(float(entry["similarity"]), far, pairs, source)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{card}: cannot be read as a card ({error})") from error
-    entry = (values.get("thresholds") or {}).get(precision) or values.get("threshold")
-    if not isinstance(entry, dict) or "similarity" not in entry:
-        return None
-    stated = float(entry.get("far", DEFAULT_FAR))
-    if far is not None and not np.isclose(far, stated):
-        raise InputError(f"{card} states a threshold at FAR {stated:g}, not {far:g}; fit one with --pairs-from DIR")
-    source = f"{entry.get('source', 'fitted in training')} (from the card of the weights)"
-    return Threshold(float(entry["similarity"]), stated, int(entry.get("pairs", 0)), source)

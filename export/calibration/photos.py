@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +46,44 @@ class Faces:
         return np.unique(np.array(self.identities), return_inverse=True)[1].astype(np.int64)
 
 
-def list_photos(folder: Path) -> tuple[Path, ...]:
-    """The pictures under a folder, sorted. Raises InputError where there is no folder, or no picture in it."""
+def list_photos(folder: Path, only: frozenset[str] | None = None) -> tuple[Path, ...]:
+    """The pictures under a folder, sorted; with `only`, those whose path below it is in there.
+
+    Raises InputError where there is no folder, no picture in it, or one of `only` is missing.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of photos, or a calibration table")
-    return tuple(find_pictures([folder]))
+    photos = tuple(find_pictures([folder]))
+    if only is None:
+        return photos
+    if missing := sorted(only - {path.relative_to(folder).as_posix() for path in photos}):
+        raise InputError(f"{folder}: {len(missing)} photos of the split are not here, first {missing[0]}")
+    return tuple(path for path in photos if path.relative_to(folder).as_posix() in only)
 
 
-def align_photos(folder: Path, detector: Detector, *, quiet: bool = False) -> Faces:
-    """Finds and aligns the face of every picture under `folder`.
+def read_training_part(file: Path) -> frozenset[str]:
+    """Paths of the photos a split learns from: the `train` list of a split, or of the card of a training.
+
+    Calibrating on a test photo would let a test measure what it was fitted to. Raises InputError.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        part = values.get("split", values)["train"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file}: holds no split; name the card.json of edge train, or a split with `train`"
+        ) from error
+    if not isinstance(part, list) or not part or not all(isinstance(name, str) for name in part):
+        raise InputError(f"{file}: its `train` is no list of photos")
+    return frozenset(part)
+
+
+def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | None = None, quiet: bool = False) -> Faces:
+    """Finds and aligns the face of every picture under `folder`, or of those in `only`.
 
     Raises InputError where the folder is unfit, or no picture in it shows a face.
     """
-    photos = list_photos(folder)
+    photos = list_photos(folder, only)
     crops, kept, faceless, unreadable = list[Image](), list[Path](), list[Path](), list[Path]()
     digest = hashlib.sha256()
     for path in tqdm(photos, desc=f"faces of {folder.name}", unit="photo", disable=quiet, leave=False):

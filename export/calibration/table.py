@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.errors import InputError
+from edge.errors import BundleError, InputError
+from edge.manifest import Threshold
 
 FORMAT = "arcedge-calibration"
 VERSION = 1
@@ -53,19 +54,47 @@ class CalibrationTable:
             )
 
 
-def write_tables(path: Path, tables: Sequence[CalibrationTable]) -> None:
-    """Writes tables as JSON, ranges rounded to what float32 holds."""
+def write_tables(
+    path: Path, tables: Sequence[CalibrationTable], thresholds: Mapping[str, Threshold] | None = None
+) -> None:
+    """Writes tables as JSON, ranges rounded to what float32 holds, whole or not at all.
+
+    thresholds: by variant, for the embedder of the tables, so that an export without photos has them too.
+    Raises InputError where the file cannot be written.
+    """
     entries = []
     for table in tables:
         entry = asdict(table)
         entry["tensors"] = {name: [_short(low), _short(high)] for name, (low, high) in table.tensors.items()}
         entries.append(entry)
-    text = json.dumps({"format": FORMAT, "version": VERSION, "tables": entries}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    stated = {name: asdict(threshold) for name, threshold in (thresholds or {}).items()}
+    values = {"format": FORMAT, "version": VERSION, "tables": entries, "thresholds": stated}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def read_tables(path: Path) -> tuple[CalibrationTable, ...]:
     """Reads tables. Raises InputError where the file is none, damaged, or of another version."""
+    values = _read(path)
+    try:
+        return tuple(_table(entry) for entry in values["tables"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: the calibration table is damaged ({error}); calibrate again") from error
+
+
+def read_thresholds(path: Path) -> dict[str, Threshold]:
+    """The thresholds stored with the tables, by variant. Raises InputError as `read_tables` does."""
+    try:
+        return {name: Threshold(**entry) for name, entry in _read(path).get("thresholds", {}).items()}
+    except (TypeError, AttributeError, BundleError) as error:
+        raise InputError(f"{path}: a stored threshold is damaged ({error}); calibrate again") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -75,21 +104,13 @@ def read_tables(path: Path) -> tuple[CalibrationTable, ...]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise InputError(f"{path}: not a calibration table; name a folder of photos or a table")
     if values.get("version") != VERSION:
-        raise InputError(
-            f"{path}: table version {values.get('version')!r}, this arcedge reads {VERSION}; calibrate again"
-        )
-    try:
-        return tuple(
-            CalibrationTable(
-                **{
-                    **entry,
-                    "tensors": {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()},
-                }
-            )
-            for entry in values["tables"]
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: the calibration table is damaged ({error}); calibrate again") from error
+        raise InputError(f"{path}: table version {values.get('version')!r}, {VERSION} is read here; calibrate again")
+    return values
+
+
+def _table(entry: Mapping[str, Any]) -> CalibrationTable:
+    tensors = {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()}
+    return CalibrationTable(**{**entry, "tensors": tensors})
 
 
 def _short(value: float) -> float:

@@ -1,0 +1,217 @@
+"""The whole line: checkpoint and detector in, bundle out, through the command line's own entry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge.bundle import Bundle
+from edge.embed import Embedder
+from edge.engines import open_session
+from edge.errors import EdgeError, GateError, InputError
+from edge.manifest import Threshold
+from export.calibration import write_tables
+from export.calibration.photos import synthetic_crops
+from export.cli import VERB
+from export.passes import Passes
+from export.sources import load_detector, load_embedder_checkpoint
+from export.variants import calibrate_detector, calibrate_embedder
+from training.checkpoint import save_embedder
+from training.detector import network as detector_network
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, relu_network) -> Path:
+    """A folder with an embedder, a detector, and the calibration tables beside them."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_embedder(folder / "face.safetensors", relu_network)
+    torch.manual_seed(0)
+    detector_network.save(detector_network.EdgeDetector(), folder / "finder.safetensors", steps=0, seed=0)
+    embedder = load_embedder_checkpoint(folder / "face.safetensors", Passes())
+    detector = load_detector(folder / "finder.safetensors", Passes())
+    crops = synthetic_crops(12)
+    pictures = [np.ascontiguousarray(crop[:96, :96]) for crop in crops]
+    tables = [calibrate_embedder(embedder, crops, "ab" * 32, quiet=True)]
+    thresholds = {f"embedder-{p}": Threshold(0.3, 1e-3, 5000, "test") for p in ("fp32", "fp16", "int8")}
+    write_tables(folder / "face.calibration.json", tables, thresholds)
+    write_tables(folder / "finder.calibration.json", [calibrate_detector(detector, pictures, "cd" * 32, quiet=True)])
+    return folder
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    VERB.configure(parser)
+    return VERB.run(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def bundle(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("out") / "a.bundle"
+    models = ("--weights", weights / "face.safetensors", "--detector", weights / "finder.safetensors")
+    assert run(*models, "--out", out, "--target", "onnx,tensorrt") == 0
+    return Bundle.open(out)
+
+
+def test_every_variant_is_there_and_opens(bundle: Bundle) -> None:
+    names = [variant.name for variant in bundle.manifest.variants]
+    precisions = ("fp32", "fp16", "int8", "int8-tensorrt")
+    assert names == [f"{role}-{p}" for role in ("embedder", "detector") for p in precisions]
+    assert bundle.select("embedder", "int8").engine == "onnx", "a plain INT8 is what ONNX Runtime reads best"
+    for variant in bundle.manifest.variants:
+        with open_session(bundle.load(variant)) as session:
+            assert session.inputs[0].name == "pixels"
+            assert session.inputs[0].dtype == "uint8"
+
+
+def test_variants_give_what_the_network_gives(bundle: Bundle, relu_network) -> None:
+    crops = synthetic_crops(5)
+    pixels = torch.from_numpy(np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32))
+    with torch.inference_mode():
+        wanted = relu_network((pixels - 127.5) / 127.5).numpy()
+    for precision, least in (("fp32", 0.999999), ("fp16", 0.9999), ("int8", 0.99)):
+        variant = bundle.select("embedder", precision)
+        with open_session(bundle.load(variant)) as session:
+            rows = Embedder(session, variant.contract).embed(crops)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-4)
+        assert (rows * wanted).sum(axis=1).min() > least, precision
+
+
+def test_the_manifest_says_where_everything_comes_from(bundle: Bundle) -> None:
+    provenance = bundle.manifest.provenance
+    assert provenance["embedder"]["file"] == "face.safetensors"
+    assert len(provenance["embedder"]["sha256"]) == 64
+    assert provenance["calibration"]["embedder"]["data"] == "ab" * 32
+    assert {"torch", "onnx", "onnxruntime"} <= set(provenance["tools"])
+    int8 = bundle.select("embedder", "int8")
+    assert int8.threshold == Threshold(0.3, 1e-3, 5000, "test"), "stored beside the weights"
+    assert int8.measured["agreement"]["on"].startswith("synthetic"), "no photo was at hand, and it says so"
+    assert set(int8.measured["calibration"]["judged"]) >= {"min-max", "entropy", "mse"}
+    assert "/" not in json.dumps({**provenance, "passes": {}, "time": ""}).replace("https://", "")
+
+
+def test_json_prints_the_manifest_alone(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = ("--weights", weights / "face.safetensors", "--detector", weights / "finder.safetensors")
+    assert run(*models, "--out", tmp_path / "b", "--precision", "fp32", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [variant["name"] for variant in printed["variants"]] == ["embedder-fp32", "detector-fp32"]
+
+
+def test_fine_tuned_weights_do_not_pass_with_the_old_table(weights: Path, tmp_path: Path, relu_network) -> None:
+    """Stale calibration: the table beside other weights is refused, not used."""
+    import copy
+
+    tuned = copy.deepcopy(relu_network)
+    with torch.no_grad():
+        tuned.conv1.conv.weight.add_(1e-3)
+    save_embedder(tmp_path / "face.safetensors", tuned)
+    shutil.copy(weights / "face.calibration.json", tmp_path / "face.calibration.json")
+    models = ("--weights", tmp_path / "face.safetensors", "--detector", weights / "finder.safetensors")
+    with pytest.raises(InputError, match="other embedder weights"):
+        run(*models, "--out", tmp_path / "b")
+    assert run(*models, "--out", tmp_path / "b", "--precision", "fp32,fp16") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--precision", "fp64"], "fp64"),
+        (["--precision", ""], "nothing"),
+        (["--onnx", "a.onnx"], "--contract"),
+        (["--far", "2"], "between 0 and 1"),
+        (["--evaluate", "pairs.txt"], "--images"),
+        (["--max-drop", "1"], "--evaluate"),
+        (["--weights", "no-such-name"], "no-such-name"),
+        (["--calibration", "no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_mistakes_are_one_line(weights: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    models = ["--weights", weights / "face.safetensors", "--detector", weights / "finder.safetensors"]
+    if "--onnx" in words or "--weights" in words:
+        models = models[2:]
+    with pytest.raises(EdgeError, match=says) as caught:
+        run(*models, "--out", tmp_path / "b", *words)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "b").exists()
+
+
+CONTRACT = """
+role = "embedder"
+size = [112, 112]
+color = "rgb"
+layout = "nchw"
+mean = [123.675, 116.28, 103.53]
+std = [58.395, 57.12, 57.375]
+embedding_size = 128
+template = "arcface-112"
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight real photos of each of five people, one file that is none, and one picture without a face."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("photos")
+    for person in sorted((shared_data / "data" / "avengers" / "cropped_images").iterdir()):
+        (folder / person.name).mkdir()
+        for photo in sorted(person.glob("*.png"))[:8]:
+            shutil.copy(photo, folder / person.name)
+    first = sorted(folder.iterdir())[0]
+    (first / "broken.jpg").write_bytes(b"not a picture")
+    cv2.imwrite(str(first / "wall.png"), np.full((90, 90, 3), 128, np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def foreign(shared_data: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "model.toml").write_text(CONTRACT)
+    models = shared_data / "models"
+    return folder, [
+        "--onnx", str(models / "mobilefacenet_foamliu_128.onnx"), "--contract", str(folder / "model.toml"),
+        "--detector", str(models / "yunet_s_dynamic.onnx"), "--calibration", str(photos), "--far", "0.01",
+    ]  # fmt: skip
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = foreign
+    assert run(*words, "--out", folder / "b", "--save-calibration", folder / "t.json", "--explain") == 0
+    printed = capsys.readouterr().out
+    assert "no face found: " in printed
+    assert "wall.png" in printed
+    assert "broken.jpg" in printed
+    assert "unit length" in printed, "--explain names the passes"
+    bundle = Bundle.open(folder / "b")
+    figures = {v.name: v.measured["agreement"] for v in bundle.manifest.variants}
+    assert figures["embedder-fp32"]["min_cosine"] > 0.99999
+    assert figures["embedder-fp16"]["min_cosine"] > 0.9995
+    assert figures["embedder-int8"]["mean_cosine"] > 0.98
+    assert figures["detector-fp32"]["figure"] == 1.0
+    assert figures["detector-int8"]["matched"] >= 0.9 * figures["detector-int8"]["faces"]
+    for variant in bundle.variants("embedder"):
+        assert variant.threshold is not None
+        assert 0.1 < variant.threshold.similarity < 0.8
+        assert variant.threshold.pairs > 500
+    # The table stands in for the photos.
+    words = [*words[:6], "--calibration", str(folder / "t.json")]
+    assert run(*words, "--out", folder / "c") == 0
+    assert Bundle.open(folder / "c").load(bundle.select("embedder", "int8")) == bundle.load(
+        bundle.select("embedder", "int8")
+    )
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_variant_outside_its_budget_is_not_written(foreign: tuple[Path, list[str]]) -> None:
+    folder, words = foreign
+    with pytest.raises(GateError, match=r"the budget is 0\.9999"):
+        run(*words, "--out", folder / "d", "--min-cosine", "0.9999", "--precision", "int8")
+    assert not (folder / "d").exists()
