@@ -43,7 +43,7 @@ class Plan:
 
     seconds: float = 20.0
     min_rounds: int = 30
-    max_rounds: int = 2000
+    max_rounds: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from edge.metrics.intervals import LEVEL, Interval
 Samples = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.integer[Any]]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 MIN_IDENTITIES = 20
 """Below it a draw of identities says little about the people who were not measured."""
