@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,6 @@ def _read_cache(cache: Path, key: str) -> AlignedFaces | None:
         with np.load(cache, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return AlignedFaces(kept["crops"], kept["found"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # absent, or cut off by a kill: made anew
     return None
