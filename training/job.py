@@ -27,7 +27,7 @@ from training.prepare import Prepared, TrainingJob, prepare
 from training.recipe import EpochRow
 from training.splits import crossing_groups
 
-HELD_OUT = 10
+HELD_OUT = 20
 """One person in so many of the rehearsal crops is never rehearsed: they are the strangers a threshold is fitted on."""
 
 LIMITS = (

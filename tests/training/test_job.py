@@ -55,7 +55,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             base(torch.rand(4, 3, 112, 112) * 2 - 1)
     save_embedder(folder / "base.safetensors", base.eval())
     with zipfile.ZipFile(folder / "others.zip", "w") as archive:
-        for person in range(30):
+        for person in range(60):
             crop = np.random.default_rng(person).integers(0, 256, (112, 112, 3), np.uint8)
             archive.writestr(f"p{person}/0.png", cv2.imencode(".png", crop)[1].tobytes())
     return folder
