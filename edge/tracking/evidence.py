@@ -13,12 +13,12 @@ from edge.types import Floats, Match, TrackState
 
 @dataclass(frozen=True, slots=True)
 class EvidenceOptions:
-    """threshold: cosine from which a person has a name. margin: how far beyond it evidence must turn to change a
-    decision once taken.
+    """threshold: cosine from which a person has a name. margin: how far below it evidence must fall to take a name
+    away, or how far beyond the holder's another's must rise.
 
     A look weighs its face's quality, 0 to 1. known_weight, unknown_weight: what a decision needs; known_looks,
-    unknown_looks: and from how many looks. patience: looks after which poor ones suffice as well. memory: what an
-    older look still weighs after each newer one.
+    unknown_looks: and from how many looks. patience: looks after which poor ones suffice, and after which evidence just
+    below the threshold counts as unknown. memory: what an older look still weighs after each newer one.
     """
 
     threshold: float
@@ -85,12 +85,13 @@ class Evidence:
             self.match = Match(self.match.identity, held, self._options.threshold, self.match.identity)
             return
         options = self._options
-        # Who was called unknown, or somebody else, must be clearly more than at the threshold.
-        needed = options.threshold + (options.margin if self.state != "pending" else 0.0)
         identity = None
-        if similarity >= needed and self._enough(options.known_weight, options.known_looks):
+        if similarity >= options.threshold and self._enough(options.known_weight, options.known_looks):
             self.state, identity = "known", nearest
-        elif self.state == "known" or self._enough(options.unknown_weight, options.unknown_looks):
+        elif self.state == "known" or (
+            self._enough(options.unknown_weight, options.unknown_looks)
+            and (similarity < options.threshold - options.margin or self.looks >= options.patience)
+        ):
             self.state = "unknown"
         self.match = Match(identity, similarity, options.threshold, nearest)
 
@@ -105,6 +106,12 @@ class Evidence:
         keeps = own >= options.threshold - options.margin
         challenged = rival >= options.threshold and rival > own + options.margin
         return own if keeps and not challenged else None
+
+    @property
+    def close(self) -> bool:
+        """Whether more looks may well change the decision."""
+        near = abs(self.match.similarity - self._options.threshold) < 2 * self._options.margin
+        return self.state == "pending" or (self.state == "unknown" and near)
 
     def _enough(self, weight: float, looks: int) -> bool:
         return (self.weight >= weight and self.looks >= looks) or self.looks >= self._options.patience

@@ -177,10 +177,12 @@ class Tracker:
         """Undecided and doubtful tracks always, others now and then, and when the face is seen much better."""
         size = min(face.width, face.height) * frontality(face.landmarks)
         waited = moment - track.looked
+        # Near the threshold a few looks more may settle it.
+        rest = self._options.look_seconds / (4 if track.evidence.close else 1)
         due = (
             track.evidence.state == "pending"
             or track.doubts > 0
-            or not 0 <= waited < self._options.look_seconds
+            or not 0 <= waited < rest
             or size > 1.5 * track.looked_size
         )
         if due:
