@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+# Helpers beside the tests: the same files are run as scripts, on a GPU or on the emulated driver.
+sys.path.insert(0, str(HERE))
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +42,18 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) 
 
 
 @pytest.fixture(params=["cuda-python", "pycuda"])
-def on_emulator(request: pytest.FixtureRequest, emulated_driver: Path, repository: Path, tmp_path: Path) -> object:
-    """Runs a Python text in a process whose NVIDIA driver is the emulated one; `backend` is set in it."""
-    package = {"pycuda": "pycuda", "cuda-python": "cuda"}[request.param]
-    if find_spec(package) is None:
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend of edge.cuda that is installed."""
+    if find_spec({"pycuda": "pycuda", "cuda-python": "cuda"}[request.param]) is None:
         pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
 
-    def run(text: str, *arguments: str) -> str:
+
+@pytest.fixture
+def on_emulator(backend: str, emulated_driver: Path, repository: Path) -> object:
+    """Runs a script beside this file with a backend's name, in a process whose NVIDIA driver is the emulated one."""
+
+    def run(script: str, *arguments: str) -> str:
         environment = {
             **os.environ,
             "LD_LIBRARY_PATH": f"{emulated_driver}:{os.environ.get('LD_LIBRARY_PATH', '')}",
@@ -55,11 +62,8 @@ def on_emulator(request: pytest.FixtureRequest, emulated_driver: Path, repositor
             "LD_PRELOAD": str(emulated_driver / "libcuda.so.1"),
             "OMP_NUM_THREADS": "1",
         }
-        script = tmp_path / "on_emulator.py"
-        script.write_text(f"backend = {request.param!r}\n{text}", encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, str(HERE / script), backend, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -75,14 +76,28 @@ std::map<std::string, Function> table = functions();
 std::set<void*> device_memory, host_memory, streams, events;
 thread_local std::vector<void*> contexts;
 int context_object, module_object;
-enum { ok = 0, invalid_value = 1, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702 };
+enum { ok = 0, invalid_value = 1, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702, capture_unsupported = 900 };
 bool initialised = false;
-long launches = 0;
+long launches = 0, graph_launches = 0;
 
 #define NEED_CONTEXT \
   if (contexts.empty() || !contexts.back()) return no_context
 
 bool known(void* stream) { return !stream || streams.count(stream); }
+
+// Work of a stream: done at once, or while the stream is captured only written down.
+using Work = std::function<int()>;
+using Graph = std::vector<Work>;
+std::map<void*, Graph> captures;
+std::set<void*> graphs;
+
+int queue(void* stream, Work work) {
+  NEED_CONTEXT;
+  if (!known(stream)) return invalid_value;
+  auto captured = captures.find(stream);
+  if (captured == captures.end()) return work();
+  return captured->second.push_back(std::move(work)), ok;
+}
 
 }  // namespace
 
@@ -90,6 +105,12 @@ extern "C" {
 
 long emulated_allocations(void) { return (long)(device_memory.size() + host_memory.size()); }
 long emulated_launches(void) { return launches; }
+long emulated_graph_launches(void) { return graph_launches; }
+int emulated_capturing(void* stream) { return (int)captures.count(stream); }
+// Work that is no kernel of ours: what TensorRT would queue.
+int emulated_work(void* stream, void (*function)(long), long argument) {
+  return queue(stream, [=] { return function(argument), ok; });
+}
 
 int cuInit(unsigned) { return initialised = true, ok; }
 int cuDriverGetVersion(int* version) { return *version = 12090, ok; }
@@ -142,17 +163,13 @@ int cuMemFreeHost(void* address) {
 }
 int cuMemHostGetDevicePointer_v2(void** device, void* host, unsigned) { return *device = host, ok; }
 int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
-  NEED_CONTEXT;
-  if (!known(stream)) return invalid_value;
-  return memcpy(to, from, bytes), ok;
+  return queue(stream, [=] { return memcpy(to, from, bytes), ok; });
 }
 int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
   return cuMemcpyHtoDAsync_v2(to, from, bytes, stream);
 }
 int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
-  NEED_CONTEXT;
-  if (!known(stream)) return invalid_value;
-  return memset(to, value, bytes), ok;
+  return queue(stream, [=] { return memset(to, value, bytes), ok; });
 }
 int cuStreamCreate(void** stream, unsigned) {
   NEED_CONTEXT;
@@ -162,7 +179,36 @@ int cuStreamDestroy_v2(void* stream) {
   if (!streams.erase(stream)) return invalid_value;
   return free(stream), ok;
 }
-int cuStreamSynchronize(void* stream) { return known(stream) ? ok : invalid_value; }
+int cuStreamSynchronize(void* stream) {
+  if (captures.count(stream)) return capture_unsupported;
+  return known(stream) ? ok : invalid_value;
+}
+int cuStreamBeginCapture_v2(void* stream, int) {
+  if (!streams.count(stream) || captures.count(stream)) return invalid_value;
+  return captures[stream], ok;
+}
+int cuStreamEndCapture(void* stream, void** graph) {
+  auto captured = captures.find(stream);
+  if (captured == captures.end()) return invalid_value;
+  *graph = new Graph(std::move(captured->second));
+  return captures.erase(captured), ok;
+}
+int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  *executable = new Graph(*(Graph*)graph);
+  return graphs.insert(*executable), ok;
+}
+int cuGraphDestroy(void* graph) { return delete (Graph*)graph, ok; }
+int cuGraphExecDestroy(void* executable) {
+  if (!graphs.erase(executable)) return invalid_value;
+  return delete (Graph*)executable, ok;
+}
+int cuGraphLaunch(void* executable, void* stream) {
+  if (!graphs.count(executable) || captures.count(stream)) return invalid_value;
+  ++graph_launches;
+  for (auto& work : *(Graph*)executable)
+    if (int status = queue(stream, work)) return status;
+  return ok;
+}
 int cuEventCreate(void** event, unsigned) {
   NEED_CONTEXT;
   return *event = malloc(1), events.insert(*event), ok;
@@ -216,7 +262,14 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     parameters = unpacked.data();
   }
   ++launches;
-  return kernel->run({gx, gy, gz}, {bx, by, bz}, parameters) ? launch_timeout : ok;
+  std::vector<std::vector<char>> values;  // a captured launch must not look at its caller's memory later
+  for (size_t i = 0; i < kernel->sizes.size(); ++i)
+    values.emplace_back((char*)parameters[i], (char*)parameters[i] + kernel->sizes[i]);
+  return queue(stream, [=]() mutable {
+    std::vector<void*> pointers;
+    for (auto& value : values) pointers.push_back(value.data());
+    return kernel->run({gx, gy, gz}, {bx, by, bz}, pointers.data()) ? launch_timeout : ok;
+  });
 }
 int cuGetErrorName(int, const char** text) { return *text = "CUDA_ERROR_EMULATED", ok; }
 int cuGetErrorString(int, const char** text) { return *text = "emulated error", ok; }

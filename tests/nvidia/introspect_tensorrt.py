@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 CLASSES = (
-    *("Builder", "BuilderFlag", "DataType", "Dims", "EngineInspector", "HardwareCompatibilityLevel", "IBuilderConfig"),
+    *("Builder", "BuilderFlag", "DataType", "Dims", "EngineInspector", "ExecutionContextAllocationStrategy"),
+    *("HardwareCompatibilityLevel", "IBuilderConfig"),
     *(
         "ICudaEngine",
         "IErrorRecorder",

@@ -280,4 +280,6 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
 }
 
 if __name__ == "__main__":
-    CHECKS[sys.argv[2]](Bench(sys.argv[1], bench_image()))
+    for name in sys.argv[2:] or CHECKS:
+        CHECKS[name](Bench(sys.argv[1], bench_image()))
+        print(name, "agrees")

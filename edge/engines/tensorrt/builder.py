@@ -1,0 +1,126 @@
+"""From ONNX bytes to a plan. Where a quantised layer has no kernel, its Q/DQ come off and the build is tried again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.engines.tensorrt import api
+from edge.engines.tensorrt.onnx_file import Node, OnnxFile
+from edge.engines.tensorrt.options import TensorRtOptions
+from edge.errors import EngineError
+
+ATTEMPTS = 8
+
+_NO_KERNEL = re.compile(r"[Cc]ould not find any implementation for node (.+?)(?: due to |\.? ?\)?$|\. )")
+_FOREIGN = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A built plan. in_float: layers whose Q/DQ had to come off. timings: the builder's timing cache."""
+
+    data: bytes
+    seconds: float
+    in_float: tuple[str, ...]
+    timings: bytes
+
+
+def build_plan(
+    trt: Any,
+    model: bytes,
+    options: TensorRtOptions,
+    timings: bytes = b"",
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Raises EngineError in one line, with TensorRT's own words, where no engine can be built."""
+    start = time.monotonic()
+    in_float: list[str] = []
+    for _ in range(ATTEMPTS):
+        file = OnnxFile(model)
+        logger = api.make_logger(trt)
+        data, timings = _attempt(trt, logger, model, file.precision, options, timings)
+        if data is not None:
+            return Plan(data, time.monotonic() - start, tuple(in_float), timings)
+        failing = layers_without_kernel(logger.errors, file.quantised_layers())
+        if not failing:
+            reason = logger.errors[-1] if logger.errors else "it does not say why"
+            raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {reason}")
+        names = [node.name or node.outputs[0] for node in failing]
+        say(f"TensorRT has no INT8 kernel for {', '.join(names)}: back in float, building again")
+        in_float += names
+        model = file.without_pairs(failing)
+    raise EngineError(
+        f"TensorRT {trt.__version__} found no INT8 kernel for {', '.join(in_float)} and more; use fp16 on this device"
+    )
+
+
+def layers_without_kernel(errors: list[str], layers: tuple[Node, ...]) -> list[Node]:
+    """The quantised layers that TensorRT's errors name as having no implementation.
+
+    TensorRT names what it fused: "conv1.weight + QuantizeLinear_3 + conv1 + Relu_5", or "{ForeignNode[first...last]}"
+    for everything between two nodes.
+    """
+    found: list[Node] = []
+    for error in errors:
+        match = _NO_KERNEL.search(error)
+        if match is None:
+            continue
+        said = match.group(1)
+        foreign = _FOREIGN.search(said)
+        if foreign is not None:
+            places = [i for i, node in enumerate(layers) if _is_named(node, foreign.groups())]
+            if places:
+                found += layers[places[0] : places[-1] + 1]
+        else:
+            parts = tuple(part.strip("[]{}() ") for part in re.split(r" \+ |\|\||, ", said))
+            found += [node for node in layers if _is_named(node, parts)]
+    return [node for node in layers if node in found]
+
+
+def _is_named(node: Node, names: tuple[str, ...]) -> bool:
+    """Parsers of different versions name a layer by its node, or a nameless node by what it gives."""
+    mine = {name for output in node.outputs for name in (output, f"node_of_{output}")} | ({node.name} - {""})
+    return any(name in mine or (name.startswith("node_of_") and name[8:] in mine) for name in names)
+
+
+def _attempt(
+    trt: Any, logger: Any, model: bytes, precision: str, options: TensorRtOptions, timings: bytes
+) -> tuple[bytes | None, bytes]:
+    """One build: the plan, None where there is none, and the timing cache as it is then."""
+    builder = trt.Builder(logger)
+    network = api.create_network(trt, builder)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        reason = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise EngineError(f"TensorRT {trt.__version__} cannot read the model: {' '.join(reason.split())}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    # So that the engine inspector can say which layer runs in which precision.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    api.set_precision(trt, config, precision)
+    _add_profile(builder, network, config, options)
+    if not options.quiet:
+        api.show_progress(trt, config, f"TensorRT {precision}")
+    timing_cache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(timing_cache, False):
+        timing_cache = config.create_timing_cache(b"")  # of another version or device
+        config.set_timing_cache(timing_cache, False)
+    plan = builder.build_serialized_network(network, config)
+    return (None if plan is None else bytes(plan)), bytes(timing_cache.serialize())
+
+
+def _add_profile(builder: Any, network: Any, config: Any, options: TensorRtOptions) -> None:
+    profile = builder.create_optimization_profile()
+    varies = False
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shape = tuple(size if size >= 0 else None for size in tensor.shape)
+        if None in shape:
+            varies = True
+            profile.set_shape(tensor.name, *options.profile.shapes(tensor.name, shape))
+    if varies and config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"TensorRT refuses the shapes {options.profile}; see the model's inputs")

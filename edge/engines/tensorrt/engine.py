@@ -1,0 +1,144 @@
+"""The engine: finds a plan for this device in the cache, or builds one and proves it, and opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from edge.cuda.device import missing_backend, open_device
+from edge.cuda.driver import DeviceInfo
+from edge.cuda.protocol import CudaDevice
+from edge.engine_cache import EngineCache, EngineIdentity, Passport
+from edge.engines.base import Array, Engine, SessionOptions
+from edge.engines.tensorrt import api
+from edge.engines.tensorrt.builder import build_plan
+from edge.engines.tensorrt.onnx_file import OnnxFile
+from edge.engines.tensorrt.options import TensorRtOptions
+from edge.engines.tensorrt.parity import compare, made_up_pictures, require_parity
+from edge.engines.tensorrt.session import LoadedPlan, TensorRtSession
+from edge.errors import EngineError
+
+_log = logging.getLogger(__name__)
+
+
+class TensorRtEngine(Engine):
+    """See the module. `options` say how engines are built and kept."""
+
+    name = "tensorrt"
+    extra = "tensorrt"
+
+    def __init__(self, options: TensorRtOptions | None = None) -> None:
+        self.options = options or TensorRtOptions()
+
+    def available(self) -> str | None:
+        if missing := missing_backend():
+            return missing
+        try:
+            api.load()
+        except EngineError as error:
+            return str(error)
+        except Exception as error:  # MissingExtraError, or a package that does not load here
+            return f"tensorrt cannot be used: {error}"
+        return None
+
+    def version(self) -> str:
+        return str(api.load().__version__)
+
+    def open(self, model: bytes, options: SessionOptions) -> TensorRtSession:
+        # There is one device TensorRT can run on: naming the engine names it.
+        return self.load(model).open()
+
+    def load(self, model: bytes) -> ReadyPlan:
+        """The engine of a model for this device, built and proved where the cache has none. Raises EngineError."""
+        trt = api.load()
+        device = _device(self.options.backend)
+        identity = identity_of(trt, model, device.info, self.options)
+        cache_folder = EngineCache(self.options.cache)
+        if (kept := cache_folder.find(identity)) is not None:
+            plan, passport = kept
+            return ReadyPlan(LoadedPlan(trt, device, plan), passport)
+        return self._build(trt, device, model, identity, cache_folder)
+
+    def _build(
+        self, trt: Any, device: CudaDevice, model: bytes, identity: EngineIdentity, folder: EngineCache
+    ) -> ReadyPlan:
+        timings = folder.folder / f"timings-{identity.version}-{identity.capability}-{identity.driver}.bin"
+        built = build_plan(trt, model, self.options, timings.read_bytes() if timings.exists() else b"", _log.warning)
+        loaded = LoadedPlan(trt, device, built.data)
+        facts = {
+            "seconds": round(built.seconds, 1),
+            "in_float": list(built.in_float),
+            "parity": self._prove(loaded, model, identity.precision),
+        }
+        passport = folder.store(identity, built.data, facts)
+        folder.write(timings, built.timings)
+        return ReadyPlan(loaded, passport)
+
+    def _prove(self, loaded: LoadedPlan, model: bytes, precision: str) -> dict[str, Any]:
+        """Holds a new engine against ONNX Runtime on the CPU. Raises EngineError where they differ, or it cannot."""
+        from edge.engines.onnxruntime import OnnxRuntimeEngine
+
+        judge = OnnxRuntimeEngine()
+        if missing := judge.available():
+            raise EngineError(f"no engine is kept that was not held against ONNX Runtime: {missing}")
+        with loaded.open({}) as session, judge.open(model, SessionOptions()) as reference:
+            probes: Mapping[str, Array] | None = self.options.probes
+            on = "real pictures"
+            if probes is None:
+                probes, on = made_up_pictures(session.inputs, self.options.profile.side[1]), "made-up pictures"
+            parity = compare(session, reference, probes, on)
+        require_parity(parity, precision)
+        return parity.to_dict()
+
+
+class ReadyPlan:
+    """An engine that may be used, and its passport. Each session has its own stream; with TensorRT 8, one at a time."""
+
+    def __init__(self, loaded: LoadedPlan, passport: Passport) -> None:
+        self.loaded = loaded
+        self.passport = passport
+
+    def open(self) -> TensorRtSession:
+        """A session."""
+        identity = self.passport.identity
+        return self.loaded.open(
+            {
+                "engine": "tensorrt",
+                "version": identity.version,
+                "device": f"{identity.device} ({identity.capability})",
+                "precision": identity.precision,
+                "profile": identity.profile,
+                "plan": self.passport.plan_sha256[:16],
+                "backend": self.loaded.device.backend,
+            }
+        )
+
+    def layers(self) -> str:
+        """What TensorRT's inspector says of every layer, JSON: its kernel and precision among it."""
+        inspector = self.loaded.engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self.loaded.trt.LayerInformationFormat.JSON))
+
+
+def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptions) -> EngineIdentity:
+    """What an engine for this model, device and these options is."""
+    flags = ("strongly-typed",) if api.carries_precision(trt) else ("precision-flags",)
+    return EngineIdentity(
+        model=hashlib.sha256(model).hexdigest(),
+        engine="tensorrt",
+        version=str(trt.__version__),
+        device=info.name,
+        capability=info.architecture,
+        driver=info.driver,
+        precision=OnnxFile(model).precision,
+        profile=str(options.profile),
+        flags=(*flags, "no-tf32", f"workspace-{options.workspace}"),
+    )
+
+
+@cache
+def _device(backend: str | None) -> CudaDevice:
+    """One device a process: its context is the process's."""
+    return open_device(backend=backend)

@@ -1,0 +1,228 @@
+"""Running an engine: pinned buffers, one stream, and for each shape a context with its CUDA graph.
+
+A shape seen the first time sets up a context and runs plainly, which TensorRT asks for before a capture; the second
+time the copies and the engine's work are recorded; from then on a run is one call. Buffers are for the largest shape
+from the start, so that nothing is allocated later. All contexts of a session work in the same device memory, one after
+the other on one stream. Before TensorRT 10 there is one context, and a new shape drops the graph of the one before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.cuda.graphs import CudaGraph
+from edge.cuda.protocol import CudaDevice, DeviceMemory, PinnedMemory, Stream
+from edge.engines.base import Array, Session, TensorSpec
+from edge.engines.tensorrt import api
+from edge.errors import EngineError
+
+MOST_SHAPES = 16
+"""Contexts a session keeps; the one unused for longest makes room."""
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class LoadedPlan:
+    """A deserialised engine, from which sessions are opened: one a stream."""
+
+    def __init__(self, trt: Any, device: CudaDevice, plan: bytes) -> None:
+        """Raises EngineError where TensorRT refuses the plan. Only for a plan whose passport was checked."""
+        self.trt = trt
+        self.device = device
+        device.activate()
+        self._logger = api.make_logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        self.engine = self._runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            said = self._logger.errors[-1] if self._logger.errors else "it does not say why"
+            raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {said}; delete it to have it built again")
+
+    def open(self, facts: Mapping[str, str]) -> TensorRtSession:
+        """A session of its own stream and memory. facts: for `describe`."""
+        return TensorRtSession(self, facts)
+
+    def specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs."""
+        trt, engine = self.trt, self.engine
+        found: dict[bool, list[TensorSpec]] = {True: [], False: []}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            shape = tuple(size if size >= 0 else None for size in engine.get_tensor_shape(name))
+            spec = TensorSpec(name, api.dtype_of(engine, name), shape)
+            found[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT].append(spec)
+        return tuple(found[True]), tuple(found[False])
+
+
+class Buffer:
+    """A tensor's memory on host and device, for shapes of up to `most` bytes."""
+
+    def __init__(self, device: CudaDevice, spec: TensorSpec, most: tuple[int, ...]) -> None:
+        self._dtype = np.dtype(spec.dtype)
+        self.memory: DeviceMemory = device.alloc(max(self.size(most), 1))
+        self.pinned: PinnedMemory = device.alloc_pinned(max(self.size(most), 1))
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a shape."""
+        return math.prod(shape) * self._dtype.itemsize
+
+    def host(self, shape: tuple[int, ...]) -> Array:
+        """The pinned memory as an array."""
+        view: Array = self.pinned.array[: self.size(shape)].view(self._dtype).reshape(shape)
+        return view
+
+    def free(self) -> None:
+        """Gives the memory back."""
+        self.pinned.free()
+        self.memory.free()
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What one combination of input shapes needs: a context set up for it, all shapes, and later its graph."""
+
+    context: Any
+    inputs: Shapes
+    outputs: Shapes
+    runs: int = 0
+    graph: CudaGraph | None = None
+    graphless: str = ""
+
+
+class TensorRtSession(Session):
+    """An engine on one stream. One thread at a time."""
+
+    def __init__(self, plan: LoadedPlan, facts: Mapping[str, str]) -> None:
+        super().__init__()
+        self._plan, self._facts = plan, dict(facts)
+        self._device = plan.device
+        self._device.activate()
+        self.inputs, self.outputs = plan.specs()
+        self.stream: Stream = self._device.stream()
+        self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
+        self._shapes: OrderedDict[Shapes, Prepared] = OrderedDict()
+        context = self._new_context()
+        largest = tuple(self._range(spec)[1] for spec in self.inputs)
+        every = (*largest, *self._set_shapes(context, largest))
+        self._buffers = {
+            spec.name: Buffer(self._device, spec, shape)
+            for spec, shape in zip((*self.inputs, *self.outputs), every, strict=True)
+        }
+        self._spare = [context]
+
+    def describe(self) -> dict[str, str]:
+        graphs = sum(prepared.graph is not None for prepared in self._shapes.values())
+        without = sorted({prepared.graphless for prepared in self._shapes.values()} - {""})
+        return {**self._facts, "graphs": str(graphs), **({"without graph": "; ".join(without)} if without else {})}
+
+    def prepare(self, shapes: Shapes) -> Prepared:
+        """A context set up for these input shapes, in the order of `inputs`. Raises EngineError outside the profile."""
+        if (ready := self._shapes.get(shapes)) is not None:
+            self._shapes.move_to_end(shapes)
+            return ready
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            low, high = self._range(spec)
+            if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
+                raise EngineError(f"input {spec.name} is {shape}; this engine was built for {low} to {high}")
+        context = self._free_context()
+        outputs = self._set_shapes(context, shapes)
+        for name, buffer in self._buffers.items():
+            context.set_tensor_address(name, buffer.memory.address)
+        prepared = Prepared(context, shapes, outputs)
+        self._shapes[shapes] = prepared
+        return prepared
+
+    def enqueue(self, prepared: Prepared) -> None:
+        """Queues the engine's work alone, on buffers that are on the device already. Raises EngineError."""
+        if not prepared.context.execute_async_v3(self.stream.handle):
+            raise EngineError("TensorRT could not start the engine; see edge doctor")
+
+    def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        self._device.activate()
+        prepared = self.prepare(tuple(batch[spec.name].shape for spec in self.inputs))
+        for spec, shape in zip(self.inputs, prepared.inputs, strict=True):
+            np.copyto(self._buffers[spec.name].host(shape), batch[spec.name])
+        if prepared.runs == 1 and not prepared.graphless:
+            self._record(prepared)
+        if prepared.graph is not None:
+            prepared.graph.launch(self.stream)
+        else:
+            self._queue(prepared)
+        prepared.runs += 1
+        self.stream.synchronize()
+        return {
+            # The buffers are written again by the next run; what leaves here must not change.
+            spec.name: self._buffers[spec.name].host(shape).copy()
+            for spec, shape in zip(self.outputs, prepared.outputs, strict=True)
+        }
+
+    def _queue(self, prepared: Prepared) -> None:
+        """Inputs up, the engine, outputs down."""
+        for spec, shape in zip(self.inputs, prepared.inputs, strict=True):
+            buffer = self._buffers[spec.name]
+            self._device.copy_in(buffer.memory, buffer.pinned, buffer.size(shape), self.stream)
+        self.enqueue(prepared)
+        for spec, shape in zip(self.outputs, prepared.outputs, strict=True):
+            buffer = self._buffers[spec.name]
+            self._device.copy_out(buffer.pinned, buffer.memory, buffer.size(shape), self.stream)
+
+    def _record(self, prepared: Prepared) -> None:
+        """Some engines do work that cannot be recorded; they run plainly, and `describe` says so."""
+        try:
+            prepared.graph = CudaGraph.record(self.stream, lambda: self._queue(prepared))
+        except EngineError as error:
+            prepared.graphless = str(error)
+
+    def _new_context(self) -> Any:
+        context = api.create_bare_context(self._plan.trt, self._plan.engine)
+        api.give_memory(context, self._work.address, self._work.size)
+        # The first context has profile 0 from the start, others have none.
+        if context.active_optimization_profile != 0:
+            context.set_optimization_profile_async(0, self.stream.handle)
+        return context
+
+    def _free_context(self) -> Any:
+        """A context in no use: one left over, a new one where there may be more, else that of the oldest shape."""
+        if self._spare:
+            return self._spare.pop()
+        if api.contexts_share_profiles(self._plan.trt) and len(self._shapes) < MOST_SHAPES:
+            return self._new_context()
+        return self._drop(next(iter(self._shapes)))
+
+    def _set_shapes(self, context: Any, shapes: Shapes) -> Shapes:
+        """Sets the inputs' shapes, gives the outputs'. Raises EngineError."""
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            if not context.set_input_shape(spec.name, shape):
+                raise EngineError(f"TensorRT refuses input {spec.name} of {shape}; see edge doctor")
+        return tuple(tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs)
+
+    def _range(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Smallest and largest shape of an input."""
+        if None not in spec.shape:
+            fixed = tuple(size or 0 for size in spec.shape)
+            return fixed, fixed
+        low, _, high = self._plan.engine.get_tensor_profile_shape(spec.name, 0)
+        return tuple(low), tuple(high)
+
+    def _drop(self, shapes: Shapes) -> Any:
+        """Forgets a shape; gives its context for another."""
+        prepared = self._shapes.pop(shapes)
+        if prepared.graph is not None:
+            prepared.graph.close()
+        return prepared.context
+
+    def _close_impl(self) -> None:
+        self._device.activate()
+        self.stream.synchronize()
+        self._spare.clear()
+        for known in list(self._shapes):
+            self._drop(known)
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._work.free()
+        self.stream.close()

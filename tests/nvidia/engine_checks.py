@@ -1,0 +1,204 @@
+"""The TensorRT engine from ONNX bytes to results: `python engine_checks.py BACKEND VERSION FOLDER [CHECK …]`.
+
+On the emulated driver, with the stand-in for the tensorrt package; every assertion is on our own code's behaviour.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import fake_tensorrt  # noqa: E402
+import models  # noqa: E402
+
+from edge.engines import SessionOptions, get_engine  # noqa: E402
+from edge.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
+from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions  # noqa: E402
+from edge.errors import EngineError  # noqa: E402
+
+driver = ctypes.CDLL("libcuda.so.1")
+
+
+def engine(folder: Path, backend: str, **options: object) -> TensorRtEngine:
+    return TensorRtEngine(TensorRtOptions(cache=folder, backend=backend, **{"quiet": True, **options}))  # type: ignore[arg-type]
+
+
+def pictures(count: int, side: int = 16) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    return {"pixels": rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)}
+
+
+def expected(model: bytes, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with OnnxRuntimeEngine().open(model, SessionOptions()) as session:
+        return session.run(batch)
+
+
+def check_results(folder: Path, backend: str) -> None:
+    """Any order of batch sizes gives what ONNX Runtime gives; a shape's third run is a graph; nothing is allocated."""
+    model = models.small_model()
+    before = driver.emulated_allocations()
+    with engine(folder, backend, quiet=False).open(model, SessionOptions()) as session:
+        assert session.inputs[0].shape == (None, 16, 16, 3)
+        assert session.describe()["engine"] == "tensorrt"
+        steady = driver.emulated_allocations()
+        kept = []
+        for count in (1, 1, 1, 5, 1, 5, 5, 64, 64, 64, 2, 1):
+            batch = pictures(count)
+            found = session.run(batch)
+            kept.append((found["embedding"], expected(model, batch)["embedding"]))
+            assert driver.emulated_allocations() == steady, "memory was allocated while running"
+        for found_then, want in kept:  # results of earlier runs are not written over
+            np.testing.assert_array_equal(found_then, want)
+        assert driver.emulated_graph_launches() > 0
+        with pytest.raises(
+            EngineError, match=r"\(65, 16, 16, 3\); this engine was built for \(1, 16, 16, 3\) to \(64,"
+        ):
+            session.run(pictures(65))
+        np.testing.assert_array_equal(session.run(batch)["embedding"], want)  # still works
+    assert driver.emulated_allocations() == before, "memory was not given back"
+    with pytest.raises(EngineError, match="closed"):
+        session.run(batch)
+
+
+def check_open_sides(folder: Path, backend: str) -> None:
+    """A model of any size, as detectors are; many shapes, more than contexts are kept for."""
+    model = models.small_model(side=None)
+    profile = Profile(side=(32, 64, 96))
+    with engine(folder, backend, profile=profile).open(model, SessionOptions()) as session:
+        for _ in range(2):
+            for count in (1, 2, 3, 8):
+                for side in (32, 48, 64, 80, 96):
+                    batch = pictures(count, side)
+                    want = expected(model, batch)["map"]
+                    np.testing.assert_allclose(session.run(batch)["map"], want, rtol=1e-5, atol=1e-6)
+        with pytest.raises(EngineError, match="was built for"):
+            session.run(pictures(1, 97))
+
+
+def check_cache(folder: Path, backend: str) -> None:
+    """The second opening builds nothing; another model or profile does; damage and foreign plans are refused."""
+    model = models.small_model()
+    first = engine(folder, backend).load(model)
+    assert first.passport.facts["parity"]["mean"] > 0.9999
+    assert first.passport.facts["parity"]["count"] == 8
+    (plan,) = folder.glob("*.plan")
+    (paper,) = folder.glob("fp32-sm_90-*.json")
+    assert plan.stat().st_mode & 0o077 == 0
+    built = plan.stat().st_mtime_ns
+    again = engine(folder, backend).load(model)
+    assert again.passport == first.passport
+    assert plan.stat().st_mtime_ns == built
+    engine(folder, backend).load(models.small_model(seed=1))
+    engine(folder, backend, profile=Profile(batch=(1, 8, 8))).load(model)
+    assert len(list(folder.glob("*.plan"))) == 3
+
+    whole, text = plan.read_bytes(), paper.read_text(encoding="utf-8")
+    plan.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(EngineError, match=r"not the plan its passport names.*delete"):
+        engine(folder, backend).load(model)
+    plan.write_bytes(whole)
+    foreign = json.loads(text)
+    foreign["identity"]["driver"] = 11040
+    paper.write_text(json.dumps(foreign), encoding="utf-8")
+    with pytest.raises(EngineError, match="its key is not of its entries"):
+        engine(folder, backend).load(model)
+    paper.unlink()
+    with pytest.raises(EngineError, match="no passport"):
+        engine(folder, backend).load(model)
+    paper.write_text(text, encoding="utf-8")
+    engine(folder, backend).load(model)
+    folder.chmod(0o777)
+    with pytest.raises(EngineError, match="others can write there"):
+        engine(folder, backend).load(model)
+    folder.chmod(0o700)
+
+
+def check_refinement(folder: Path, backend: str) -> None:
+    """Layers without an INT8 kernel lose their Q/DQ, and only they; the passport says which."""
+    model = models.quantised(models.small_model())
+    fake_tensorrt.without_kernel = {"second_out", "first_out"}
+    loaded = engine(folder, backend).load(model)
+    assert loaded.passport.identity.precision == "int8"
+    assert sorted(loaded.passport.facts["in_float"]) == ["first_out", "second_out"]
+    batch = pictures(3)
+    with loaded.open() as session:
+        found, want = session.run(batch)["embedding"], expected(model, batch)["embedding"]
+        assert not np.array_equal(found, want), "nothing was changed"
+        np.testing.assert_allclose(found, want, atol=0.05)
+    fake_tensorrt.without_kernel = set()
+    whole = engine(folder / "other", backend).load(model)
+    assert whole.passport.facts["in_float"] == []
+
+
+def check_refusals(folder: Path, backend: str) -> None:
+    """No engine that gives something else than its model, and no traceback for a damaged one."""
+    fake_tensorrt.spoil_plans = True
+    with pytest.raises(EngineError, match=r"mean cosine of .* no engine was kept"):
+        engine(folder, backend).load(models.small_model())
+    fake_tensorrt.spoil_plans = False
+    assert not list(folder.glob("*.plan"))
+    for damaged in (b"", b"rubbish", models.small_model()[:-700]):
+        with pytest.raises(EngineError, match=r"^[^\n]+$"):
+            engine(folder, backend).load(damaged)
+
+
+def check_threads(folder: Path, backend: str) -> None:
+    """A session opened here runs in a worker, as the pipeline does it."""
+    model = models.small_model()
+    session = engine(folder, backend).open(model, SessionOptions())
+    found: list[np.ndarray] = []
+    batch = pictures(4)
+
+    def work() -> None:
+        found.extend(session.run(batch)["embedding"] for _ in range(4))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    session.close()
+    assert len(found) == 4
+    for one in found:
+        np.testing.assert_array_equal(one, expected(model, batch)["embedding"])
+
+
+def check_streams(folder: Path, backend: str) -> None:
+    """Several sessions of one engine, each with its stream; before TensorRT 10 one after the other."""
+    model = models.small_model()
+    ready = engine(folder, backend).load(model)
+    batch = pictures(2)
+    want = expected(model, batch)["embedding"]
+    if hasattr(sys.modules["tensorrt"], "ExecutionContextAllocationStrategy"):
+        with ready.open() as one, ready.open() as two:
+            assert one.stream.handle != two.stream.handle
+            for _ in range(3):
+                np.testing.assert_array_equal(one.run(batch)["embedding"], want)
+                np.testing.assert_array_equal(two.run(batch)["embedding"], want)
+    else:
+        for _ in range(2):
+            with ready.open() as one:
+                np.testing.assert_array_equal(one.run(batch)["embedding"], want)
+    assert "Layers" in ready.layers()
+
+
+CHECKS: dict[str, Callable[[Path, str], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+if __name__ == "__main__":
+    _, backend, version, folder, *checks = sys.argv
+    sys.modules["tensorrt"] = fake_tensorrt.make(version)
+    assert get_engine("tensorrt").available() is None
+    assert get_engine("tensorrt").version() == version
+    for check in checks or CHECKS:
+        CHECKS[check](Path(folder) / check, backend)
+        print(check, "holds")

@@ -1,0 +1,319 @@
+"""A stand-in for the tensorrt package, for machines without a GPU: it builds by keeping the ONNX file, and runs it with
+ONNX Runtime on the addresses it is given, through the emulated driver.
+
+`make(version)` gives a module with exactly those names that the recorded table has for this version: code that uses
+another one fails as it would with the real package. It is strict where the real one is: types must come from flags or
+from strong typing, shapes must be set and in the profile, memory given, a profile chosen, and before 10 two contexts
+may not share one. Of kernels, precision and speed it says nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import types
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+TABLE = json.loads((Path(__file__).parent / "tensorrt_api.json").read_text(encoding="utf-8"))
+
+ENUMS = (
+    *("BuilderFlag", "DataType", "ExecutionContextAllocationStrategy", "LayerInformationFormat", "MemoryPoolType"),
+    *("NetworkDefinitionCreationFlag", "ProfilingVerbosity", "TensorIOMode"),
+)
+
+without_kernel: set[str] = set()
+"""Layers, by node name, that cannot be built while they take a dequantised tensor."""
+
+spoil_plans = False
+"""Whether engines give something else than their model."""
+
+
+class Enum:
+    def __init__(self, name: str, value: int) -> None:
+        self.name, self.value = name, value
+
+    def __int__(self) -> int:
+        return self.value
+
+
+def make(version: str) -> types.ModuleType:
+    """The package as of `version`, one of the table's."""
+    place = TABLE["versions"].index(version)
+    names = {name for name, has in TABLE["names"].items() if has[place] == "1"}
+    module = types.ModuleType("tensorrt")
+    module.__version__ = version  # type: ignore[attr-defined]
+    strongly_typed = "NetworkDefinitionCreationFlag.STRONGLY_TYPED" in names
+    sharing = "ExecutionContextAllocationStrategy" in names
+
+    for enum in ENUMS:
+        members = sorted(name.split(".")[1] for name in names if re.fullmatch(rf"{enum}\.[A-Z0-9_]+", name))
+        if enum in names:
+            # Numbers of this version alone, so that code that writes numbers fails.
+            offset = place + 3
+            setattr(module, enum, types.SimpleNamespace(**{m: Enum(m, i + offset) for i, m in enumerate(members)}))
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR, WARNING = Enum("ERROR", 1), Enum("INTERNAL_ERROR", 0), Enum("WARNING", 2)
+
+    class IProgressMonitor:
+        pass
+
+    class HostMemory(bytes):
+        pass
+
+    class Network:
+        def __init__(self, flags: int) -> None:
+            self.strong = strongly_typed and flags == 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+            if not strongly_typed:
+                assert flags == 1 << int(module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+            self.data = b""
+
+        @property
+        def num_inputs(self) -> int:
+            return len(onnx.load_from_string(self.data).graph.input)
+
+        def get_input(self, i: int) -> Any:
+            value = onnx.load_from_string(self.data).graph.input[i]
+            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
+            return types.SimpleNamespace(name=value.name, shape=shape)
+
+    class Profile:
+        def __init__(self) -> None:
+            self.shapes: dict[str, Any] = {}
+
+        def set_shape(self, name: str, low: Any, best: Any, high: Any) -> None:
+            self.shapes[name] = [list(low), list(best), list(high)]
+
+    class Config:
+        def __init__(self) -> None:
+            self.flags: set[str] = {"TF32"}
+            self.profiles: list[Profile] = []
+            self.monitor: Any = None
+
+        def clear_flag(self, flag: Enum) -> None:
+            self.flags.discard(flag.name)
+
+        def set_flag(self, flag: Enum) -> None:
+            self.flags.add(flag.name)
+
+        def set_memory_pool_limit(self, pool: Enum, size: int) -> None:
+            assert pool.name == "WORKSPACE"
+            assert size > 0
+
+        def add_optimization_profile(self, profile: Profile) -> int:
+            self.profiles.append(profile)
+            return len(self.profiles) - 1
+
+        def create_timing_cache(self, data: bytes) -> Any:
+            return types.SimpleNamespace(data=data, serialize=lambda: f"timings of {version}".encode())
+
+        def set_timing_cache(self, timing_cache: Any, ignore_mismatch: bool) -> bool:
+            return timing_cache.data in (b"", f"timings of {version}".encode())
+
+    if "IBuilderConfig.progress_monitor" in names:
+        Config.progress_monitor = property(  # type: ignore[attr-defined]
+            lambda self: self.monitor, lambda self, monitor: setattr(self, "monitor", monitor)
+        )
+
+    class Parser:
+        def __init__(self, network: Network, logger: Any) -> None:
+            self.network, self.errors = network, []
+
+        def parse(self, data: bytes) -> bool:
+            try:
+                onnx.checker.check_model(onnx.load_from_string(data))
+            except Exception as error:
+                self.errors = [types.SimpleNamespace(desc=lambda said=str(error): said)]
+                return False
+            self.network.data = data
+            return True
+
+        @property
+        def num_errors(self) -> int:
+            return len(self.errors)
+
+        def get_error(self, i: int) -> Any:
+            return self.errors[i]
+
+    class Builder:
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+
+        def create_network(self, flags: int) -> Network:
+            return Network(flags)
+
+        def create_builder_config(self) -> Config:
+            return Config()
+
+        def create_optimization_profile(self) -> Profile:
+            return Profile()
+
+        def build_serialized_network(self, network: Network, config: Config) -> HostMemory | None:
+            model = onnx.load_from_string(network.data)
+            assert "TF32" not in config.flags
+            if not network.strong:
+                operators = {node.op_type for node in model.graph.node}
+                assert ("INT8" in config.flags) == ("QuantizeLinear" in operators)
+            if config.monitor is not None:
+                config.monitor.phase_start("Building", None, 2)
+                config.monitor.phase_start("Inner", "Building", 1)
+                config.monitor.phase_finish("Inner")
+                assert config.monitor.step_complete("Building", 1)
+                config.monitor.phase_finish("Building")
+            dequantised = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+            for node in model.graph.node:
+                if node.name in without_kernel and dequantised & set(node.input):
+                    said = f"10: Could not find any implementation for node w + Quantize_1 + {node.name} + Relu_7."
+                    self.logger.log(ILogger.WARNING, "nothing that matters")
+                    self.logger.log(ILogger.ERROR, f"[optimizer.cpp::computeCosts::3728] Error Code {said}")
+                    return None
+            head = json.dumps({"version": version, "profile": config.profiles[0].shapes if config.profiles else {}})
+            return HostMemory(head.encode() + b"\0" + network.data)
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            head, _, model = bytes(plan).partition(b"\0")
+            if json.loads(head)["version"] != version:
+                self.logger.log(ILogger.ERROR, "the plan is of another version")
+                return None
+            return Engine(json.loads(head)["profile"], model)
+
+    class Engine:
+        def __init__(self, profile: dict[str, Any], model: bytes) -> None:
+            self.profile = profile
+            self.ort = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+            self.tensors = {node.name: (node, True) for node in self.ort.get_inputs()}
+            self.tensors |= {node.name: (node, False) for node in self.ort.get_outputs()}
+            self.contexts = 0
+
+        @property
+        def num_io_tensors(self) -> int:
+            return len(self.tensors)
+
+        def get_tensor_name(self, i: int) -> str:
+            return list(self.tensors)[i]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return tuple(size if isinstance(size, int) else -1 for size in self.tensors[name][0].shape)
+
+        def get_tensor_mode(self, name: str) -> Enum:
+            return module.TensorIOMode.INPUT if self.tensors[name][1] else module.TensorIOMode.OUTPUT
+
+        def get_tensor_dtype(self, name: str) -> Enum:
+            kind = {"tensor(float)": "FLOAT", "tensor(uint8)": "UINT8"}[self.tensors[name][0].type]
+            return getattr(module.DataType, kind)
+
+        def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+            assert profile == 0
+            return self.profile[name]
+
+        def create_engine_inspector(self) -> Any:
+            return types.SimpleNamespace(get_engine_information=lambda kind: '{"Layers": []}')
+
+    def create_context(engine: Engine, strategy: Any = None) -> Context:
+        assert strategy is None or strategy.name == "USER_MANAGED"
+        return Context(engine)
+
+    if "ICudaEngine.create_execution_context_without_device_memory" in names:
+        Engine.create_execution_context_without_device_memory = create_context  # type: ignore[attr-defined]
+    Engine.create_execution_context = create_context  # type: ignore[attr-defined]
+    for name in ("device_memory_size", "device_memory_size_v2"):
+        if f"ICudaEngine.{name}" in names:
+            setattr(Engine, name, property(lambda self: 4096))
+
+    class Context:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+            engine.contexts += 1
+            assert sharing or engine.contexts == 1, "two contexts of one profile"
+            self.active_optimization_profile = 0 if engine.contexts == 1 else -1
+            self.memory = 0
+            self.shapes: dict[str, tuple[int, ...]] = {}
+            self.addresses: dict[str, int] = {}
+            self.flushed: Any = None
+
+        def __del__(self) -> None:
+            self.engine.contexts -= 1
+
+        def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+            self.active_optimization_profile = profile
+            return True
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            assert self.active_optimization_profile == 0, "no profile was chosen"
+            low, _, high = self.engine.profile.get(name, [shape, shape, shape])
+            self.shapes[name] = tuple(shape)
+            return all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            found = self._run({n: np.zeros(s, self._dtype(n)) for n, s in self.shapes.items()})
+            return found[name].shape
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self.addresses[name] = address
+            return True
+
+        def execute_async_v3(self, stream: int) -> bool:
+            assert self.memory, "no memory was given"
+            state = (dict(self.shapes), dict(self.addresses))
+            # The first run after a change of shape does work that a graph cannot hold.
+            assert not driver().emulated_capturing(ctypes.c_void_p(stream)) or self.flushed == state
+            self.flushed = state
+            jobs.append((weakref.ref(self), *state))
+            status = driver().emulated_work(ctypes.c_void_p(stream), CALLBACK, len(jobs) - 1)
+            return status == 0
+
+        def _dtype(self, name: str) -> Any:
+            return {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}[self.engine.tensors[name][0].type]
+
+        def _run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+            outputs = [node.name for node in self.engine.ort.get_outputs()]
+            return dict(zip(outputs, self.engine.ort.run(outputs, feeds), strict=True))
+
+        def _work(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
+            feeds = {n: _array(addresses[n], s, self._dtype(n)).copy() for n, s in shapes.items()}
+            for name, value in self._run(feeds).items():
+                there = _array(addresses[name], value.shape, value.dtype)
+                there[...] = value[..., ::-1] if spoil_plans else value
+
+    def set_memory(context: Context, address: int, size: int = 0) -> None:
+        context.memory = address
+
+    if "IExecutionContext.set_device_memory" in names:
+        Context.set_device_memory = set_memory  # type: ignore[attr-defined]
+    Context.device_memory = property(lambda self: self.memory, set_memory)  # type: ignore[attr-defined]
+
+    for cls in (ILogger, IProgressMonitor, Builder, Runtime):
+        if cls.__name__ in names:
+            setattr(module, cls.__name__, cls)
+    module.OnnxParser = Parser  # type: ignore[attr-defined]
+    return module
+
+
+jobs: list[Any] = []
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_long)
+def CALLBACK(job: int) -> None:  # noqa: N802
+    context, shapes, addresses = jobs[job]
+    context()._work(shapes, addresses)
+
+
+def driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _array(address: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = (ctypes.c_uint8 * size).from_address(address)
+    return np.frombuffer(raw, dtype).reshape(shape)

@@ -1,0 +1,169 @@
+"""The TensorRT engine as far as it can be proved without a GPU: its logic and its files, on each major's API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import models
+import numpy as np
+import onnx
+import pytest
+
+from edge.engine_cache import EngineIdentity
+from edge.engines import SessionOptions, get_engine, open_session
+from edge.engines.base import TensorSpec
+from edge.engines.tensorrt import Profile
+from edge.engines.tensorrt.builder import layers_without_kernel
+from edge.engines.tensorrt.onnx_file import OnnxFile, fields
+from edge.engines.tensorrt.parity import Parity, made_up_pictures, require_parity
+from edge.errors import EngineError
+
+HERE = Path(__file__).parent
+CHECKS = re.findall(r"^def check_(\w+)", (HERE / "engine_checks.py").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0", "11.4.0.106"])
+def test_engine_from_model_to_results(
+    on_emulator: Callable[..., str], backend: str, version: str, tmp_path: Path
+) -> None:
+    if backend == "pycuda" and version != "10.3.0":
+        pytest.skip("one version shows what another backend changes")
+    said = on_emulator("engine_checks.py", version, str(tmp_path / "cache"))
+    assert re.findall(r"(\w+) holds", said) == CHECKS
+
+
+def test_precision_is_what_the_file_carries() -> None:
+    assert OnnxFile(models.small_model()).precision == "fp32"
+    assert OnnxFile(models.small_model(half=True)).precision == "fp16"
+    assert OnnxFile(models.quantised(models.small_model())).precision == "int8"
+
+
+def test_nodes_are_read_as_onnx_reads_them() -> None:
+    data = models.quantised(models.small_model())
+    want = [(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in onnx.load_from_string(data).graph.node]
+    assert [(n.name, n.operator, n.inputs, n.outputs) for n in OnnxFile(data).nodes] == want
+
+
+def test_taking_no_pairs_off_changes_no_byte() -> None:
+    data = models.quantised(models.small_model())
+    assert onnx.load_from_string(OnnxFile(data).without_pairs([])) == onnx.load_from_string(data)
+
+
+def test_taking_every_pair_off_gives_the_float_model_back() -> None:
+    plain = models.small_model()
+    file = OnnxFile(models.quantised(plain))
+    bare = file.without_pairs(file.quantised_layers())
+    assert OnnxFile(bare).precision == "fp32"
+    onnx.checker.check_model(onnx.load_from_string(bare))
+    batch = {"pixels": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)}
+    with open_session(bare) as one, open_session(plain) as other:
+        np.testing.assert_allclose(one.run(batch)["embedding"], other.run(batch)["embedding"], rtol=1e-5, atol=1e-6)
+
+
+def test_taking_one_layers_pairs_off_leaves_the_others() -> None:
+    file = OnnxFile(models.quantised(models.small_model()))
+    first, second, added = file.quantised_layers()
+    less = OnnxFile(file.without_pairs([second]))
+    assert [node.name for node in less.quantised_layers()] == [first.name, added.name]
+    # The layer had a pair on its input and one on its weight; nothing of them is left over.
+    assert len(less.nodes) == len(file.nodes) - 4
+    onnx.checker.check_model(onnx.load_from_string(less.without_pairs([])))
+
+
+@pytest.mark.parametrize("cut", [1, 10, 200, 900])
+def test_a_damaged_model_is_one_line(cut: int) -> None:
+    with pytest.raises(EngineError, match=r"^[^\n]+$"):
+        OnnxFile(models.small_model()[:-cut])
+
+
+def test_endless_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="no end"):
+        list(fields(b"\xff" * 12))
+
+
+@pytest.mark.parametrize(
+    ("said", "layers"),
+    [
+        (
+            "Error Code 10: Internal Error (Could not find any implementation for node first_out + first_relu.)",
+            ["first_out"],
+        ),
+        (
+            "[optimizer.cpp::computeCosts::4048] Error Code 10: Could not find any implementation for node "
+            "w2 + w2.q + second_out + sum_out due to insufficient workspace. See verbose log",
+            ["second_out", "sum_out"],
+        ),
+        (
+            "Could not find any implementation for node {ForeignNode[first_out...second_out]}.",
+            ["first_out", "second_out"],
+        ),
+        ("Could not find any implementation for node node_of_first_out.", ["first_out"]),
+        ("Could not find any implementation for node first_out_2.", []),
+        ("Cuda failure: out of memory", []),
+    ],
+)
+def test_layers_are_found_in_what_tensorrt_says(said: str, layers: list[str]) -> None:
+    quantised = OnnxFile(models.quantised(models.small_model())).quantised_layers()
+    assert [node.name for node in layers_without_kernel([said], quantised)] == layers
+
+
+def test_profile_shapes() -> None:
+    profile = Profile(batch=(1, 8, 64), frames=(1, 2, 4), side=(32, 320, 640))
+    assert profile.shapes("crops", (None, 112, 112, 3)) == ((1, 112, 112, 3), (8, 112, 112, 3), (64, 112, 112, 3))
+    assert profile.shapes("frame", (None, None, None, 3)) == ((1, 32, 32, 3), (2, 320, 320, 3), (4, 640, 640, 3))
+    with pytest.raises(EngineError, match="no profile describes"):
+        profile.shapes("odd", (None, None, 112, 3))
+    with pytest.raises(EngineError, match="from 1 or more up"):
+        Profile(batch=(0, 1, 2))
+
+
+def test_key_depends_on_everything_that_decides() -> None:
+    base = EngineIdentity("a" * 64, "tensorrt", "10.3.0", "Orin", "sm_87", 12060, "fp16", "batch 1/1/64", ("x",))
+    others = [
+        EngineIdentity(*values[:i], change, *values[i + 1 :])
+        for values in [tuple(getattr(base, name) for name in EngineIdentity.__slots__)]
+        for i, change in enumerate(
+            ["b" * 64, "other", "10.3.1", "Thor", "sm_110", 12061, "int8", "batch 1/1/8", ("y",)]
+        )
+    ]
+    assert len({entry.key() for entry in [base, *others]}) == 10
+    for other in others:
+        assert (base.difference(other) or "").endswith("is needed")
+    assert base.difference(EngineIdentity(**{n: getattr(base, n) for n in EngineIdentity.__slots__})) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "mean", "good"), [("fp32", 0.99995, True), ("fp32", 0.999, False), ("int8", 0.985, True)]
+)
+def test_parity_budget(precision: str, mean: float, good: bool) -> None:
+    parity = Parity("embedding", mean, mean, 8, "made-up pictures")
+    if good:
+        require_parity(parity, precision)
+    else:
+        with pytest.raises(EngineError, match="no engine was kept"):
+            require_parity(parity, precision)
+    with pytest.raises(EngineError):
+        require_parity(Parity("embedding", float("nan"), 0.0, 8, "made-up pictures"), precision)
+
+
+def test_made_up_pictures_are_pictures() -> None:
+    spec = TensorSpec("pixels", "uint8", (None, 112, 112, 3))
+    pictures = made_up_pictures([spec], 640)["pixels"]
+    assert pictures.shape == (8, 112, 112, 3)
+    assert spec.admits(pictures)
+    np.testing.assert_array_equal(pictures, made_up_pictures([spec], 640)["pixels"])
+    assert pictures.std() > 30, "flat pictures would judge nothing"
+    assert np.abs(np.diff(pictures.astype(int), axis=2)).mean() < 15, "noise is not what networks see"
+    planar = made_up_pictures([TensorSpec("pixels", "float32", (1, 3, None, None))], 64)["pixels"]
+    assert planar.shape == (8, 3, 64, 64)
+
+
+def test_without_a_gpu_the_engine_says_so_in_one_line() -> None:
+    missing = get_engine("tensorrt").available()
+    if missing is None:
+        pytest.skip("there is a GPU")
+    assert "\n" not in missing
+    with pytest.raises(EngineError, match=r"NVIDIA|pycuda|tensorrt"):
+        open_session(models.small_model(), "tensorrt", SessionOptions())
