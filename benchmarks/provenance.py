@@ -79,8 +79,8 @@ def load_warning(load: dict[str, Any], limit: float = 0.15) -> str | None:
         return None
     return (
         f"Busy machine: other processes took {100 * share:.0f} % of its {load['cores']} cores during the measurement "
-        f"(load {load['load_before']:.1f} before, {load['load_after']:.1f} after). Interleaving keeps the ratios fair; "
-        "the milliseconds are too high. Measure again on an idle machine."
+        f"(load {load['load_before']:.1f} before, {load['load_after']:.1f} after). Milliseconds are too high; "
+        "ratios suffer less, as variants took turns, and processor times least. Measure again on an idle machine."
     )
 
 

@@ -22,6 +22,7 @@ _STYLE = {
     "axes.edgecolor": "#8a8f98",
     "axes.labelcolor": "#30343b",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e6ea",
     "grid.linewidth": 0.8,
     "xtick.color": "#50555e",
@@ -75,14 +76,14 @@ def _labels(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _where_time_goes(axes: Axes, report: Mapping[str, Any]) -> bool:
     labels = [label for label, _ in _labels(report)][::-1]
+    stages = [report["latency"]["variants"][label]["stages"] for label in labels]
+    longest = max(sum(stage["wall_ms"]["mean"] for stage in one.values()) for one in stages)
     left = np.zeros(len(labels))
     for stage, colour in STAGE_COLOURS.items():
-        values = np.array(
-            [report["latency"]["variants"][label]["stages"][stage]["wall_ms"]["mean"] for label in labels]
-        )
+        values = np.array([one[stage]["wall_ms"]["mean"] for one in stages])
         axes.barh(labels, values, left=left, color=colour, label=stage, height=0.62)
         for row, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value > 0.08 * (left + values).max():
+            if value > 0.08 * longest:
                 axes.text(start + value / 2, row, f"{value:.1f}", ha="center", va="center", color="white", fontsize=8)
         left += values
     for row, total in enumerate(left):

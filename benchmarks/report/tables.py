@@ -92,7 +92,7 @@ def _pairs(pairs: Mapping[str, Any], labels: list[str], baseline: str) -> Iterat
     )
     yield Row("Accuracy", "Pairs, points lost", f"drawn over {pairs['identities']:,} identities", cells)
     cells = tuple(
-        Cell("", "baseline")
+        Cell("–", "baseline")
         if label == baseline
         else Cell(
             f"{one['against_baseline']['mcnemar']['p']:.2g}",
