@@ -1,0 +1,60 @@
+# arcedge on x86-64: docker build -t arcedge . runs on the CPU; with --target gpu, on an NVIDIA GPU through TensorRT.
+
+FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS kernels
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends cmake make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY CMakeLists.txt CMakePresets.json ./
+COPY kernels kernels
+RUN cmake --preset desktop && cmake --build --preset desktop
+
+FROM nvcr.io/nvidia/tensorrt:25.08-py3 AS gpu
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv --system-site-packages /opt/arcedge \
+    && useradd --create-home --uid 2015 --groups video arcedge \
+    && install -d -o arcedge -g arcedge -m 700 /var/cache/arcedge
+WORKDIR /src
+COPY pyproject.toml LICENSE README.md ./
+COPY edge edge
+COPY training training
+COPY export export
+COPY benchmarks benchmarks
+COPY model_weights model_weights
+RUN /opt/arcedge/bin/pip install --no-cache-dir . 'cuda-bindings>=13,<14'
+COPY --from=kernels /src/build/desktop/arcedge.fatbin /opt/arcedge/arcedge.fatbin
+ENV PATH=/opt/arcedge/bin:$PATH \
+    ARCEDGE_KERNELS=/opt/arcedge/arcedge.fatbin \
+    ARCEDGE_CACHE=/var/cache/arcedge \
+    PYTHONUNBUFFERED=1
+USER 2015
+WORKDIR /home/arcedge
+VOLUME /var/cache/arcedge
+HEALTHCHECK --interval=60s --timeout=20s --start-period=10s \
+    CMD ["python3", "-c", "import sys; from edge.engines import get_engine; sys.exit(get_engine('tensorrt').available())"]
+ENTRYPOINT ["edge"]
+CMD ["doctor"]
+
+FROM python:3.12-slim AS cpu-build
+WORKDIR /src
+COPY pyproject.toml LICENSE README.md ./
+COPY edge edge
+COPY training training
+COPY export export
+COPY benchmarks benchmarks
+COPY model_weights model_weights
+RUN python -m venv /opt/arcedge && /opt/arcedge/bin/pip install --no-cache-dir '.[openvino]'
+
+FROM python:3.12-slim AS cpu
+RUN useradd --create-home --uid 2015 --groups video arcedge
+COPY --from=cpu-build /opt/arcedge /opt/arcedge
+ENV PATH=/opt/arcedge/bin:$PATH PYTHONUNBUFFERED=1
+USER 2015
+WORKDIR /home/arcedge
+HEALTHCHECK --interval=60s --timeout=20s --start-period=10s CMD ["edge", "doctor"]
+ENTRYPOINT ["edge"]
+CMD ["doctor"]

@@ -1,0 +1,100 @@
+"""The container images: what their files promise, and that a Jetson can install what they ask for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = ("Dockerfile", "Dockerfile.jetson")
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """(instruction, rest) in order, continued lines joined, comments left out."""
+    text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    return [(line.split()[0], " ".join(line.split()[1:])) for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_last_stage_runs_as_nobody_special_and_says_how_it_is(repository: Path, name: str) -> None:
+    steps = instructions(repository / name)
+    last = [step for step, _ in steps][::-1].index("FROM")
+    stage = dict(steps[len(steps) - last :])
+    assert stage["USER"] == "2015", "a number, which every host can resolve"
+    assert "CMD" in stage["HEALTHCHECK"]
+    assert stage["ENTRYPOINT"] == '["edge"]'
+    assert not any(step == "ADD" for step, _ in steps)
+
+
+def test_a_jetson_gets_neither_tensorrt_nor_opencv_from_pip(repository: Path) -> None:
+    steps = instructions(repository / "Dockerfile.jetson")
+    installs = " ".join(rest for step, rest in steps if step == "RUN" and "pip install" in rest)
+    assert "tensorrt" not in installs
+    assert "opencv" not in installs
+    assert "--no-deps ." in installs, "arcedge's own requirements name PyPI's OpenCV"
+    assert any("python3-opencv" in rest for _, rest in steps)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_everything_copied_is_there_and_not_ignored(repository: Path, name: str) -> None:
+    admitted = {
+        line[1:] for line in (repository / ".dockerignore").read_text(encoding="utf-8").split() if line[0] == "!"
+    }
+    for step, rest in instructions(repository / name):
+        if step == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                assert source in admitted
+                assert (repository / source).exists() or source == "README.md"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_hadolint_has_nothing_to_say(repository: Path, name: str) -> None:
+    beside = Path(sys.executable).with_name("hadolint")
+    linter = shutil.which("hadolint") or (str(beside) if beside.exists() else None)
+    if linter is None:
+        pytest.skip("needs hadolint")
+    done = subprocess.run([linter, str(repository / name)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jetpack", "python", "cuda"), [("6", "3.10", "12.6,<13"), ("7", "3.12", "13,<14")])
+def test_a_jetson_finds_a_wheel_for_every_requirement(
+    repository: Path, tmp_path: Path, jetpack: str, python: str, cuda: str
+) -> None:
+    """Wheels for aarch64 and the image's Python exist; nothing is downloaded but their metadata."""
+    steps = instructions(repository / "Dockerfile.jetson")
+    line = next(rest for step, rest in steps if step == "RUN" and "onnxruntime" in rest)
+    assert f"cuda-bindings>={cuda}" in line, f"JetPack {jetpack}"
+    wanted = [*re.findall(r"'((?:numpy|tqdm|onnxruntime)[^']*)'", line), f"cuda-bindings>={cuda}"]
+    assert len(wanted) == 4
+    tag = python.replace(".", "")
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
+    command += [
+        "--implementation",
+        "cp",
+        "--python-version",
+        tag,
+        "--abi",
+        f"cp{tag}",
+        "--abi",
+        "abi3",
+        "--abi",
+        "none",
+    ]
+    glibc = 35 if jetpack == "6" else 39
+    for minor in range(17, glibc + 1):
+        command += ["--platform", f"manylinux_2_{minor}_aarch64"]
+    command += ["--platform", "manylinux2014_aarch64", "--platform", "any", "--target", str(tmp_path / "none")]
+    done = subprocess.run([*command, *wanted, "tomli>=2"], capture_output=True, text=True, check=False)
+    if re.search(r"NewConnectionError|Temporary failure|ConnectTimeout|Retrying", done.stderr):
+        pytest.skip("needs a package index")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"Would install (.*)", done.stdout)
+    assert found is not None
+    for package in ("numpy-1.", "onnxruntime-1.", "cuda-bindings-", "tqdm-"):
+        assert package in found.group(1), found.group(1)
