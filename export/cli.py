@@ -52,6 +52,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     gate = parser.add_argument_group("gate: outside of it nothing is written, exit code 3")
     gate.add_argument("--min-cosine", type=float, metavar="C", help="least mean cosine of INT8 to the reference")
+    gate.add_argument(
+        "--no-repair",
+        action="store_true",
+        help="refuse an INT8 out of budget instead of keeping its worst layers in float",
+    )
     gate.add_argument("--evaluate", type=Path, metavar="PAIRS.txt", help="compare every variant on LFW-style pairs")
     gate.add_argument("--images", type=Path, metavar="DIR", help="the pictures of those pairs")
     gate.add_argument(
@@ -92,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         targets=_choices(args.target, ("onnx", "tensorrt"), "--target"),
         far=args.far,
         pairs_from=args.pairs_from,
+        repair=not args.no_repair,
         evaluate=args.evaluate,
         images=args.images,
         budget=Budget(args.min_cosine, MAX_DROP if args.max_drop is None else args.max_drop),

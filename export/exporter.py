@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -21,6 +21,8 @@ from export.graph import parameters_digest
 from export.judging import EmbedderJudge, judge_detector
 from export.passes import Passes
 from export.photos import Photos
+from export.plausibility import require_plausible
+from export.repairing import repaired
 from export.request import ExportRequest
 from export.sources import (
     CALIBRATION_SUFFIX,
@@ -93,26 +95,31 @@ def _training_part(request: ExportRequest) -> dict[Path, frozenset[str]]:
 def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: Photos) -> dict[str, CalibrationTable]:
     folder = request.calibration
     if folder is None or not folder.is_dir():
-        stored = {source.contract.role: _stored_table(request, source, photos.tell) for source in (embedder, detector)}
+        beside = [path for source in (embedder, detector) if (path := source.beside(CALIBRATION_SUFFIX)) is not None]
+        stored = {s.contract.role: _stored_table(request, s, beside, photos.tell) for s in (embedder, detector)}
         return {role: table for role, table in stored.items() if table is not None}
     faces = photos.faces(folder)
     photos.tell(f"calibration: {len(faces.crops)} faces in {folder}")
+    if embedder.fed_as is not None and embedder.stated is not None:
+        require_plausible(embedder.stated, embedder.fed_as, faces.crops, faces.labels)
     tables = {
         "embedder": calibrate_embedder(embedder, faces.crops, faces.digest, quiet=request.quiet),
         "detector": calibrate_detector(detector, photos.pictures(folder), faces.digest, quiet=request.quiet),
     }
     for role, table in tables.items():
         photos.tell(f"{role}: ranges by {table.method} ({table.judged[table.method]:.5f} on held-out pictures)")
+    if "int8" in request.precisions and request.repair:
+        tables["embedder"] = repaired(embedder, tables["embedder"], faces.crops, request.budget, photos.tell)
     return tables
 
 
-def _stored_table(request: ExportRequest, source: Source, tell: Callable[[str], None]) -> CalibrationTable | None:
-    """The table for these weights: in the file named, else in the one beside the weights; None where INT8 is not
-    asked.
-    """
+def _stored_table(
+    request: ExportRequest, source: Source, beside: Sequence[Path], tell: Callable[[str], None]
+) -> CalibrationTable | None:
+    """The table for these weights, of the file named, else of those `beside` them; None where no INT8 is asked for."""
     role, digest, named = source.contract.role, parameters_digest(source.float_model), request.calibration
     refused: CalibrationTable | None = None
-    for file in (path for path in (named, source.beside(CALIBRATION_SUFFIX)) if path is not None):
+    for file in ([named] if named is not None else []) + list(beside):
         for table in (table for table in read_tables(file) if table.role == role):
             if table.parameters == digest:
                 if file != named:

@@ -25,11 +25,15 @@ class Budget:
     min_cosine: float | None = None
     max_drop: float = MAX_DROP
 
+    def least_cosine(self, precision: str) -> float:
+        """The least mean cosine an embedder variant may have."""
+        if precision == "int8" and self.min_cosine is not None:
+            return self.min_cosine
+        return MIN_COSINE[precision]
+
     def require_cosine(self, name: str, precision: str, mean: float, over: str) -> None:
         """Raises GateError where an embedder variant's mean cosine is below its budget."""
-        least = MIN_COSINE[precision]
-        if precision == "int8" and self.min_cosine is not None:
-            least = self.min_cosine
+        least = self.least_cosine(precision)
         if not mean >= least:
             raise GateError(f"{name}: mean cosine {mean:.5f} over {over}, the budget is {least}; nothing was written")
 
@@ -51,7 +55,8 @@ class ExportRequest:
     calibration: folder of photos or table; None for the table beside the weights. split: file that says which photos
     of that folder were learned from; the others are not calibrated on. pairs_from: identities to fit the
     thresholds on; None for the calibration photos, then what is stored beside the weights. far: None for what is
-    stored, else DEFAULT_FAR. evaluate, images: LFW-style pairs the gate compares on. save_calibration: file to write
+    stored, else DEFAULT_FAR. evaluate, images: LFW-style pairs the gate compares on.
+    repair: whether layers may stay in float to bring INT8 into its budget. save_calibration: file to write
     tables to.
     """
 
@@ -69,5 +74,6 @@ class ExportRequest:
     evaluate: Path | None = None
     images: Path | None = None
     budget: Budget = field(default_factory=Budget)
+    repair: bool = True
     save_calibration: Path | None = None
     quiet: bool = False

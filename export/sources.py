@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ class Source:
 
     float_model: takes pixels (N, H, W, 3) uint8 BGR, computes in float32, gives unit embeddings or detector heads.
     contract: of `float_model`. reference: what the model should give for crops, computed outside of ONNX where there
-    is a torch network, else by the imported file itself; embedders only. digest: SHA-256 (hex) of the file.
+    is a torch network, else by the imported file itself; embedders only. fed_as, stated: of an imported embedder, the
+    bare model fed as any contract would have it, and the contract its user wrote. digest: SHA-256 (hex) of the file.
     """
 
     path: Path
@@ -42,6 +43,8 @@ class Source:
     float_model: ModelProto
     contract: ModelContract
     reference: Callable[[Image], Floats] | None = None
+    fed_as: Callable[[ModelContract, Image], Floats] | None = None
+    stated: ModelContract | None = None
 
     def beside(self, suffix: str) -> Path | None:
         """A file that belongs to the weights; see `edge.weights.find_beside`."""
@@ -86,11 +89,11 @@ def load_embedder_onnx(path: Path, contract_path: Path, passes: Passes) -> Sourc
     imported = import_embedder(original, contract, passes)
     data = imported.SerializeToString()
 
-    def reference(crops: Image) -> Floats:
+    def fed_as(candidate: ModelContract, crops: Image) -> Floats:
         with open_session(data) as session:
             name = session.inputs[0].name
             parts = [
-                next(iter(session.run({name: _network_input(crops[i : i + 16], contract)}).values()))
+                next(iter(session.run({name: _network_input(crops[i : i + 16], candidate)}).values()))
                 for i in range(0, len(crops), 16)
             ]
         vectors: Floats = np.concatenate(parts).astype(np.float32)
@@ -106,8 +109,8 @@ def load_embedder_onnx(path: Path, contract_path: Path, passes: Passes) -> Sourc
         model = passes.run("name the output", lambda m: rename_output(m, OUTPUT), model)
     else:
         model = passes.run("unit length", l2_normalise, model)
-    bundled = replace(bundle_contract(contract, normalised=True))
-    return Source(path, _digest(path), "onnx", model, bundled, reference)
+    bundled = bundle_contract(contract, normalised=True)
+    return Source(path, _digest(path), "onnx", model, bundled, lambda crops: fed_as(contract, crops), fed_as, contract)
 
 
 def load_detector(path: Path, passes: Passes) -> Source:

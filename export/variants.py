@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from edge.errors import InputError
 from edge.types import Image
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
 from export.calibration.calibrate import CalibrationData, calibrate, split_held_out
+from export.calibration.observer import observe
+from export.calibration.photos import synthetic_crops
 from export.calibration.table import CalibrationTable
 from export.graph import parameters_digest
 from export.passes import Passes
@@ -39,21 +42,22 @@ def build_variants(
     precisions: Sequence[str],
     table: CalibrationTable | None,
     passes: Passes,
-    keep: frozenset[str] = frozenset(),
     targets: Sequence[str] = ("onnx",),
 ) -> list[Built]:
-    """The variants of a model, in the order of PRECISIONS. `table` is needed for int8, and guards fp16 where it is
-    there.
+    """The variants of a model, in the order of PRECISIONS.
 
-    keep: output tensors of layers that stay in float in INT8. Raises InputError where the table is missing or unfit.
+    table: needed for INT8; for FP16 its ranges keep a layer that could overflow in float. Raises InputError where it is
+    missing or unfit.
     """
     role, model = source.contract.role, source.float_model
     ranges = table.tensors if table is not None else None
+    keep = frozenset(table.keep) if table is not None else frozenset[str]()
     built = []
     if "fp32" in precisions:
         built.append(Built(f"{role}-fp32", "fp32", "onnx", model.SerializeToString()))
     if "fp16" in precisions:
-        half = passes.run(f"{role} FP16", lambda m: to_fp16(m, ranges), model)
+        seen = ranges if ranges is not None else _extremes(model)
+        half = passes.run(f"{role} FP16", lambda m: to_fp16(m, seen), model)
         built.append(Built(f"{role}-fp16", "fp16", "onnx", half.SerializeToString(), {"fp16": fp16_report(model)}))
     if "int8" in precisions:
         if table is None or ranges is None:
@@ -79,6 +83,15 @@ def int8_model(model: ModelProto, ranges: Ranges, scheme: Scheme, keep: frozense
     """The INT8 graph of a scheme; heads, which feed no other layer, stay in float, and `keep` with them."""
     prepared = integer_pixels(model) if scheme == "int8-cpu" else model
     return quantise(prepared, ranges, scheme, keep | final_layers(model))
+
+
+def _extremes(model: ModelProto) -> Ranges:
+    """Ranges over made-up pictures, where there is no calibration: enough to see a layer that FP16 cannot hold."""
+    pictures = np.ascontiguousarray(synthetic_crops(4))
+    if not all(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]):
+        pictures = np.ascontiguousarray(pictures[:, :96, :96])
+    histograms = observe(model, placement(model).tensors, lambda: [pictures])
+    return {name: (histogram.low, histogram.high) for name, histogram in histograms.items()}
 
 
 def calibrate_embedder(source: Source, crops: Image, digest: str, *, quiet: bool = False) -> CalibrationTable:

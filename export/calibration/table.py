@@ -23,6 +23,7 @@ class CalibrationTable:
     role: of the model. parameters: digest of its weights (export.graph.parameters_digest); the table fits no others.
     method: how the ranges were chosen, one of METHODS. tensors: name → (low, high).
     data: SHA-256 over the pictures; count: how many there were. judged: what each method scored on held-out pictures.
+    keep: layers, by output tensor, that stay in float so that INT8 is within its budget.
     """
 
     role: str
@@ -32,6 +33,7 @@ class CalibrationTable:
     data: str
     count: int
     judged: Mapping[str, float] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.tensors.items():
@@ -110,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _table(entry: Mapping[str, Any]) -> CalibrationTable:
     tensors = {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()}
-    return CalibrationTable(**{**entry, "tensors": tensors})
+    return CalibrationTable(**{**entry, "tensors": tensors, "keep": tuple(entry.get("keep", ()))})
 
 
 def _short(value: float) -> float:
