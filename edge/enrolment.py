@@ -25,6 +25,10 @@ RIVAL_AREA = 0.5
 """A second face of at least this share of the main one's area leaves open whom a picture shows."""
 
 
+UNLIKE_SHARE = 0.75
+"""Share of the threshold: a picture less like its nearest of the same person is doubted, not every hard one."""
+
+
 class Problem(Enum):
     """What a notice is about. Pictures with one of `SKIPPED` are never enrolled, others only not when strict."""
 
@@ -216,7 +220,7 @@ def _judge(shot: Shot, family: Floats, snapshot: Snapshot, name: str, threshold:
     if threshold is None:
         return notices
     own = float((family @ shot.vector).max()) if len(family) else None
-    if own is not None and own < threshold:
+    if own is not None and own < UNLIKE_SHARE * threshold:
         text = f"unlike the other pictures of {name}: similarity {own:.2f} at most; is it somebody else?"
         notices.append(Notice(Problem.UNLIKE_OTHERS, shot.source, text))
     scores = similarities(snapshot, shot.vector[None])[0]

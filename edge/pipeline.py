@@ -35,6 +35,7 @@ class Job:
     places: list[int] = field(default_factory=list)
     vectors: Floats | None = None
     qualities: list[Quality] = field(default_factory=list)
+    searched: bool = True
 
 
 class Stopwatch:
@@ -113,6 +114,7 @@ class Pipeline:
 
     analyzers: one a worker. gallery: gives the snapshot to match against, asked once a frame, so that who is enrolled
     meanwhile is known. threshold: cosine from which a face has a name. tracker: None decides on each frame alone.
+    search_every: with a tracker, search only every so many frames while everybody in view is decided on.
     """
 
     analyzers: Sequence[FaceAnalyzer]
@@ -120,6 +122,7 @@ class Pipeline:
     threshold: float
     sinks: Sequence[Sink] = ()
     tracker: Tracker | None = None
+    search_every: int = 1
     summary: Summary = field(default_factory=Summary)
 
     def run(self, source: Source, max_frames: int | None = None) -> Summary:
@@ -134,7 +137,7 @@ class Pipeline:
             closing.callback(workers.close)
             detecting: Line[Job] = Line(workers.ahead, eager=source.live)
             embedding: Line[Job] = Line(workers.ahead, eager=source.live)
-            taken = 0
+            taken, since_search = 0, self.search_every
             while max_frames is None or taken < max_frames:
                 started = time.perf_counter()
                 frame = source.read()
@@ -144,6 +147,10 @@ class Pipeline:
                 job = Job(frame)
                 if not source.live:
                     job.laps["read"] = (time.perf_counter() - started) * 1000
+                since_search += 1
+                job.searched = self.tracker is None or since_search >= self.search_every or not self.tracker.settled
+                if job.searched:
+                    since_search = 0
                 detecting.put(workers.submit(detect, job))
                 self._advance(workers, detecting, embedding)
             self._advance(workers, detecting, embedding, all_of_them=True)
@@ -153,7 +160,7 @@ class Pipeline:
         self, workers: Workers, detecting: Line[Job], embedding: Line[Job], *, all_of_them: bool = False
     ) -> None:
         while (job := detecting.take(all_of_them=all_of_them)) is not None:
-            self._link(job)
+            self._link(workers, job)
             embedding.put(workers.submit(embed, job))
             self._finish_ready(embedding)
         self._finish_ready(embedding, all_of_them=all_of_them)
@@ -162,11 +169,18 @@ class Pipeline:
         while (job := embedding.take(all_of_them=all_of_them)) is not None:
             self._deliver(self._finish(job))
 
-    def _link(self, job: Job) -> None:
+    def _link(self, workers: Workers, job: Job) -> None:
         """Decides which faces are embedded: all, or those the tracker wants to look at."""
         if self.tracker is None:
             job.places = list(range(len(job.faces)))
             return
+        if not job.searched:
+            job.sightings = self.tracker.coast(job.frame)
+            if job.sightings is not None:
+                job.faces = [sighting.face for sighting in job.sightings]
+                return
+            job.searched = True
+            workers.submit(detect, job).result()
         watch = Stopwatch(job)
         job.sightings = self.tracker.begin(job.frame, job.faces)
         job.places = [place for place, sighting in enumerate(job.sightings) if sighting.embed]
@@ -208,7 +222,9 @@ class Pipeline:
 
 
 def detect(analyzer: FaceAnalyzer, job: Job) -> Job:
-    """Fills in the faces of a frame."""
+    """Fills in the faces of a frame that is to be searched."""
+    if not job.searched:
+        return job
     watch = Stopwatch(job)
     job.faces = analyzer.detect(job.frame.image)
     watch.lap("detect")

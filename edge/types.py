@@ -90,13 +90,15 @@ class TrackView:
     """One person's way through a stream, as it stands at one frame.
 
     number: the same for one person from coming into view to leaving it. state: "pending" while the evidence does not
-    suffice, then "known" or "unknown". looks: faces embedded so far. since: time of its first frame.
+    suffice, then "known" or "unknown". looks: faces embedded so far. since: time of its first frame. detected: False
+    where the face stands where the person was expected, in a frame that was not searched.
     """
 
     number: int
     state: TrackState
     looks: int
     since: float
+    detected: bool = True
 
 
 @dataclass(frozen=True, slots=True)

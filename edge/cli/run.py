@@ -42,6 +42,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-tracking", action="store_true", help="decide on each frame alone, instead of over a person's way through"
     )
     parser.add_argument(
+        "--search-every",
+        type=options.positive,
+        default=1,
+        metavar="K",
+        help="search every K-th frame only while everybody in view is decided on (default: 1)",
+    )
+    parser.add_argument(
         "--workers", type=options.positive, default=1, metavar="N", help="threads to detect and embed on (default: 1)"
     )
     parser.add_argument("--realtime", action="store_true", help="play a file at its own speed, dropping late frames")
@@ -76,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         tracked = source.moving and not args.no_tracking
         tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
         with _stopping_at_signals(source.stop):
-            summary = Pipeline(analyzers, gallery.snapshot, threshold, sinks, tracker).run(source, args.max_frames)
+            pipeline = Pipeline(analyzers, gallery.snapshot, threshold, sinks, tracker, args.search_every)
+            summary = pipeline.run(source, args.max_frames)
         figures = {
             **summary.to_dict(source.counts()),
             "source": source.name,

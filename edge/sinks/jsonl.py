@@ -83,6 +83,7 @@ def event(decision: Decision) -> dict[str, Any]:
             "state": track.state,
             "looks": track.looks,
             "since": round(track.since, 4),
+            "detected": track.detected,
         }
         entries["look"] = None if look is None else {"identity": look.identity, **_scores(look)}
     return entries

@@ -44,7 +44,7 @@ class Track:
     number: int
     since: float
     evidence: Evidence
-    box: Floats
+    face: Face
     velocity: Floats
     seen: float
     looked: float = float("-inf")
@@ -53,25 +53,32 @@ class Track:
 
     def expected(self, moment: float) -> Floats:
         """(4,) box at `moment`, if the person moves on as before; for a quarter of a second at most."""
-        return self.box + self.velocity * np.float32(min(max(moment - self.seen, 0.0), 0.25))
+        return self.face.box + self.velocity * np.float32(min(max(moment - self.seen, 0.0), 0.25))
 
-    def follow(self, box: Floats, moment: float) -> None:
+    def expected_face(self, moment: float) -> Face:
+        """The face at `moment`, with its landmarks moved and scaled as the box is."""
+        box = self.expected(moment)
+        scale = (box[2:] - box[:2]) / np.maximum(self.face.box[2:] - self.face.box[:2], 1e-3)
+        return Face(box, box[:2] + (self.face.landmarks - self.face.box[:2]) * scale, self.face.score)
+
+    def follow(self, face: Face, moment: float) -> None:
         """Moves the track to a detection."""
         elapsed = moment - self.seen
         if elapsed > 1e-6:
             # Half old, half new: one frame's jitter must not throw the expectation.
-            measured = (box - self.box) / np.float32(elapsed)
+            measured = (face.box - self.face.box) / np.float32(elapsed)
             self.velocity = np.float32(0.5) * (self.velocity + measured)
-        self.box, self.seen = box, moment
+        self.face, self.seen = face, moment
 
 
 @dataclass(slots=True)
 class Sighting:
-    """A face of a frame, the track it continues, and whether it should be embedded."""
+    """A face of a frame, the track it continues, whether it should be embedded, and whether it was detected."""
 
     face: Face
     track: Track
     embed: bool
+    detected: bool = True
 
 
 @dataclass(slots=True)
@@ -89,13 +96,31 @@ class Tracker:
         self._options = options
         self._people = _Population()
         self._cuts = CutDetector()
+        self._cut = False
         self._next = 1
         self._generation: int | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether everybody in view is decided on, so that a frame need not be searched."""
+        return all(track.evidence.state != "pending" and track.doubts == 0 for track in self._people.active)
+
+    def coast(self, frame: Frame) -> list[Sighting] | None:
+        """A sighting for everybody in view where they are expected, without a search; None where the scene was cut.
+
+        After None the frame has to be searched: call `begin`.
+        """
+        if self._cuts.is_cut(frame.image):
+            self._cut = True
+            return None
+        active = self._people.active
+        return [Sighting(track.expected_face(frame.time), track, embed=False, detected=False) for track in active]
 
     def begin(self, frame: Frame, faces: Sequence[Face]) -> list[Sighting]:
         """Links a frame's faces to tracks, new ones where none fits; a sighting for each face, in their order."""
         people, moment = self._people, frame.time
-        if self._cuts.is_cut(frame.image):
+        if self._cut or self._cuts.is_cut(frame.image):
+            self._cut = False
             people.lost += people.active
             people.active = []
         boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
@@ -105,7 +130,7 @@ class Tracker:
         for place, face in enumerate(faces):
             if place in continued:
                 track = people.active[continued[place]]
-                track.follow(face.box, moment)
+                track.follow(face, moment)
             else:
                 track = self._new_track(face, moment)
             sightings.append(Sighting(face, track, self._worth_a_look(track, face, moment)))
@@ -135,7 +160,7 @@ class Tracker:
             self._look(sightings[place].track, embedding, quality, gallery)
         single = self._frame_matches(looks, gallery)
         return [
-            (decided, single.get(place), self._view(sighting.track))
+            (decided, single.get(place), self._view(sighting))
             for place, (sighting, decided) in enumerate(zip(sightings, self._one_to_one(sightings), strict=True))
         ]
 
@@ -167,7 +192,7 @@ class Tracker:
     def _becomes_somebody_else(self, track: Track) -> None:
         """The face in this place is of another person: the track begins anew and the former one is lost."""
         former = Track(
-            track.number, track.since, track.evidence, track.box, np.zeros(4, np.float32), track.seen, track.looked
+            track.number, track.since, track.evidence, track.face, np.zeros(4, np.float32), track.seen, track.looked
         )
         self._people.lost.append(former)
         track.number, track.since = self._number(), track.seen
@@ -215,12 +240,13 @@ class Tracker:
 
     def _new_track(self, face: Face, moment: float) -> Track:
         evidence = Evidence(self._options.evidence)
-        return Track(self._number(), moment, evidence, face.box, np.zeros(4, np.float32), moment)
+        return Track(self._number(), moment, evidence, face, np.zeros(4, np.float32), moment)
 
     def _number(self) -> int:
         self._next += 1
         return self._next - 1
 
     @staticmethod
-    def _view(track: Track) -> TrackView:
-        return TrackView(track.number, track.evidence.state, track.evidence.looks, track.since)
+    def _view(sighting: Sighting) -> TrackView:
+        track = sighting.track
+        return TrackView(track.number, track.evidence.state, track.evidence.looks, track.since, sighting.detected)

@@ -158,6 +158,41 @@ def test_tracking_embeds_less_and_never_flickers(toy: Any, gallery: Gallery, vid
     assert looked < 30
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frames_between_searches_show_people_where_they_have_moved_to(
+    toy: Any, gallery: Gallery, tmp_path: Path, workers: int
+) -> None:
+    # Whole cells of the toy detector a frame, so that its boxes are exact; a cut at frame 24.
+    def frame(i: int) -> np.ndarray:
+        scene = toy.scene(480, 240, [(1, 8 * i, 24), (2, 400 - 8 * i, 152)] if i < 24 else [(1, 200, 80)])
+        return scene if i < 24 else np.where(scene == 128, 20, scene).astype(np.uint8)
+
+    video = toy.write_video(tmp_path / "v.mp4", [frame(i) for i in range(30)])
+    kept = Kept()
+    with ExitStack() as opened:
+        analyzers = [opened.enter_context(FaceAnalyzer(toy.bundle)) for _ in range(workers)]
+        source = opened.enter_context(open_source(str(video)))
+        tracker = Tracker(TrackerOptions(EvidenceOptions(toy.threshold)))
+        summary = Pipeline(analyzers, gallery.snapshot, toy.threshold, [kept], tracker, search_every=3).run(source)
+    assert summary.stages["detect"].count <= 21
+    coasted = 0
+    for i, result in enumerate(kept.results[:24]):
+        assert len(result.decisions) == 2
+        for decision in result.decisions:
+            assert decision.track is not None
+            coasted += not decision.track.detected
+            person = {"p1": (8 * i, 24), "p2": (400 - 8 * i, 152)}.get(decision.match.identity or "")
+            if person is not None:
+                np.testing.assert_allclose(decision.face.box[:2], person, atol=9)
+                middle = decision.face.landmarks.mean(axis=0)
+                np.testing.assert_allclose(middle, np.add(person, 34), atol=12)
+    assert coasted >= 16
+    (after,) = kept.results[24].decisions
+    assert after.track is not None
+    assert after.track.detected
+    np.testing.assert_allclose(after.face.box[:2], [200, 80], atol=9)
+
+
 def test_sinks_are_closed_when_one_of_them_fails(toy: Any, gallery: Gallery, video: Path) -> None:
     class Fails(Kept):
         def write(self, result: FrameResult) -> None:
