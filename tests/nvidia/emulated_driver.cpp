@@ -168,6 +168,9 @@ int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream)
 int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
   return cuMemcpyHtoDAsync_v2(to, from, bytes, stream);
 }
+int cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
+  return cuMemcpyHtoDAsync_v2(to, from, bytes, stream);
+}
 int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
   return queue(stream, [=] { return memset(to, value, bytes), ok; });
 }

@@ -256,8 +256,8 @@ def make(version: str) -> types.ModuleType:
             return all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            found = self._run({n: np.zeros(s, self._dtype(n)) for n, s in self.shapes.items()})
-            return found[name].shape
+            found = self._run({n: np.zeros((1, *s[1:]), self._dtype(n)) for n, s in self.shapes.items()})
+            return (next(iter(self.shapes.values()))[0], *found[name].shape[1:])
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             self.addresses[name] = address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,23 @@ def test_engine_from_model_to_results(
         pytest.skip("one version shows what another backend changes")
     said = on_emulator("engine_checks.py", version, str(tmp_path / "cache"))
     assert re.findall(r"(\w+) holds", said) == CHECKS
+
+
+def test_the_measuring_command_runs_to_its_end(
+    on_emulator: Callable[..., str], backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "pycuda":
+        pytest.skip("one backend is enough to see that it runs")
+    monkeypatch.setenv("ARCEDGE_CACHE", str(tmp_path / "cache"))
+    found = json.loads(on_emulator("measure_check.py", "10.3.0", str(tmp_path)).splitlines()[-1])
+    assert found["gpu"]["architecture"] == "sm_90"
+    assert set(found["kernels"]["kernels"]) >= {"letterbox_bgr", "letterbox_nv12", "search"}
+    assert set(found["engines"]) == {"embedder-fp32-onnx", "embedder-int8-tensorrt"}
+    for entry in found["engines"].values():
+        assert set(entry["batches"]) == {"1", "8", "64"}
+        assert entry["parity"]["mean"] > 0.98
+    # No time passes on the emulator: what would be divided by it must say so instead.
+    assert found["copy_bandwidth"] == "not measured"
 
 
 def test_precision_is_what_the_file_carries() -> None:

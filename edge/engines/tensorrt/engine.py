@@ -54,7 +54,7 @@ class TensorRtEngine(Engine):
     def load(self, model: bytes) -> ReadyPlan:
         """The engine of a model for this device, built and proved where the cache has none. Raises EngineError."""
         trt = api.load()
-        device = _device(self.options.backend)
+        device = device_of(self.options.backend)
         identity = identity_of(trt, model, device.info, self.options)
         cache_folder = EngineCache(self.options.cache)
         if (kept := cache_folder.find(identity)) is not None:
@@ -139,6 +139,6 @@ def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptio
 
 
 @cache
-def _device(backend: str | None) -> CudaDevice:
+def device_of(backend: str | None) -> CudaDevice:
     """One device a process: its context is the process's."""
     return open_device(backend=backend)

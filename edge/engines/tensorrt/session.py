@@ -107,7 +107,7 @@ class TensorRtSession(Session):
         self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
         self._shapes: OrderedDict[Shapes, Prepared] = OrderedDict()
         context = self._new_context()
-        largest = tuple(self._range(spec)[1] for spec in self.inputs)
+        largest = tuple(self.range_of(spec)[1] for spec in self.inputs)
         every = (*largest, *self._set_shapes(context, largest))
         self._buffers = {
             spec.name: Buffer(self._device, spec, shape)
@@ -126,7 +126,7 @@ class TensorRtSession(Session):
             self._shapes.move_to_end(shapes)
             return ready
         for spec, shape in zip(self.inputs, shapes, strict=True):
-            low, high = self._range(spec)
+            low, high = self.range_of(spec)
             if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
                 raise EngineError(f"input {spec.name} is {shape}; this engine was built for {low} to {high}")
         context = self._free_context()
@@ -201,7 +201,7 @@ class TensorRtSession(Session):
                 raise EngineError(f"TensorRT refuses input {spec.name} of {shape}; see edge doctor")
         return tuple(tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs)
 
-    def _range(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def range_of(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Smallest and largest shape of an input."""
         if None not in spec.shape:
             fixed = tuple(size or 0 for size in spec.shape)
