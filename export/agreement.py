@@ -10,11 +10,12 @@ import numpy as np
 
 from edge.contract import ModelContract
 from edge.detect import Detector
-from edge.embed import Embedder
+from edge.detect.detector import to_model
 from edge.engines import SessionOptions, open_session
 from edge.types import Face, Floats, Image
 
 _BATCH = 16
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,28 @@ class DetectionAgreement:
 
 
 def embed_with(data: bytes, contract: ModelContract, crops: Image) -> Floats:
-    """(N, D) unit rows of a bundle's model for (N, H, W, 3) uint8 BGR crops."""
+    """(N, D) unit rows of a bundle's model for (N, H, W, 3) uint8 BGR crops.
+
+    A model that rounding has ruined may give zeros or no numbers at all; such rows come out as zeros, so that it can be
+    judged. The runtime's own embedder refuses them.
+    """
+    parts = list[Floats]()
     with open_session(data, options=SessionOptions(threads=2)) as session:
-        embedder = Embedder(session, contract)
-        return np.concatenate([embedder.embed(crops[i : i + _BATCH]) for i in range(0, len(crops), _BATCH)])
+        name, output = session.inputs[0].name, session.outputs[0].name
+        for i in range(0, len(crops), _BATCH):
+            batch = to_model(crops[i : i + _BATCH], contract)
+            parts.append(session.run({name: batch})[output].astype(np.float32))
+    rows = np.concatenate(parts)
+    rows[~np.isfinite(rows).all(axis=1)] = 0.0
+    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _SMALLEST)
+    return unit
 
 
 def compare_embeddings(variant: Floats, reference: Floats, on: str) -> EmbeddingAgreement:
-    """Both (N, D) unit rows of the same crops."""
+    """Both (N, D) rows of the same crops, of unit length, or zero where a model failed: that counts as cosine 0."""
     cosine = (variant.astype(np.float64) * reference.astype(np.float64)).sum(axis=1)
-    cosine /= np.linalg.norm(variant, axis=1).astype(np.float64) * np.linalg.norm(reference, axis=1)
+    lengths = np.linalg.norm(variant, axis=1).astype(np.float64) * np.linalg.norm(reference, axis=1)
+    cosine /= np.maximum(lengths, _SMALLEST)
     return EmbeddingAgreement(round(float(cosine.mean()), 7), round(float(cosine.min()), 7), len(cosine), on)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edge.contract import ModelContract
+from edge.contract import Color, ModelContract
 from edge.errors import GateError
 from edge.types import Floats, Image
 
@@ -78,7 +78,7 @@ def require_plausible(
 
 def alternatives(contract: ModelContract) -> dict[str, ModelContract]:
     """The other colour order, and the common normalisations that the contract does not state, in its own order."""
-    other = "bgr" if contract.color == "rgb" else "rgb"
+    other: Color = "bgr" if contract.color == "rgb" else "rgb"
     found = {f"color {other}": replace(contract, color=other, mean=contract.mean[::-1], std=contract.std[::-1])}
     for words, (mean, std) in NORMALISATIONS.items():
         if contract.color == "bgr":

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from edge.align import align
 from edge.detect import Detector, find_main_face
-from edge.errors import InputError
+from edge.errors import GateError, InputError
 from edge.pictures import find_pictures, read_picture
-from edge.types import Image
+from edge.types import Floats, Image
 
 SEED = 20260101
 MOSAIC = (320, 320)
@@ -81,11 +81,12 @@ def read_training_part(file: Path) -> frozenset[str]:
 def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | None = None, quiet: bool = False) -> Faces:
     """Finds and aligns the face of every picture under `folder`, or of those in `only`.
 
-    Raises InputError where the folder is unfit, or no picture in it shows a face.
+    Raises InputError where the folder is unfit, or no picture in it shows a face; GateError where most faces' landmarks
+    are crossed, as those of a detector with another order are.
     """
     photos = list_photos(folder, only)
     crops, kept, faceless, unreadable = list[Image](), list[Path](), list[Path](), list[Path]()
-    digest = hashlib.sha256()
+    digest, upright = hashlib.sha256(), 0
     for path in tqdm(photos, desc=f"faces of {folder.name}", unit="photo", disable=quiet, leave=False):
         digest.update(path.relative_to(folder).as_posix().encode())
         try:
@@ -100,10 +101,23 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
         else:
             crops.append(align(image, face.landmarks))
             kept.append(path)
+            upright += _upright(face.landmarks)
     if not crops:
         raise InputError(f"{folder}: no face found in any of {len(photos)} pictures; are these photos of faces?")
+    if 2 * upright < len(crops):
+        raise GateError(
+            f"the detector's landmarks are in another order than left eye, right eye, nose, left mouth, right mouth: "
+            f"{len(crops) - upright} of {len(crops)} faces have them crossed; nothing was written"
+        )
     identities = tuple(path.relative_to(folder).parent.as_posix() for path in kept)
     return Faces(np.stack(crops), identities, tuple(kept), tuple(faceless), tuple(unreadable), digest.hexdigest())
+
+
+def _upright(landmarks: Floats) -> bool:
+    """Whether left lies left of right and the eyes above the mouth, as in any photo that is not upside down."""
+    eyes, mouth = landmarks[:2], landmarks[3:]
+    across = eyes[0, 0] < eyes[1, 0] and mouth[0, 0] < mouth[1, 0]
+    return bool(across and eyes[:, 1].mean() < mouth[:, 1].mean())
 
 
 def mosaics(photos: Sequence[Path], count: int) -> list[Image]:

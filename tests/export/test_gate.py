@@ -122,3 +122,22 @@ def test_budgets() -> None:
 def test_a_drop_prints_figure_interval_and_count() -> None:
     text = str(Drop("accuracy", 0.99, 0.98, Interval(1.0, 0.2, 1.8), 3000))
     assert text == "accuracy drops 1.000 points (95 % 0.200 to 1.800, 3,000 pairs)"
+
+
+def test_a_model_that_gives_nothing_is_judged_not_crashed_on(build) -> None:
+    from onnx import helper
+
+    from edge.contract import ModelContract
+    from export.agreement import compare_embeddings, embed_with
+    from export.passes import embed_preprocessing, l2_normalise
+    from export.passes.embed_preprocessing import bundle_contract
+
+    contract = ModelContract("embedder", (4, 4), "bgr", "nchw", "float32", template="arcface-112", embedding_size=5)
+    weight = np.zeros((5, 3, 4, 4), np.float32)
+    weight[0] = np.inf  # infinite for any picture with a pixel above 0, and 0 · inf on a black one: never a number
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Flatten", ["c"], ["y"])]
+    model = l2_normalise(embed_preprocessing(build(nodes, {"w": weight}, ["n", 3, 4, 4], ["n", 5]), contract))
+    crops = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3)).astype(np.uint8)
+    rows = embed_with(model.SerializeToString(), bundle_contract(contract), crops)
+    np.testing.assert_array_equal(rows, 0)
+    assert compare_embeddings(rows, np.eye(5, dtype=np.float32)[:3], "noise").mean_cosine == 0

@@ -20,7 +20,7 @@ CONTRACT = ModelContract("embedder", (16, 16), "bgr", "nchw", "float32", (127.5,
 
 @pytest.fixture(scope="module")
 def network(build):
-    """Eight bits ruin the second layer: one input channel, which it ignores, is a thousand times larger than the rest."""
+    """Eight bits ruin what goes from the first layer to the second: a channel that counts for nothing is far larger."""
     random = np.random.default_rng(0)
     first = random.normal(0, 0.3, (12, 3, 3, 3)).astype(np.float32)
     first[0] *= 3000.0
@@ -32,10 +32,14 @@ def network(build):
         helper.make_node("Relu", ["a"], ["a.relu"]),
         helper.make_node("Conv", ["a.relu", "b.weight"], ["b"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["b"], ["b.relu"]),
-        helper.make_node("Reshape", ["b.relu", "flat"], ["flattened"]),
+        helper.make_node("Conv", ["b.relu", "d.weight"], ["d"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["d", "e.weight"], ["e"], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["e", "flat"], ["flattened"]),
         helper.make_node("Gemm", ["flattened", "c.weight"], ["y"], transB=1),
     ]
     arrays = {
+        "d.weight": random.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32),
+        "e.weight": random.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32),
         "a.weight": first, "b.weight": second, "c.weight": third.reshape(24, -1), "flat": np.array([0, 4096], np.int64),
     }  # fmt: skip
     model = build(nodes, arrays, ["batch", 3, 16, 16], ["batch", 24])
@@ -61,11 +65,11 @@ def test_the_layer_that_eight_bits_ruin_is_found_and_kept(network, judged) -> No
     whole = judge(int8_model(network, ranges, "int8-cpu").SerializeToString())
     assert whole < 0.9, "the fault is there"
     order = layer_sensitivity(network, ranges, judge, quiet=True)
-    assert {entry.layer for entry in order} == {"a", "b", "y"}
-    assert order[0].layer == "b"
+    assert {entry.layer for entry in order} == {"a", "b", "d", "e", "y"}
+    assert {entry.layer for entry in order[:2]} == {"a", "b"}
     found = repair(order, 0.99, lambda keep: int8_model(network, ranges, "int8-cpu", keep).SerializeToString(), judge)
     assert found.reached
-    assert found.keep == {"b"}
+    assert found.keep == {"a", "b"}
     repaired = int8_model(network, ranges, "int8-cpu", found.keep)
     assert judge(repaired.SerializeToString()) >= 0.99
     assert Graph(repaired).arrays["b.weight"].dtype == np.float32
