@@ -25,6 +25,7 @@ from training.distill.crops import SIZE, CropStore, EpochOrder, augment
 from training.distill.feed import batches
 from training.distill.harvest import harvest
 from training.distill.losses import embedding_map, relational_error, relative_error
+from training.distill.measure import VerificationSet, verify
 from training.distill.replicas import gather_gradients, measure_statistics, replicate
 from training.distill.teacher import EMBEDDING_SIZE, MEAN, STD, Teacher, fuse_batchnorm, load_teacher
 from training.mobilefacenet import MobileFaceNet
@@ -295,6 +296,32 @@ class TestTeacher:
         expected = session.run(None, {session.get_inputs()[0].name: scaled.numpy()})[0]
         with torch.no_grad():
             assert np.allclose(teacher(pixels).embedding.numpy(), expected, atol=1e-4)
+
+
+def test_verification_of_embeddings_that_tell_people_apart_and_of_such_that_do_not() -> None:
+    people = np.repeat(np.arange(20), 3)
+    rng = np.random.default_rng(0)
+    same = np.tile([True, False], 20)
+    first = np.repeat(np.arange(20) * 3, 2)
+    data = VerificationSet(
+        name="made up",
+        crops=np.zeros((60, SIZE, SIZE, 3), np.uint8),
+        identities=people,
+        first=first,
+        second=np.where(same, first + 1, (first + 3) % 60),
+        same=same,
+        folds=np.repeat([0, 1], 20),
+        missed=0,
+    )
+    perfect = verify(np.eye(32, dtype=np.float32)[people], data)
+    assert perfect.accuracy.accuracy.value == 1.0
+    assert perfect.pairs == (60, 60 * 59 // 2 - 60)
+    assert [tar.tar.value if tar.tar else None for tar in perfect.tars] == [1.0, 1.0, None]
+    noise = rng.normal(size=(60, 32)).astype(np.float32)
+    blind = verify(noise / np.linalg.norm(noise, axis=1, keepdims=True), data)
+    assert blind.accuracy.accuracy.value < 0.8
+    assert blind.tars[0].tar is not None
+    assert blind.tars[0].tar.value < 0.2
 
 
 @pytest.mark.realdata

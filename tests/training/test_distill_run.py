@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from edge.errors import InputError
+from edge.weights.cards import read_card
 from training.checkpoint import load_embedder
 from training.distill.blocks import chain_features
 from training.distill.cli import configure_distill, run_distill
@@ -118,6 +120,31 @@ def test_state_of_another_seed_is_refused_and_a_shorter_tail_is_not(crops: CropS
     assert shorter.recipe.steps == 2
 
 
+def test_a_finished_run_can_be_given_more_steps(crops: CropStore, tmp_path: Path) -> None:
+    finished = _distiller(crops)
+    finished.run()
+    finished.save(tmp_path / "state.pt")
+    same = _distiller(crops)
+    same.load(tmp_path / "state.pt")
+    assert same.phase == DONE
+    longer = _distiller(crops, replace(QUICK, steps=5))
+    longer.load(tmp_path / "state.pt")
+    assert (longer.phase, longer.step) == (WHOLE, 3)
+    before = _weights(longer)
+    longer.run()
+    assert longer.step == 5
+    assert not all(torch.equal(a, b) for a, b in zip(before, _weights(longer), strict=True))
+
+
+def test_timing_a_step_leaves_no_trace(crops: CropStore) -> None:
+    timed, other = _distiller(crops), _distiller(crops)
+    assert timed.crops_per_second() > 0.0
+    assert all(torch.equal(a, b) for a, b in zip(_weights(timed), _weights(other), strict=True))
+    timed.run()
+    other.run()
+    assert all(torch.equal(a, b) for a, b in zip(_weights(timed), _weights(other), strict=True))
+
+
 def test_the_rate_warms_up_and_falls_to_zero(crops: CropStore) -> None:
     distiller = _distiller(crops, Recipe(batch=4, steps=100, warmup=10, lr=1e-2, hold_out=3))
     distiller.phase = WHOLE
@@ -155,7 +182,7 @@ class TestCommand:
         return [
             *("--teacher", str(tmp_path / "teacher.pt"), "--crops", str(faces), "--work", str(tmp_path / "work")),
             *("--output", str(tmp_path / "out" / "student.safetensors"), "--embedding-size", "128"),
-            *("--block-steps", "2", "--steps", "2", "--batch", "4"),
+            *("--block-steps", "2", "--steps", "2", "--batch", "4", "--hold-out", "3"),
         ]
 
     @staticmethod
@@ -173,12 +200,17 @@ class TestCommand:
         with torch.no_grad():
             assert torch.isfinite(student(torch.zeros(1, 3, SIZE, SIZE))).all()
         written = (tmp_path / "out" / "student.safetensors").read_bytes()
+        card = read_card(tmp_path / "out" / "student.card.json")
+        assert card.fault() is None
+        assert "12 aligned face crops" in card.data
+        assert card.figures[0].value is not None
         log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
         assert "whole 2/2" in log
+        assert "16 crops to go" in log
         assert "crops/s" in log
         capsys.readouterr()
         assert run_distill(self._parse(arguments)) == 0
-        assert "done, step 0 of 0" in capsys.readouterr().out
+        assert "done, step 2 of 2" in capsys.readouterr().out
         assert (tmp_path / "out" / "student.safetensors").read_bytes() == written
 
     @pytest.mark.parametrize(
@@ -187,7 +219,7 @@ class TestCommand:
             (["--batch", "5"], "--batch 5 --workers 2"),
             (["--batch", "2"], "two crops or more"),
             (["--steps", "0"], "at least 1"),
-            (["--photos", "x.zip"], "--photos needs --detector"),
+            (["--pairs", "pairs.txt"], "--pairs is a list"),
             (["--crops", "nothing.zip"], "nothing.zip"),
             (["--teacher", "nothing.pt"], "nothing.pt"),
         ],
@@ -197,6 +229,29 @@ class TestCommand:
             run_distill(self._parse([*arguments, *more]))
         assert wrong in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.realdata
+    def test_the_card_measures_student_and_teacher_on_pairs(
+        self, arguments: list[str], tmp_path: Path, shared_data: Path
+    ) -> None:
+        names = sorted(
+            folder.name
+            for folder in (shared_data / "data" / "lfw" / "images").iterdir()
+            if len(list(folder.iterdir())) > 1
+        )[:4]
+        lines = ["2\t1"]
+        for one, other in (names[:2], names[2:]):
+            lines += [f"{one}\t1\t2", f"{one}\t1\t{other}\t1"]
+        (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        arguments += ["--pairs", str(tmp_path / "pairs.txt"), "--images", str(shared_data / "data" / "lfw" / "images")]
+        arguments += ["--detector", str(shared_data / "models" / "yunet_n_dynamic.onnx")]
+        assert run_distill(self._parse(arguments)) == 0
+        figures = {figure.what: figure for figure in read_card(tmp_path / "out" / "student.card.json").figures}
+        own = figures["verification accuracy"]
+        assert (own.count, own.target, own.met) == (4, "at least 99 %", own.value >= 99)
+        assert figures["verification accuracy of the teacher (MobileFaceNet of foamliu)"].count == 4
+        assert figures["TAR at FAR 0.001"].value is None
+        assert "too few impostor pairs" in figures["TAR at FAR 0.001"].on
 
     @pytest.mark.slow
     def test_killed_at_any_moment_it_goes_on_to_the_same_weights(

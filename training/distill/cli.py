@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.errors import InputError
 
-HARVESTED = "faces112-harvested.zip"
+if TYPE_CHECKING:
+    from edge.detect import Detector
+    from training.distill.run import Distiller
+
+HARVESTED = "faces112-scenes.zip"
 
 
 def configure_distill(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +21,11 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--teacher", type=Path, required=True, metavar="FILE", help="weights of foamliu's MobileFaceNet (.pt)")
     add("--crops", type=Path, required=True, action="append", metavar="ZIP_OR_DIR", help="aligned faces; repeatable")
     add("--photos", type=Path, action="append", default=[], metavar="ZIP_OR_DIR", help="photos to cut more faces from")
-    add("--detector", type=Path, metavar="ONNX", help="YuNet-family detector for --photos")
+    add("--photos-detector", metavar="FILE_OR_NAME", help="finds the faces of --photos (default: that of --detector)")
+    add("--terms", default="Terms of the crops: not stated.", metavar="TEXT", help="of the crops, for the card")
+    add("--pairs", type=Path, metavar="FILE", help="LFW-style pairs file the finished weights are measured on")
+    add("--images", type=Path, metavar="DIR", help="folder of the photos that --pairs names")
+    add("--detector", metavar="FILE_OR_NAME", help="finds the faces of --pairs (default: the one in model_weights)")
     add("--work", type=Path, required=True, metavar="DIR", help="state and log; a run that was stopped goes on from it")
     add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
     add("--embedding-size", type=int, default=512, metavar="N", help="of the student (default %(default)s)")
@@ -24,6 +33,13 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=10_000, metavar="N", help="steps of the second phase (default %(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="crops a step (default %(default)s)")
     add("--workers", type=int, default=2, metavar="N", help="threads that share a batch (default %(default)s)")
+    add(
+        "--hold-out",
+        type=int,
+        default=64,
+        metavar="N",
+        help="one identity in N is not trained on (default %(default)s)",
+    )
     add("--lr", type=float, default=1.2e-3, help="highest learning rate of the second phase (default %(default)s)")
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default %(default)s)")
     add("--save-every", type=float, default=120.0, metavar="S", help="between checkpoints (default %(default)s)")
@@ -58,6 +74,7 @@ def run_distill(args: argparse.Namespace) -> int:
         block_steps=args.block_steps,
         steps=args.steps,
         lr=args.lr,
+        hold_out=args.hold_out,
     )
     crops = CropStore.open([*args.crops, *_harvest(args)])
     distiller = Distiller(MobileFaceNet(args.embedding_size, "relu"), teacher, EMBEDDING_SIZE, crops, recipe)
@@ -70,17 +87,17 @@ def run_distill(args: argparse.Namespace) -> int:
         journal.finish(distiller)
     if args.output is not None:
         save_embedder(args.output, distiller.student)
-        journal.line(f"wrote {args.output}")
+        journal.line(f"wrote {args.output} and {_write_card(args, distiller)}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
     if args.workers < 1 or args.batch % args.workers or args.batch // args.workers < 2:
         raise InputError(f"--batch {args.batch} --workers {args.workers}: each worker needs the same two crops or more")
-    if min(args.steps, args.block_steps) < 1:
-        raise InputError("--steps and --block-steps: at least 1")
-    if args.photos and args.detector is None:
-        raise InputError("--photos needs --detector: the faces must be found first")
+    if min(args.steps, args.block_steps, args.hold_out) < 1:
+        raise InputError("--steps, --block-steps and --hold-out: at least 1")
+    if (args.pairs is None) != (args.images is None):
+        raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
 
 
 def _harvest(args: argparse.Namespace) -> list[Path]:
@@ -88,9 +105,28 @@ def _harvest(args: argparse.Namespace) -> list[Path]:
     if not args.photos:
         return []
     from training.distill.harvest import harvest
-    from training.faces import open_detector
 
     archive: Path = args.work / HARVESTED
     if not archive.is_file():
-        print(f"{harvest(args.photos, open_detector(args.detector), archive)} faces cut from photos")
+        print(
+            f"{harvest(args.photos, _detector(args.photos_detector or args.detector), archive)} faces cut from photos"
+        )
     return [archive]
+
+
+def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
+    from edge.weights.digests import digest_of
+    from training.distill.measure import read_verification_set, write_distilled_card
+
+    data = None
+    if args.pairs is not None:
+        data = read_verification_set(args.pairs, args.images, _detector(args.detector), args.pairs.parent.name.upper())
+    teacher = {"name": "MobileFaceNet of foamliu", "licence": "Apache-2.0", "sha256": digest_of(args.teacher)}
+    return write_distilled_card(args.output, distiller, teacher, args.terms, data)
+
+
+def _detector(name: str | None) -> Detector:
+    from edge.weights import find_weights
+    from training.faces import open_detector
+
+    return open_detector(find_weights(name, "detector"))

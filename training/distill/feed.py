@@ -10,15 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.distill.crops import CropStore, EpochOrder, augment
+from training.distill.crops import CropStore, EpochOrder, Image, augment
 
 AHEAD = 6
 
 
+def to_pixels(images: Image) -> Tensor:
+    """(N, 112, 112, 3) uint8 BGR → (N, 3, 112, 112) float32 RGB 0–255, channels last in memory."""
+    return torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float()
+
+
 def make_batch(crops: CropStore, indices: list[int], rng: np.random.Generator | None) -> Tensor:
-    """(N, 3, 112, 112) float32 RGB 0–255, channels last in memory; augmented where there is an `rng`."""
+    """(N, 3, 112, 112) float32 RGB 0–255; augmented where there is an `rng`."""
     images = [crops.image(index) if rng is None else augment(crops.image(index), rng) for index in indices]
-    return torch.from_numpy(np.stack(images)[..., ::-1].copy()).permute(0, 3, 1, 2).float()
+    return to_pixels(np.stack(images))
 
 
 def batches(crops: CropStore, order: EpochOrder, seed: tuple[int, ...], steps: range) -> Iterator[Tensor]:

@@ -33,6 +33,9 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.line(f"{len(distiller.training_crops)} crops to learn from, {len(distiller.held_out)} held out")
         self.line(f"{distiller.phase}, step {distiller.step} of {distiller.phase_steps}")
+        if distiller.steps_left:
+            rate, crops = distiller.crops_per_second(), distiller.steps_left * distiller.recipe.batch
+            self.line(f"{crops} crops to go, at {rate:.0f} a second: about {crops / rate / 60:.0f} minutes")
 
     def line(self, text: str) -> None:
         """One line, with the time (UTC), to the terminal and to `log.txt`."""

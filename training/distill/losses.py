@@ -48,3 +48,6 @@ class LossWeights:
     """One minus the cosine to the teacher's embedding."""
     relations: float = 8.0
     """Squared difference of the cosines of pairs."""
+    late: float = 2.0
+    """Factor on `embedding` and `relations` in the last half of the second phase: features lead the way there, and
+    the embedding is what counts in the end."""

@@ -108,7 +108,7 @@ class Distiller:
         self.training_crops, self.held_out = crops.split(recipe.hold_out)
         self.seconds = 0.0
         self.cpu_seconds = 0.0
-        self._teacher = teacher
+        self.teacher = teacher
         self._map = embedding_map(student.embedding_size, teacher_size, recipe.seed)
         self._replicas = replicate(self.student, recipe.workers)
         self._pool = ThreadPoolExecutor(recipe.workers, "distill")
@@ -130,13 +130,18 @@ class Distiller:
 
     @property
     def phase_steps(self) -> int:
-        """Steps of the phase under way."""
-        return {BLOCKS: self.recipe.block_steps, WHOLE: self.recipe.steps, DONE: 0}[self.phase]
+        """Steps of the phase under way, or of the second where both are done."""
+        return self.recipe.block_steps if self.phase == BLOCKS else self.recipe.steps
 
     @property
     def moving(self) -> bool:
         """Whether BatchNorm takes the statistics of the batch in the step to come."""
         return self.phase == BLOCKS and self.step < self.recipe.moving_steps
+
+    @property
+    def late(self) -> bool:
+        """Whether the second phase is past its middle."""
+        return self.phase == WHOLE and 2 * self.step >= self.phase_steps
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to zero after the phase's last step."""
@@ -170,7 +175,7 @@ class Distiller:
         """The gradients of one worker's share of the batch, left in its replica."""
         weights = self.recipe.weights
         with torch.no_grad():
-            answer = self._teacher(pixels)
+            answer = self.teacher(pixels)
             target = normalize(answer.embedding @ self._map.T, dim=1)
         x = to_student(pixels)
         if self.phase == BLOCKS:
@@ -187,10 +192,29 @@ class Distiller:
         loss = sum((importance[name] * part for name, part in parts.items()), torch.zeros(()))
         parts["embedding"] = 1.0 - (unit * target).sum(dim=1).mean()
         parts["relations"] = relational_error(unit, target)
-        loss = loss + weights.embedding * parts["embedding"] + weights.relations * parts["relations"]
+        final = weights.embedding * parts["embedding"] + weights.relations * parts["relations"]
+        loss = loss + (weights.late if self.late else 1.0) * final
         replica.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": float(loss.detach())} | {name: float(part.detach()) for name, part in parts.items()}
+
+    def crops_per_second(self) -> float:
+        """Measured on the gradients of one batch, from which nothing is learned."""
+        pixels = make_batch(self.crops, self.training_crops[:1] * self.recipe.batch, None)
+        for replica in self._replicas:
+            replica.eval()  # or BatchNorm would remember the batch
+        took = []
+        for _ in range(2):  # the first time includes what PyTorch sets up
+            began = time.perf_counter()
+            list(self._pool.map(self._backward, self._replicas, pixels.chunk(self.recipe.workers)))
+            took.append(time.perf_counter() - began)
+        return self.recipe.batch / min(took)
+
+    @property
+    def steps_left(self) -> int:
+        """Of both phases."""
+        left = {BLOCKS: self.recipe.block_steps + self.recipe.steps, WHOLE: self.recipe.steps, DONE: self.step}
+        return left[self.phase] - self.step
 
     def smoothed(self) -> MobileFaceNet:
         """A copy of the student with the averaged weights and BatchNorm statistics that fit them, for evaluation.
@@ -220,7 +244,7 @@ class Distiller:
         targets: list[Tensor] = []
         for start in range(0, len(self.held_out), 32):
             pixels = make_batch(self.crops, self.held_out[start : start + 32], None)
-            targets.append(self._teacher(pixels).embedding @ self._map.T)
+            targets.append(self.teacher(pixels).embedding @ self._map.T)
             answers.append(chain_features(student, to_student(pixels), run_frozen)[1])
         a, b = normalize(torch.cat(answers), dim=1), normalize(torch.cat(targets), dim=1)
         return Agreement(len(a), float((a * b).sum(dim=1).mean()), float(relational_error(a, b).sqrt()))
@@ -279,14 +303,16 @@ class Distiller:
     def load(self, path: Path) -> None:
         """Goes on from `save`. The recipe may differ in what is not `FIXED`: a shorter tail, another rate.
 
-        Raises InputError where it differs in more.
+        A finished run goes on where the recipe has more steps than it made. Raises InputError where a recipe differs in
+        what is fixed.
         """
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         mine = asdict(self.recipe)
         changed = [key for key in FIXED if mine[key] != state["recipe"][key]]
         if changed:
             raise InputError(f"{path}: was made with other values of {', '.join(changed)}; use them or another folder")
-        self._start_phase(state["phase"])
+        extended = state["phase"] == DONE and state["step"] < self.recipe.steps
+        self._start_phase(WHOLE if extended else state["phase"])
         self.step, self.seconds, self.cpu_seconds = state["step"], state["seconds"], state["cpu_seconds"]
         self.student.load_state_dict(state["student"])
         copy_statistics(self._replicas)
