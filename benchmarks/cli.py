@@ -163,7 +163,7 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         print("  ".join(cells).rstrip())
     print()
     for verdict in report["verdicts"]:
-        print(f"{verdict['sentence']}.")
+        print(f"{'. '.join([verdict['sentence'], *verdict['notes']])}.")
     for warning in report["warnings"]:
         print(f"edge bench: {warning}", file=sys.stderr)
     if report["comparison"]:

@@ -90,7 +90,10 @@ def section(report: Mapping[str, Any], path: Path) -> list[str]:
     labels = [variant["label"] for variant in report["variants"]]
     machine, load = report["provenance"]["machine"], report["provenance"]["load"]
     lines = [f"## [{path.stem}]({path.name})", ""]
-    lines += [f"- **{verdict['decision']}**: {verdict['sentence']}." for verdict in report["verdicts"]]
+    lines += [
+        f"- **{verdict['decision']}**: {'. '.join([verdict['sentence'], *verdict.get('notes', [])])}."
+        for verdict in report["verdicts"]
+    ]
     lines += [f"- {line}" for line in report["warnings"]]
     lines += ["", f"| | {' | '.join(labels)} | over |", f"|---|{'---:|' * len(labels)}---|"]
     for row in comparison_rows(report):

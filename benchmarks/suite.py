@@ -26,7 +26,7 @@ from benchmarks.latency import (
 from benchmarks.overlap import check_overlap
 from benchmarks.resources import measure_memory
 from benchmarks.subjects import Choice, choose, opened
-from benchmarks.verdict import Budget, judge
+from benchmarks.verdict import Budget, certain_loss, judge
 from edge.analyze import FaceAnalyzer
 from edge.bundle import Bundle
 from edge.metrics.intervals import Interval
@@ -113,8 +113,20 @@ def verdicts(report: Mapping[str, Any], budget: Budget) -> list[dict[str, Any]]:
         speedup = Interval(**report["latency"]["variants"][label]["speedup"]["frame"])
         loss, trials = _loss(report["accuracy"], label)
         points = None if loss is None else Interval(*(100 * value for value in (loss.value, loss.low, loss.high)))
-        rows.append({**judge(label, report["baseline"], speedup, points, budget, trials).to_dict(), "counted": trials})
+        verdict = judge(label, report["baseline"], speedup, points, budget, trials).to_dict()
+        rows.append({**verdict, "counted": trials, "notes": _notes(report["accuracy"]["identities"], label)})
     return rows
+
+
+def _notes(identities: Mapping[str, Any] | None, label: str) -> list[str]:
+    """What pairs of chosen pictures hide: certain losses of TAR where false accepts are rare, over all pairs."""
+    if identities is None:
+        return []
+    return [
+        certain_loss(f"TAR at FAR {row['far']:g}", Interval(**row["loss"]))
+        for row in identities["variants"][label]["against_baseline"]["tar_loss"]
+        if row["loss"] is not None and row["loss"]["low"] > 0
+    ]
 
 
 def _loss(accuracy: Mapping[str, Any], label: str) -> tuple[Interval | None, str]:

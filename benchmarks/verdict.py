@@ -93,6 +93,12 @@ def _loss(loss: Interval | None) -> str:
     return f"gains {_signed(-loss.value)} points [{_signed(-loss.high)}, {_signed(-loss.low)}]"
 
 
+def certain_loss(what: str, loss: Interval) -> str:
+    """A sentence for a loss, as a share, whose interval lies above zero."""
+    points = Interval(100 * loss.value, 100 * loss.low, 100 * loss.high, loss.level)
+    return f"{what}: it {_loss(points)}"
+
+
 def _range(value: float, low: float, high: float, what: str) -> str:
     # A ratio near one needs the second digit to show on which side it lies.
     digits = 1 if value >= 1.5 else 2

@@ -49,7 +49,7 @@ def _latency(report: Mapping[str, Any]) -> Iterator[Row]:
         ("embed", "Embedder"),
     ):
         cells = tuple(
-            Cell("1", "baseline") if label == report["baseline"] else _times(figure["speedup"][what])
+            Cell("1", "baseline") if label == report["baseline"] else _times(figure["speedup"].get(what))
             for label, figure in zip(labels, figures, strict=True)
         )
         yield Row(group, f"{name}, times faster", "the same rounds", cells)
@@ -174,7 +174,9 @@ def _quantile(figure: Mapping[str, Any] | None, rounds: int) -> Cell:
     return Cell(number(figure["value"]), interval(figure))
 
 
-def _times(figure: Mapping[str, Any]) -> Cell:
+def _times(figure: Mapping[str, Any] | None) -> Cell:
+    if figure is None:
+        return Cell(NOT_MEASURED)
     return Cell(number(figure["value"]), interval(figure))
 
 

@@ -39,6 +39,7 @@ def test_the_quick_variant_is_found_quick_and_the_same(report: dict[str, Any]) -
     verdict = next(verdict for verdict in report["verdicts"] if verdict["variant"] == "FP16")
     assert verdict["loss_points"] == {"value": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}
     pairs = report["accuracy"]["pairs"]["variants"]["FP16"]["against_baseline"]["mcnemar"]
+    assert verdict["notes"] == []
     assert pairs == {"only_first": 0, "only_second": 0, "p": 1.0}
 
 
@@ -50,6 +51,7 @@ def test_the_damaged_variant_is_found_out(report: dict[str, Any]) -> None:
     assert report["accuracy"]["drift"]["variants"]["INT8"]["median"]["value"] < 0.95
     verdict = next(verdict for verdict in report["verdicts"] if verdict["variant"] == "INT8")
     assert verdict["decision"] in ("loses too much", "cannot tell")
+    assert any(note.startswith("TAR at FAR 0.01: it loses") for note in verdict["notes"])
     worst = report["accuracy"]["identities"]["errors_by_identity"]["worst"][0]["wrong"]
     assert worst["INT8"] > worst["FP32"] == 0
 
