@@ -63,7 +63,7 @@ def test_a_room_imports_only_what_it_may(repository: Path, room: str) -> None:
 
 
 def _extras_of(path: Path) -> set[str]:
-    """An engine's file may import that engine's package; the doctor asks after all of them by name, without importing."""
+    """An engine's file may import that engine's package, and nobody else's."""
     if path.parts[:2] == ("edge", "engines"):
         return ENGINE_PACKAGES.get(path.parts[2].removesuffix(".py"), set())
     if path.parts[:2] == ("edge", "cuda"):
@@ -92,9 +92,7 @@ def test_importing_the_runtime_loads_no_training_or_export_package() -> None:
 
 
 def test_no_tracked_file_names_a_machine(repository: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True, check=False
-    )
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     roots = tuple(f"/{name}/" for name in ("work", "root"))
@@ -103,4 +101,6 @@ def test_no_tracked_file_names_a_machine(repository: Path) -> None:
         if path.suffix in {".safetensors", ".png", ".onnx"} or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8")
-        assert not any(f" {root}" in text or f'"{root}' in text for root in roots), f"{name} names a path of one machine"
+        assert not any(f" {root}" in text or f'"{root}' in text for root in roots), (
+            f"{name} names a path of one machine"
+        )
