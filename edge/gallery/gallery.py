@@ -196,11 +196,21 @@ class Gallery:
         self._erase()
 
     def snapshot(self) -> Snapshot:
-        """The gallery for search, as it is now; the same object as before while nothing has changed."""
-        with schema.reading(self._connection):
-            generation = self._generation()
-            if self._snapshot is None or self._snapshot.generation != generation:
-                self._snapshot = self._load(generation)
+        """The gallery for search, as it is now; the same object as before while nothing has changed.
+
+        While another process keeps the database locked, the last snapshot; GalleryError where there is none yet, or
+        where the database is damaged.
+        """
+        try:
+            with schema.reading(self._connection):
+                generation = self._generation()
+                if self._snapshot is None or self._snapshot.generation != generation:
+                    self._snapshot = self._load(generation)
+        except sqlite3.OperationalError as error:
+            if self._snapshot is None:
+                raise GalleryError(f"{self.path}: cannot be read ({error})") from error
+        except sqlite3.DatabaseError as error:
+            raise GalleryError(f"{self.path}: damaged ({error}); restore it from a copy") from error
         return self._snapshot
 
     def close(self) -> None:
@@ -223,7 +233,7 @@ class Gallery:
             with schema.transaction(self._connection):
                 yield
                 self._connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise GalleryError(f"{self.path}: cannot be written ({error})") from error
 
     def _check(self, embeddings: Floats) -> None:

@@ -174,6 +174,37 @@ def test_not_a_gallery_is_said_in_one_line(tmp_path: Path) -> None:
         Gallery.open(other)
 
 
+def test_a_locked_gallery_is_searched_as_it_was_and_not_written(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.gallery.schema.BUSY_SECONDS", 0.05)
+    add(gallery, "ada", 2, 1)
+    with Gallery.open(gallery.path) as reader:
+        before = reader.snapshot()
+        gallery.close()
+        locker = sqlite3.connect(gallery.path / "gallery.sqlite3", isolation_level=None)
+        locker.execute("BEGIN EXCLUSIVE")
+        assert reader.snapshot().names == before.names
+        with pytest.raises(GalleryError, match="cannot be written"):
+            reader.add("bob", unit(1, 5), ["x"])
+        locker.execute("ROLLBACK")
+        locker.close()
+        assert reader.add("bob", unit(1, 5), ["x"]) == 1
+        assert reader.snapshot().names == ("ada", "bob")
+
+
+def test_a_damaged_database_is_said_in_one_line(gallery: Gallery) -> None:
+    add(gallery, "ada", 50, 1)
+    gallery.compact()
+    gallery.close()
+    file = gallery.path / "gallery.sqlite3"
+    data = bytearray(file.read_bytes())
+    data[8192:] = b"\xff" * (len(data) - 8192)
+    file.write_bytes(data)
+    with pytest.raises(GalleryError), Gallery.open(gallery.path) as again:
+        again.snapshot()
+
+
 def test_writers_of_two_threads_lose_nothing(gallery: Gallery) -> None:
     def work(name: str, seed: int) -> None:
         with Gallery.open(gallery.path) as mine:
