@@ -36,7 +36,7 @@ class FaceAnalyzer:
 
     def __init__(self, bundle: Bundle, options: AnalyzerOptions | None = None) -> None:
         self.options = options or AnalyzerOptions()
-        self.embedder_variant = bundle.select("embedder", self.options.precision)
+        self.embedder_variant = bundle.select("embedder", self.options.precision, self.options.engine)
         self.detector_variant = _detector_variant(bundle, self.options)
         self._sessions = [
             open_session(bundle.load(variant), self.options.engine, self.options.session)
@@ -92,6 +92,6 @@ class FaceAnalyzer:
 
 def _detector_variant(bundle: Bundle, options: AnalyzerOptions) -> Variant:
     if options.detector_precision is not None:
-        return bundle.select("detector", options.detector_precision)
+        return bundle.select("detector", options.detector_precision, options.engine)
     there = {variant.precision for variant in bundle.variants("detector")}
-    return bundle.select("detector", options.precision if options.precision in there else None)
+    return bundle.select("detector", options.precision if options.precision in there else None, options.engine)

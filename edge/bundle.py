@@ -46,19 +46,25 @@ class Bundle:
         """The variants of one role, in the manifest's order."""
         return tuple(variant for variant in self.manifest.variants if variant.role == role)
 
-    def select(self, role: str, precision: str | None = None) -> Variant:
-        """The variant of a role at a precision; without one, the first that the manifest lists for the role.
+    def select(self, role: str, precision: str | None = None, engine: str = "onnxruntime") -> Variant:
+        """The variant of a role at a precision; without one, at the first that the manifest lists for the role.
 
+        engine: who is to run it. Files made for that engine are preferred, files made for another one never given.
         Raises BundleError naming what there is instead.
         """
-        variants = self.variants(role)
-        if not variants:
+        every = self.variants(role)
+        variants = [variant for variant in every if _runs_on(variant, engine)]
+        if not every:
             raise BundleError(f"{self.path}: holds no {role}; export it again with one")
-        for variant in variants:
-            if precision in (None, variant.precision):
-                return variant
-        there = ", ".join(variant.precision for variant in variants)
-        raise BundleError(f"{self.path}: no {precision} {role}; there is {there}")
+        wanted = precision or next((variant.precision for variant in variants), None)
+        fitting = [variant for variant in variants if variant.precision == wanted]
+        if not fitting:
+            there = ", ".join(dict.fromkeys(variant.precision for variant in variants)) or "none"
+            what = f"{precision} {role}" if precision else role
+            if engine == "tensorrt":
+                what, there = f"{what} for tensorrt", f"{there}; export it with --target onnx,tensorrt"
+            raise BundleError(f"{self.path}: no {what}; there is {there}")
+        return min(fitting, key=lambda variant: variant.engine != engine)
 
     def load(self, variant: Variant) -> bytes:
         """The model's bytes, once size and SHA-256 agree with the manifest. Raises BundleError where they do not."""
@@ -79,3 +85,10 @@ class Bundle:
     def digest(self) -> str:
         """SHA-256 (hex) of the manifest, which holds every model's digest: it names the bundle as a whole."""
         return hashlib.sha256((self.path / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def _runs_on(variant: Variant, engine: str) -> bool:
+    """Whether an engine can run a variant: one made for it, or ONNX, whose INT8 TensorRT cannot read."""
+    if variant.engine == "onnx":
+        return engine != "tensorrt" or variant.precision != "int8"
+    return variant.engine == engine

@@ -19,7 +19,9 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     """--bundle, --precision, --engine."""
     parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the models (default: the first in the bundle)")
-    parser.add_argument("--engine", default="onnxruntime", help="onnxruntime or openvino (default: %(default)s)")
+    parser.add_argument(
+        "--engine", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)"
+    )
 
 
 def add_gallery(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,10 @@ import models
 import numpy as np
 import onnx
 import pytest
+from measure_check import make_bundle
 
+from benchmarks.gpu.engines import tensorrt_variants
+from edge.bundle import Bundle
 from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
@@ -19,7 +22,8 @@ from edge.engines.tensorrt import Profile
 from edge.engines.tensorrt.builder import layers_without_kernel
 from edge.engines.tensorrt.onnx_file import OnnxFile, fields
 from edge.engines.tensorrt.parity import Parity, made_up_pictures, require_parity
-from edge.errors import EngineError
+from edge.errors import BundleError, EngineError
+from edge.manifest import Manifest
 
 HERE = Path(__file__).parent
 CHECKS = re.findall(r"^def check_(\w+)", (HERE / "engine_checks.py").read_text(encoding="utf-8"), re.MULTILINE)
@@ -50,6 +54,19 @@ def test_the_measuring_command_runs_to_its_end(
         assert entry["parity"]["mean"] > 0.98
     # No time passes on the emulator: what would be divided by it must say so instead.
     assert found["copy_bandwidth"] == "not measured"
+
+
+def test_each_engine_gets_the_files_it_can_read(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.select("embedder", "int8").engine == "onnx"
+    assert bundle.select("embedder", "int8", "openvino").engine == "onnx"
+    assert bundle.select("embedder", "int8", "tensorrt").engine == "tensorrt"
+    assert bundle.select("embedder", None, "tensorrt").precision == "fp32"
+    assert [v.name for v in tensorrt_variants(bundle)] == ["embedder-fp32-onnx", "embedder-int8-tensorrt"]
+    plain = Bundle(bundle.path, Manifest(bundle.manifest.variants[:2]))
+    with pytest.raises(BundleError, match=r"no int8 embedder for tensorrt; there is fp32; export it with --target"):
+        plain.select("embedder", "int8", "tensorrt")
 
 
 def test_precision_is_what_the_file_carries() -> None:
