@@ -98,7 +98,7 @@ def _gpu() -> Iterator[Finding]:
         ("pycuda", "GPU memory"),
         ("cuda", "GPU memory, instead of pycuda"),
     ):
-        package = {"cuda": "cuda-python"}.get(module, module)
+        package = {"cuda": "cuda-bindings"}.get(module, module)
         there = find_spec(module) is not None
         # Only the metadata: TensorRT without a driver can bring the process down.
         detail = _version(package) if there else f"not installed; for {needed}: pip install 'arcedge[tensorrt]'"
