@@ -84,7 +84,7 @@ def gate(source: Source, faces: Faces, reference: np.ndarray, ranges: dict[str, 
 
 
 def test_clean_exports_raise_no_false_alarm(source, faces, reference) -> None:
-    """Twelve exports, each calibrated on other photos; a hundred were run the same way by hand."""
+    """Twelve exports, each calibrated on other photos."""
     random = np.random.default_rng(0)
     for _ in range(12):
         chosen = random.choice(len(faces.crops), 24, replace=False)

@@ -175,6 +175,39 @@ def test_prelu_is_rewritten_exactly_for_slopes_of_any_sign(build, run, slopes: t
     np.testing.assert_allclose(run(rewritten, x)["y"], np.where(x > 0, x, slope * x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("slopes", "convolutions"), [((0.0, 0.25, 0.9), 2), ((-4.0, -0.5, 0.3), 2), ((0.99, 0.2, 1.7), 3)]
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_bend_moves_into_the_convolution_before_where_it_can(
+    build, run, slopes: tuple[float, ...], convolutions: int, biased: bool
+) -> None:
+    arrays = {"c.weight": f32(3, 3, 3, 3), "a": np.array(slopes, np.float32).reshape(3, 1, 1)}
+    if biased:
+        arrays["c.bias"] = f32(3, seed=5)
+    nodes = [
+        helper.make_node("Conv", ["x", "c.weight", *(["c.bias"] if biased else [])], ["t"], pads=[1, 1, 1, 1]),
+        helper.make_node("PRelu", ["t", "a"], ["y"]),
+    ]
+    model = build(nodes, arrays, ["n", 3, 6, 6], ["n", 3, 6, 6])
+    rewritten = prelu_rewrite(model)
+    assert operators(rewritten).count("Conv") == convolutions
+    x = f32(2, 3, 6, 6, seed=7)
+    np.testing.assert_allclose(run(rewritten, x)["y"], run(model, x)["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_bend_stays_where_another_node_sees_the_convolution(build, run) -> None:
+    arrays = {"c.weight": f32(3, 3, 1, 1), "a": np.full((3, 1, 1), 0.25, np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "c.weight"], ["t"]),
+        helper.make_node("PRelu", ["t", "a"], ["u"]),
+        helper.make_node("Add", ["t", "u"], ["y"]),
+    ]
+    model = build(nodes, arrays, ["n", 3, 4, 4], ["n", 3, 4, 4])
+    x = f32(2, 3, 4, 4)
+    np.testing.assert_allclose(run(prelu_rewrite(model), x)["y"], run(model, x)["y"], rtol=1e-5, atol=1e-5)
+
+
 def test_prelu_of_a_whole_network_survives_the_rewrite(prelu_graph, run, sample) -> None:
     rewritten = prelu_rewrite(prelu_graph)
     before, after = run(prelu_graph, sample)["features"], run(rewritten, sample)["features"]
