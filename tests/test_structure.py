@@ -24,7 +24,7 @@ LEARNING = {"torch", "safetensors", "matplotlib", "numpy", "cv2", "tqdm"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "edge": (DEVICE, {"edge"}),
     "training": (LEARNING, {"training", "edge"}),
-    "export": (LEARNING | {"onnx", "onnxscript"}, {"export", "training", "edge"}),
+    "export": (LEARNING | {"onnx", "onnxscript", "google"}, {"export", "training", "edge"}),
 }
 EXPORT_MAY_TAKE_OF_TRAINING = ("training.mobilefacenet", "training.checkpoint", "training.detector.network")
 

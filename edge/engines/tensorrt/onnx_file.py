@@ -101,14 +101,11 @@ class OnnxFile:
         return self._with(_without_unused_pairs(nodes, self.outputs))
 
     def _with(self, nodes: list[Node]) -> bytes:
-        graph, written = b"", False
-        for entry in self._graph:
-            if entry.number != _GRAPH_NODE:
-                graph += entry.raw
-            elif not written:
-                graph += b"".join(_field(_GRAPH_NODE, node.raw) for node in nodes)
-                written = True
-        return b"".join(_field(_MODEL_GRAPH, graph) if e.number == _MODEL_GRAPH else e.raw for e in self._model)
+        # Fields of one number keep their order; between numbers there is none.
+        parts = [_field(_GRAPH_NODE, node.raw) for node in nodes]
+        parts += [entry.raw for entry in self._graph if entry.number != _GRAPH_NODE]
+        graph = _field(_MODEL_GRAPH, b"".join(parts))
+        return b"".join(graph if entry.number == _MODEL_GRAPH else entry.raw for entry in self._model)
 
 
 def fields(data: bytes) -> Iterator[Field]:
