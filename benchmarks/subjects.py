@@ -11,7 +11,7 @@ from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
 from edge.engines import SessionOptions, get_engine
-from edge.errors import EngineError
+from edge.errors import BundleError, EngineError
 from edge.manifest import PRECISIONS
 
 
@@ -28,11 +28,9 @@ class Subject:
         """Opens its models."""
         return FaceAnalyzer(bundle, self.options)
 
-    def describe(self, bundle: Bundle) -> dict[str, Any]:
-        """Files, sizes and digests, for the report."""
-        embedder = bundle.select("embedder", self.precision)
-        detectors = {variant.precision: variant for variant in bundle.variants("detector")}
-        detector = detectors.get(self.precision) or bundle.select("detector")
+    def describe(self, analyzer: FaceAnalyzer) -> dict[str, Any]:
+        """Files, sizes and digests of what was opened, for the report."""
+        embedder, detector = analyzer.embedder_variant, analyzer.detector_variant
         return {
             "label": self.label,
             "precision": self.precision,
@@ -72,14 +70,19 @@ def choose(bundle: Bundle, choice: Choice) -> tuple[list[Subject], list[str]]:
     """
     there = {variant.precision for variant in bundle.variants("embedder")} or {bundle.select("embedder").precision}
     wanted = choice.precisions or tuple(precision for precision in PRECISIONS if precision in there)
-    for precision in wanted:
-        bundle.select("embedder", precision)
     subjects, missing = [], []
     for engine in choice.engines:
         if reason := get_engine(engine).available():
             missing.append(f"{engine}: not measured: {reason}")
             continue
         for precision in sorted(wanted, key=PRECISIONS.index):
+            try:
+                bundle.select("embedder", precision, engine)
+            except BundleError as error:
+                if len(choice.engines) == 1 and choice.precisions:
+                    raise
+                missing.append(f"{precision.upper()} {engine}: not measured: {error}")
+                continue
             label = precision.upper() if len(choice.engines) == 1 else f"{precision.upper()} {engine}"
             options = AnalyzerOptions(
                 precision,

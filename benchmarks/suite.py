@@ -85,13 +85,16 @@ def measure(inputs: Inputs, settings: Settings, announce: Announce) -> dict[str,
         latency["cold_start"] = measure_cold_start(bundle, subjects, frames.images[-1])
         latency["memory_mib"] = measure_memory(inputs.bundle, subjects)
         accuracy = _accuracy(analyzers, baseline, evaluation, work, settings, announce)
-        engines = {label: analyzer.describe() for label, analyzer in analyzers.items()}
+        variants = [
+            {**subject.describe(analyzers[subject.label]), "engine_details": analyzers[subject.label].describe()}
+            for subject in subjects
+        ]
     warnings = [*missing, *_warnings(load, latency, overlap)]
     report: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "baseline": baseline,
-        "variants": [{**subject.describe(bundle), "engine_details": engines[subject.label]} for subject in subjects],
+        "variants": variants,
         "latency": latency,
         "accuracy": accuracy,
         "overlap": overlap,

@@ -13,6 +13,8 @@ import pytest
 
 from benchmarks.compare import compare
 from benchmarks.report import SCHEMA
+from benchmarks.subjects import Choice, choose
+from edge.bundle import Bundle
 from edge.errors import BundleError, InputError
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -203,6 +205,25 @@ def test_a_precision_the_bundle_lacks_is_named(
     with pytest.raises(SystemExit):
         bench("--bundle", bundle, "--out", tmp_path, "--precision", "int4")
     assert "int4 is not one of fp32, fp16, int8" in capsys.readouterr().err
+
+
+def test_what_an_engine_cannot_run_is_not_measured_and_says_why(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    subjects, missing = choose(opened, Choice(engines=("onnxruntime", "tensorrt")))
+    assert [subject.label for subject in subjects][:3] == ["FP32 onnxruntime", "FP16 onnxruntime", "INT8 onnxruntime"]
+    assert any("tensorrt: not measured: " in line for line in missing)
+    with pytest.raises(BundleError, match="no int8 embedder"):
+        choose(Bundle.open(bundle_without_int8(bundle)), Choice(precisions=("int8",)))
+
+
+def bundle_without_int8(bundle: Path) -> Path:
+    """A copy of the manifest alone, less its INT8."""
+    copy_of = bundle.parent / "less.bundle"
+    copy_of.mkdir(exist_ok=True)
+    values = json.loads((bundle / "bundle.json").read_text())
+    values["variants"] = [variant for variant in values["variants"] if variant["precision"] != "int8"]
+    (copy_of / "bundle.json").write_text(json.dumps(values))
+    return copy_of
 
 
 def test_pictures_without_a_face_are_refused(bench: Callable[..., int], bundle: Path, tmp_path: Path) -> None:
