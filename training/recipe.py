@@ -27,7 +27,7 @@ class FinetuneOptions:
     without a better validation after which training stops.
     """
 
-    epochs: int = 20
+    epochs: int = 12
     learning_rate: float = 1e-3
     body_rate: float = 0.1
     batch: int = 32
@@ -35,7 +35,7 @@ class FinetuneOptions:
     head: MarginKind = "arcface"
     margin: float = 0.3
     scale: float = 32.0
-    train_from: str = "conv_45"
+    train_from: str = "conv_6_sep"
     batchnorm: BatchNormPolicy = "frozen"
     distill: float = 2.0
     rehearse: float = 20.0
