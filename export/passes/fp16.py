@@ -64,6 +64,7 @@ def to_fp16(
     floats = _float_tensors(graph)
     half = {id(node) for node in graph.nodes if _is_half(node, graph, ranges or {}, keep)}
     _release_preprocessing(graph, half)
+    _release_normalisation(graph, half)
     kinds = {
         name: TensorProto.FLOAT16 if id(node) in half else TensorProto.FLOAT
         for node in graph.nodes
@@ -126,6 +127,15 @@ def _release_preprocessing(graph: Graph, half: set[int]) -> None:
     reached = {value.name for value in graph.inputs}
     for node in graph.nodes:
         if node.op_type in ("Cast", "Transpose", "Sub", "Mul", "Div", "Gather", "Add") and node.input[0] in reached:
+            half.discard(id(node))
+            reached.update(node.output)
+
+
+def _release_normalisation(graph: Graph, half: set[int]) -> None:
+    """Takes what follows a sum of squares out of `half`: a length keeps its digits, and its floor of 1e-12 is not 0."""
+    reached = set[str]()
+    for node in graph.nodes:
+        if node.op_type.startswith("Reduce") or reached.intersection(node.input):
             half.discard(id(node))
             reached.update(node.output)
 

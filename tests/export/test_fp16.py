@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, checker, helper
 
 from export.graph import Graph
+from export.passes import l2_normalise
 from export.passes.fp16 import fp16_report, to_fp16
 
 
@@ -26,6 +27,16 @@ def test_the_network_is_half_inside_and_float_at_its_borders(relu_graph, run, sa
     assert half.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert cosine(run(half, sample)["features"], run(relu_graph, sample)["features"]) > 0.9999
     assert sum(node.op_type == "Cast" for node in half.graph.node) == 2
+
+
+def test_embeddings_keep_unit_length_and_zero_stays_a_number(build, run) -> None:
+    weight = np.random.default_rng(0).normal(0, 3, (6, 32)).astype(np.float32)
+    model = build([helper.make_node("Gemm", ["x", "w"], ["y"])], {"w": weight}, ["n", 6], ["n", 32])
+    half = to_fp16(l2_normalise(model))
+    x = np.vstack([np.random.default_rng(1).normal(0, 1, (4, 6)), np.zeros((1, 6))]).astype(np.float32)
+    rows = run(half, x)["embedding"]
+    np.testing.assert_allclose(np.linalg.norm(rows[:4], axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(rows[4], 0)
 
 
 def conv(build, weight: np.ndarray):
