@@ -225,7 +225,7 @@ class Distiller:
         student: MobileFaceNet = copy.deepcopy(self.student)
         self._take_average(student)
         if self.moving:
-            measure_statistics(student, self._augmented(10))
+            measure_statistics(student, self._augmented())
         student.eval()
         return student
 
@@ -249,10 +249,10 @@ class Distiller:
         a, b = normalize(torch.cat(answers), dim=1), normalize(torch.cat(targets), dim=1)
         return Agreement(len(a), float((a * b).sum(dim=1).mean()), float(relational_error(a, b).sqrt()))
 
-    def _augmented(self, count: int) -> Iterator[Tensor]:
-        """Inputs of `count` batches of 64 training crops, the same at every call."""
-        order = EpochOrder(self.training_crops, 64, self.recipe.seed)
-        for step in range(count):
+    def _augmented(self) -> Iterator[Tensor]:
+        """Inputs that statistics are measured on: ten batches of up to 64 training crops, the same at every call."""
+        order = EpochOrder(self.training_crops, min(64, len(self.training_crops)), self.recipe.seed)
+        for step in range(10):
             rng = np.random.default_rng([self.recipe.seed, 2, step])
             yield to_student(make_batch(self.crops, order.step(step), rng))
 
@@ -272,7 +272,7 @@ class Distiller:
     def _finish_phase(self) -> None:
         if self.phase == BLOCKS:
             # Chained, the blocks see each other's errors: what reaches them has other statistics than the teacher's.
-            measure_statistics(self.student, self._augmented(10))
+            measure_statistics(self.student, self._augmented())
             copy_statistics(self._replicas)
             self._start_phase(WHOLE)
         else:
