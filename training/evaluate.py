@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from edge.metrics.identification import best_matches
 from edge.metrics.intervals import Rate
 from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import KFoldAccuracy, kfold_accuracy, threshold_at_far
-from edge.types import Floats, Image
-from training.faces import AlignedFaces
+from edge.types import Floats
 
 Labels = npt.NDArray[np.int64]
 
@@ -114,35 +112,29 @@ def open_set(
 
 @dataclass(frozen=True, slots=True)
 class PairPhotos:
-    """Pictures of a pairs file, aligned: crops (N, 112, 112, 3) uint8 BGR; first, second: (P,) rows; same, folds: (P,).
+    """Pictures of a pairs file: paths (N of them); first, second: (P,) rows among them; same (P,) bool, folds (P,)."""
 
-    missed: pictures in which no face was found; they stand as the black crop.
-    """
-
-    crops: Image
+    paths: tuple[Path, ...]
     first: npt.NDArray[np.int64]
     second: npt.NDArray[np.int64]
     same: npt.NDArray[np.bool_]
     folds: npt.NDArray[np.int64]
-    missed: int
 
     def accuracy(self, embeddings: Floats) -> KFoldAccuracy:
-        """Verification accuracy by folds. embeddings: (N, D) unit rows of `crops`."""
+        """Verification accuracy by folds. embeddings: (N, D) unit rows, in the order of `paths`."""
         scores = np.einsum("ij,ij->i", embeddings[self.first], embeddings[self.second])
         return kfold_accuracy(scores, self.same, self.folds)
 
 
-def read_pair_photos(pairs_file: Path, folder: Path, align: Callable[[Sequence[Path]], AlignedFaces]) -> PairPhotos:
-    """The pictures of an LFW-style pairs file, aligned by `align`. They measure what training forgot, nothing else."""
+def read_pair_photos(pairs_file: Path, folder: Path) -> PairPhotos:
+    """The pictures of an LFW-style pairs file. They measure what training forgot, and nothing else."""
     pairs = read_pairs(pairs_file)
     images = images_of(pairs, folder)
     row = {name: i for i, name in enumerate(images)}
-    faces = align(list(images.values()))
     return PairPhotos(
-        faces.crops,
+        tuple(images.values()),
         np.array([row[pair.first] for pair in pairs]),
         np.array([row[pair.second] for pair in pairs]),
         np.array([pair.same for pair in pairs]),
         np.array([pair.fold for pair in pairs]),
-        int((~faces.found).sum()),
     )

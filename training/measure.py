@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -98,14 +99,13 @@ def measure(
     on which the open-set threshold of each network is fitted.
     """
     notes = ["a photo in which no face was found counts as wrong", "distinct_photos counts near-duplicates once"]
-    aligner = _Aligner(job.detector, progress=progress)
-    strangers, pairs = _strangers(job, aligner, prepared.dataset.identities, notes), _pairs(job, aligner, notes)
+    outside = _Outside(job, prepared, notes, progress=progress)
     if fit_strangers is None:
         notes.append("no open-set threshold: it is fitted on rehearsal crops that are held out, and there are none")
     networks = []
     for network in (model, prepared.base):
         network.to(device)
-        networks.append(_figures(prepared, network, fit_strangers, strangers, pairs, notes, device))
+        networks.append(_figures(prepared, network, fit_strangers, outside, notes, device))
     rows = prepared.rows("test")
     by_head = None
     if len(rows):
@@ -121,14 +121,14 @@ def _figures(
     prepared: Prepared,
     network: MobileFaceNet,
     fit_strangers: Image | None,
-    strangers: Image | None,
-    pairs: PairPhotos | None,
+    outside: _Outside,
     notes: list[str],
     device: torch.device,
 ) -> NetworkFigures:
     test = prepared.rows("test")
     train = prepared.part("train")
     gallery = embed(network, train.crops, device)
+    others = embed(network, outside.faces.crops, device)
     known = _embedded(prepared, network, test, device)
     labels, groups = prepared.labels[test], prepared.group_of[test]
     by_centroid = by_search = None
@@ -138,7 +138,7 @@ def _figures(
     if len(test) and fit_strangers is not None:
         try:
             threshold = stranger_threshold(gallery, embed(network, fit_strangers, device), FPIR)
-            unknown = embed(network, strangers, device) if strangers is not None else np.zeros((0, 1), np.float32)
+            unknown = outside.stranger_embeddings(others)
             by_search = open_set(gallery, train.labels, known, labels, unknown, threshold)
             notes.append(
                 f"open-set threshold: lets {FPIR:.1%} of {len(fit_strangers)} held-out rehearsal crops in, "
@@ -146,9 +146,7 @@ def _figures(
             )
         except InputError as error:
             notes.append(f"no open-set threshold: {error}")
-    return NetworkFigures(
-        by_centroid, by_search, pairs.accuracy(embed(network, pairs.crops, device)) if pairs else None
-    )
+    return NetworkFigures(by_centroid, by_search, outside.pair_accuracy(others))
 
 
 def _embedded(prepared: Prepared, network: MobileFaceNet, rows: Any, device: torch.device) -> Floats:
@@ -158,51 +156,54 @@ def _embedded(prepared: Prepared, network: MobileFaceNet, rows: Any, device: tor
     return embeddings
 
 
-class _Aligner:
-    """Aligns pictures once, for strangers and pairs are often the same ones."""
+class _Outside:
+    """Pictures from outside the data set, aligned and embedded once: strangers and pairs are often the same ones."""
 
-    def __init__(self, detector: Path | None, *, progress: bool) -> None:
-        self._detector, self._progress = detector, progress
-        self._row: dict[Path, int] = {}
-        self._faces = AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
-
-    def __call__(self, paths: Sequence[Path]) -> AlignedFaces:
-        if self._detector is None:
-            raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
-        if new := [path for path in dict.fromkeys(paths) if path not in self._row]:
-            found = align_files(new, open_detector(self._detector), progress=self._progress)
-            self._row.update((path, len(self._row)) for path in new)
-            self._faces = AlignedFaces(
-                np.concatenate([self._faces.crops, found.crops]), np.concatenate([self._faces.found, found.found])
+    def __init__(self, job: TrainingJob, prepared: Prepared, notes: list[str], *, progress: bool) -> None:
+        self.strangers: list[Path] = []
+        self.pairs: PairPhotos | None = None
+        if job.strangers is not None:
+            every = find_pictures([job.strangers])
+            self.strangers = strangers_among(every, prepared.dataset.identities)
+        if job.pairs is not None and job.images is not None:
+            self.pairs = read_pair_photos(job.pairs, job.images)
+        paths = list(dict.fromkeys([*self.strangers, *(self.pairs.paths if self.pairs else ())]))
+        self._row = {path: row for row, path in enumerate(paths)}
+        self.faces = _aligned(job, paths, progress=progress)
+        if job.strangers is not None:
+            found = int(self.faces.found[self._rows(self.strangers)].sum())
+            notes.append(
+                f"strangers: {len(self.strangers)} pictures, {found} with a face; "
+                f"{len(every) - len(self.strangers)} more bear the name of a known person and were left out"
             )
-        rows = [self._row[path] for path in paths]
-        return AlignedFaces(self._faces.crops[rows], self._faces.found[rows])
+            if not found:
+                raise InputError(f"{job.strangers}: no face was found in any picture")
+        if self.pairs is not None and job.pairs is not None:
+            missed = int((~self.faces.found[self._rows(self.pairs.paths)]).sum())
+            notes.append(f"pairs: {job.pairs.name}, {len(self.pairs.same)} pairs, {missed} pictures without a face")
+
+    def stranger_embeddings(self, embeddings: Floats) -> Floats:
+        """Those of the strangers in whom a face was found. embeddings: of `faces`."""
+        rows = self._rows(self.strangers)
+        return embeddings[rows[self.faces.found[rows]]]
+
+    def pair_accuracy(self, embeddings: Floats) -> KFoldAccuracy | None:
+        """None where no pairs were given. A picture without a face stands as the black crop."""
+        return self.pairs.accuracy(embeddings[self._rows(self.pairs.paths)]) if self.pairs is not None else None
+
+    def _rows(self, paths: Sequence[Path]) -> npt.NDArray[np.int64]:
+        return np.array([self._row[path] for path in paths], np.int64)
+
+
+def _aligned(job: TrainingJob, paths: list[Path], *, progress: bool) -> AlignedFaces:
+    if not paths:
+        return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
+    if job.detector is None:
+        raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
+    return align_files(paths, open_detector(job.detector), progress=progress)
 
 
 def strangers_among(pictures: Sequence[Path], identities: Sequence[str]) -> list[Path]:
     """Without the pictures in a folder that bears the name of one of the identities, in whatever case."""
     known = {name.lower() for name in identities}
     return [path for path in pictures if path.parent.name.lower() not in known]
-
-
-def _strangers(job: TrainingJob, aligner: _Aligner, identities: Sequence[str], notes: list[str]) -> Image | None:
-    if job.strangers is None:
-        return None
-    every = find_pictures([job.strangers])
-    paths = strangers_among(every, identities)
-    faces = aligner(paths)
-    notes.append(
-        f"strangers: {len(paths)} pictures, {int(faces.found.sum())} with a face; "
-        f"{len(every) - len(paths)} more bear the name of a known person and were left out"
-    )
-    if not faces.found.any():
-        raise InputError(f"{job.strangers}: no face was found in any picture")
-    return np.asarray(faces.crops[faces.found])
-
-
-def _pairs(job: TrainingJob, aligner: _Aligner, notes: list[str]) -> PairPhotos | None:
-    if job.pairs is None or job.images is None:
-        return None
-    photos = read_pair_photos(job.pairs, job.images, aligner)
-    notes.append(f"pairs: {job.pairs.name}, {len(photos.same)} pairs, {photos.missed} pictures without a face")
-    return photos

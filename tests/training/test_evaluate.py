@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,7 +67,5 @@ def test_threshold_lets_no_more_strangers_in_than_asked() -> None:
 def test_pairs_are_scored_by_folds() -> None:
     embeddings = _unit([1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1])
     first, second = np.array([0, 0, 2, 1] * 2), np.array([1, 2, 3, 3] * 2)
-    photos = PairPhotos(
-        np.zeros((4, 112, 112, 3), np.uint8), first, second, np.array([True, False] * 4), np.repeat([0, 1], 4), 0
-    )
+    photos = PairPhotos(tuple(map(Path, "abcd")), first, second, np.array([True, False] * 4), np.repeat([0, 1], 4))
     assert photos.accuracy(embeddings).accuracy.hits == 8
