@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -67,6 +68,7 @@ def run_job(job: TrainingJob, say: Callable[[str], None], *, progress: bool = Tr
     )
     run_id = {
         "data": prepared.dataset.digest,
+        "faces": hashlib.sha256(prepared.faces.crops.tobytes()).hexdigest(),
         "base": prepared.base_info.digest,
         "activation": prepared.base.activation,
         "split": repr(prepared.split.to_dict()),
