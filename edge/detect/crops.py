@@ -19,6 +19,10 @@ SMALL_SIDE = 160
 """Pixels: pictures whose longer side is below are looked at enlarged as well."""
 
 
+SCORE_MARGIN = 0.15
+"""A face whose score is lower than the best by more is not what the picture is about: more likely it is no face."""
+
+
 def find_main_face(detector: Detector, image: Image) -> Face | None:
     """The face a picture is about: of those found the largest, with a preference for the middle; None where none is.
 
@@ -27,7 +31,8 @@ def find_main_face(detector: Detector, image: Image) -> Face | None:
     for border in BORDERS:
         faces = _look(detector, image, border)
         if faces:
-            return max(faces, key=lambda face: _prominence(face, image))
+            sure = max(face.score for face in faces) - SCORE_MARGIN
+            return max((face for face in faces if face.score >= sure), key=lambda face: _prominence(face, image))
     return None
 
 

@@ -12,7 +12,7 @@ from edge.detect import Detector, DetectorOptions, find_main_face
 from edge.detect.decode import STRIDES, decode, require_heads
 from edge.detect.detector import to_model
 from edge.detect.nms import nms
-from edge.engines import open_session
+from edge.engines import Session, TensorSpec, open_session
 from edge.errors import ContractError
 
 
@@ -165,3 +165,43 @@ class TestMainFace:
     def test_a_picture_without_a_face_gives_none(self, toy: Any, toy_models: dict[str, bytes]) -> None:
         with open_session(toy_models["detector"]) as session:
             assert find_main_face(Detector(session, toy.detector_contract), toy.scene(200, 100, [])) is None
+
+
+class WrittenHeads(Session):
+    """Gives the same constructed heads for every picture of 96×160."""
+
+    def __init__(self, heads: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.inputs = (TensorSpec("image", "uint8", (1, None, None, 3)),)
+        self.outputs = tuple(TensorSpec(name, "float32", (None, None, None)) for name in heads)
+        self._heads = heads
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    def _run_impl(self, batch: Any) -> dict[str, np.ndarray]:
+        return self._heads
+
+
+def written(faces: list[tuple[int, float, float]]) -> WrittenHeads:
+    """Faces as (cell of stride 32, side in pixels, score), on 96×160."""
+    heads = empty_heads(96, 160)
+    for cell, side, score in faces:
+        heads["cls_32"][0, cell] = heads["obj_32"][0, cell] = score
+        heads["bbox_32"][0, cell] = (0.5, 0.5, np.log(side / 32), np.log(side / 32))
+        heads["kps_32"][0, cell] = np.arange(10) / 10
+    return WrittenHeads(heads)
+
+
+@pytest.mark.parametrize(
+    ("faces", "side"),
+    [
+        pytest.param([(6, 30.0, 0.95), (8, 50.0, 0.90)], 50.0, id="the larger of two that are sure"),
+        pytest.param([(6, 30.0, 0.95), (8, 50.0, 0.70)], 30.0, id="not a larger one that is much less sure"),
+    ],
+)
+def test_the_main_face_is_large_and_sure(faces: list[tuple[int, float, float]], side: float) -> None:
+    detector = Detector(written(faces), ModelContract(role="detector", size=None))
+    face = find_main_face(detector, np.zeros((96, 160, 3), np.uint8))
+    assert face is not None
+    assert face.width == pytest.approx(side, rel=1e-4)
