@@ -56,7 +56,7 @@ def judge(
     budget = budget or Budget()
     decision, advice = _decide(speedup, loss, budget, trials)
     parts = [part for part in (_speed(speedup), _loss(loss)) if part]
-    said = " and ".join(parts) if parts else "was not measured"
+    said = " and ".join(parts).rstrip(",") if parts else "was not measured"
     return Verdict(variant, baseline, decision, f"{variant} {said}; {advice}", speedup, loss)
 
 
