@@ -52,6 +52,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     Nothing is written before everything has been judged.
     """
     require_writable(request.out)
+    training_part = _training_part(request)
     notes: list[str] = []
 
     def tell(text: str) -> None:
@@ -62,7 +63,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     detector = load_detector(find_weights(request.detector, "detector"), passes["detector"])
     embedder = _embedder(request, passes["embedder"])
     tell(f"embedder {embedder.path.name}, detector {detector.path.name}")
-    photos = Photos(detector, tell, request.quiet, _training_part(request))
+    photos = Photos(detector, tell, request.quiet, training_part)
     tables = _tables(request, embedder, detector, photos)
     artefacts = [
         *_embedder_artefacts(request, embedder, tables.get("embedder"), photos, passes["embedder"]),
