@@ -29,6 +29,9 @@ from export.passes.yunet_heads import yunet_heads
 MAX_ERROR = 1e-4
 """Largest difference from torch, as a share of the output's largest value: float32 summed in another order."""
 
+ROUNDING = 1e-6
+"""A difference that always passes: a detector's probabilities on a picture without faces are all near 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -116,7 +119,7 @@ def compare_with_torch(network: nn.Module, model: ModelProto, sample: Array) -> 
     for name, reference in zip((spec.name for spec in session.outputs), wanted, strict=True):
         expected = reference.numpy()
         error = float(np.abs(outputs[name] - expected).max())
-        if not error <= MAX_ERROR * float(np.abs(expected).max()):
+        if not error <= MAX_ERROR * float(np.abs(expected).max()) + ROUNDING:
             raise GateError(f"the exported graph differs from torch by {error:.2g} at {name}; nothing was written")
         worst = max(worst, error)
         cosine = min(cosine, row_cosine(outputs[name], expected).min())

@@ -11,6 +11,7 @@ from training.detector.losses import (
     answer_loss,
     distillation_loss,
     eiou_loss,
+    head_error,
     landmark_loss,
     relative_error,
 )
@@ -50,6 +51,16 @@ def test_relative_error_is_zero_for_equals_and_one_for_silence() -> None:
     taught = torch.randn(2, 3, 4, 4)
     assert float(relative_error(taught, taught)) == 0.0
     assert float(relative_error(torch.zeros_like(taught), taught)) == pytest.approx(1.0)
+
+
+def test_head_error_is_zero_where_the_heads_agree_and_sees_each_of_them() -> None:
+    own = perfect()
+    taught = as_teacher(own)
+    assert float(head_error(own, taught)) == pytest.approx(0.0, abs=1e-4)
+    for name in ("cls", "obj", "bbox", "kps"):
+        other = perfect()
+        getattr(other, name).mul_(0.0)
+        assert float(head_error(other, taught)) == pytest.approx(1.0, abs=1e-3), name
 
 
 def test_eiou_grows_as_a_box_moves_away_also_where_nothing_overlaps() -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from edge.detect.decode import decode, require_heads
 from edge.errors import ContractError, InputError
-from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
+from training.detector.network import ARCH, OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,6 @@ def test_files_that_hold_no_detector_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="detector"):
         load(other)
     cut = tmp_path / "cut.safetensors"
-    save_file({"weight": torch.zeros(2)}, cut, {"role": "detector", "arch": "edge-detector-1"})
+    save_file({"weight": torch.zeros(2)}, cut, {"role": "detector", "arch": ARCH})
     with pytest.raises(ContractError, match="do not fit"):
         load(cut)

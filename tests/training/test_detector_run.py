@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from edge.errors import EdgeError, EngineError, InputError
 from training.detector.data import read_labels, read_zip, without_faces
 from training.detector.labels import label_crop, open_teacher, read_pools
-from training.detector.network import OUTPUT_NAMES, load, read_metadata
+from training.detector.losses import relative_error
+from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata
 from training.detector.run import configure_detector, run_detector
+from training.detector.stages import units_apart, units_together
 from training.detector.teacher import TAPS, Teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -46,28 +49,60 @@ def small_data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def arguments(data: Path, teacher: Path, out: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     configure_detector(parser)
-    base = ["--data", str(data), "--teacher", str(teacher), "--out", str(out), "--size", "64", "--batch", "2"]
-    return parser.parse_args([*base, *more])
+    named = {
+        "--data": data,
+        "--teacher": teacher,
+        "--unit-teacher": teacher.with_name("yunet_s_dynamic.onnx"),
+        "--out": out,
+    }
+    base = [word for name, path in named.items() for word in (name, str(path))]
+    return parser.parse_args([*base, "--size", "64", "--batch", "2", *more])
 
 
 @pytest.mark.realdata
-def test_the_teacher_gives_the_same_answers_with_its_stages_tapped(teacher_path: Path) -> None:
+def test_the_teacher_gives_the_same_answers_with_its_units_tapped(teacher_path: Path) -> None:
     from edge.engines import open_session
 
+    path = teacher_path.with_name("yunet_s_dynamic.onnx")
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 96)).astype(np.float32)
-    tapped, plain = Teacher(teacher_path)(image), open_session(teacher_path).run({"input": image})
+    tapped, plain = Teacher(path, TAPS)(image), open_session(path).run({"input": image})
     for name in OUTPUT_NAMES:
         np.testing.assert_array_equal(tapped[name], plain[name])
-    assert tapped["stem"].shape == (1, 16, 16, 24)
-    for name in ("backbone_16", "neck_16", "head_16"):
+    assert tapped["first"].shape == (1, 16, 32, 48)
+    assert tapped["narrow_3"].shape == (1, 64, 16, 24)
+    for name in ("stage_16_0", "stage_16_1", "neck_16"):
         assert tapped[name].shape == (1, 64, 4, 6)
     assert all(float(tapped[name].min()) >= 0 for name in TAPS)  # each ends in a ReLU
 
 
 @pytest.mark.realdata
-def test_another_network_is_no_teacher(shared_data: Path) -> None:
+def test_each_unit_is_compared_with_the_teachers_on_what_the_teacher_feeds_it(teacher_path: Path) -> None:
+    """Given the teacher's first unit, that unit's error is nothing, and the others' stay what they were."""
+    teacher = Teacher(teacher_path.with_name("yunet_s_dynamic.onnx"), TAPS)
+    torch.manual_seed(0)
+    network = EdgeDetector().eval()
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
+    images, taught = torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in teacher(pixels).items()}
+    with torch.no_grad():
+        apart, raw = units_apart(network, images, taught)
+        _, chained = units_together(network, images, taught)
+        own = taught | {"stem": network.stem.unit(taught["first"])}
+        knows, _ = units_apart(network, images, own)
+        expected = apart - relative_error(own["stem"], taught["stem"])
+        first = F.max_pool2d(taught["stem"], 2), F.max_pool2d(own["stem"], 2)
+        expected -= relative_error(network.narrow[0](first[0]), taught["narrow_0"])
+        expected += relative_error(network.narrow[0](first[1]), taught["narrow_0"])
+        torch.testing.assert_close(knows, expected)
+        for one, other in zip(chained, network.predictions(images), strict=True):
+            torch.testing.assert_close(one, other)
+        assert not torch.equal(raw[0], chained[0])
+        assert float(units_together(network, images, {})[0]) == 0.0
+
+
+@pytest.mark.realdata
+def test_another_network_is_no_teacher(teacher_path: Path) -> None:
     with pytest.raises(EngineError):
-        Teacher(shared_data / "models" / "yunet_s_dynamic.onnx")
+        Teacher(teacher_path, TAPS)
 
 
 @pytest.mark.realdata
@@ -127,7 +162,7 @@ def test_labels_are_made_once(small_data: Path, teacher_path: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher_path: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    assert run_detector(arguments(small_data, teacher_path, whole, "--steps", "10")) == 0
+    assert run_detector(arguments(small_data, teacher_path, whole, "--apart", "5", "--steps", "5")) == 0
     # The schedule follows the steps in all, so the first part is cut by stopping, not by asking for fewer steps.
     from training.detector import run as module
 
@@ -145,30 +180,32 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.Run, "_update", stop_after_six)
         with pytest.raises(StoppedError):
-            run_detector(arguments(small_data, teacher_path, parts, "--steps", "10"))
+            run_detector(arguments(small_data, teacher_path, parts, "--apart", "5", "--steps", "5"))
     assert not parts.exists()
-    assert run_detector(arguments(small_data, teacher_path, parts, "--steps", "10")) == 0
+    assert run_detector(arguments(small_data, teacher_path, parts, "--apart", "5", "--steps", "5")) == 0
     first, second = load(whole).state_dict(), load(parts).state_dict()
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
     assert read_metadata(parts)["steps"] == "10"
     with pytest.raises(InputError, match="seed 1"):
-        run_detector(arguments(small_data, teacher_path, parts, "--steps", "12", "--seed", "2"))
+        run_detector(arguments(small_data, teacher_path, parts, "--apart", "5", "--steps", "7", "--seed", "2"))
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_a_short_training_lowers_what_it_lowers(
+def test_a_short_training_teaches_the_units(
     small_data: Path, teacher_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "weights.safetensors"
-    run_detector(arguments(small_data, teacher_path, out, "--steps", "250", "--validate-every", "250"))
+    run_detector(arguments(small_data, teacher_path, out, "--apart", "150", "--steps", "50", "--validate-every", "200"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if " features " in line]
     features = [float(words[words.index("features") + 1]) for words in lines]
-    assert features[-1] < 0.5 * features[0]
+    assert features[2] < 0.5 * features[0]  # the units learn what they are taught
 
 
-@pytest.mark.parametrize("option", [("--size", "100"), ("--steps", "0"), ("--batch", "0"), ("--threads", "0")])
+@pytest.mark.parametrize(
+    "option", [("--size", "100"), ("--steps", "0"), ("--apart", "0"), ("--batch", "0"), ("--threads", "0")]
+)
 def test_arguments_out_of_range_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
     with pytest.raises(InputError, match="multiple of 32"):
         run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", *option))

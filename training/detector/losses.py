@@ -54,6 +54,17 @@ def relative_error(own: Tensor, taught: Tensor) -> Tensor:
     return (own - taught).square().mean() / taught.square().mean().clamp(min=1e-6)
 
 
+def head_error(own: Answers, taught: Answers) -> Tensor:
+    """Relative errors of what the heads compute, in every cell, cls and obj as logits: their sum."""
+    pairs = [
+        (own.cls, taught.cls.logit(1e-5)),
+        (own.obj, taught.obj.logit(1e-5)),
+        (own.bbox, taught.bbox),
+        (own.kps, taught.kps),
+    ]
+    return torch.stack([relative_error(one, other) for one, other in pairs]).sum()
+
+
 def eiou_loss(own: Tensor, wanted: Tensor) -> Tensor:
     """1 − EIoU of boxes (K, 4) and (K, 4), in [0, …): (K,) (Zhang et al., 2021, https://arxiv.org/abs/2101.08158)."""
     low, high = torch.maximum(own[:, :2], wanted[:, :2]), torch.minimum(own[:, 2:], wanted[:, 2:])

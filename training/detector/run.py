@@ -1,7 +1,7 @@
 """Training the detector: one command, resumable, in two phases.
 
-Phase 1 teaches each stage alone, fed with the teacher's features of the stage before, so that every stage learns at
-once instead of waiting for those below it. Phase 2 trains the whole network on the teacher's answers and, more and
+Phase 1 teaches each unit alone, fed with what YuNet-s computes before it, so that every unit learns at once instead of
+waiting for those below it. Phase 2 trains all of them but the stem together, on the answers of YuNet-n and, more and
 more, on the true faces. What step k sees depends on the seed and k alone: a run that was stopped goes on as if it had
 not been.
 """
@@ -19,16 +19,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from edge.errors import InputError
-from training.detector.augment import draw
+from edge.types import Floats
+from training.detector.augment import Sample, draw
 from training.detector.data import Pools
 from training.detector.labels import read_pools
-from training.detector.losses import Answers, Weights, answer_loss
+from training.detector.losses import Answers, Weights, answer_loss, head_error
 from training.detector.network import EdgeDetector, save
-from training.detector.stages import stages_apart, stages_together, teacher_answers
+from training.detector.stages import teacher_answers, units_apart, units_together
 from training.detector.targets import grid
-from training.detector.teacher import Teacher
+from training.detector.teacher import TAPS, Teacher
 from training.detector.validate import validate
 
 SAVE_EVERY_SECONDS = 120.0
@@ -37,25 +39,41 @@ LOG_EVERY_STEPS = 50
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The hyper-parameters of a run. `apart`: share of the steps that teach each stage alone.
+    """The hyper-parameters of a run.
 
-    most_truth: weight of the true faces against the teacher at the end; features: weight of the stages in phase 2,
-    which falls to a tenth.
+    apart, batch_apart, rate_apart: updates, samples an update and first learning rate of phase 1; steps, batch, rate:
+    of phase 2. most_truth: weight of the true faces against the teacher's answers at the end. features: weight of the
+    units at the start of phase 2, which falls to nothing by its middle; landmarks: weight of the landmarks.
     """
 
-    steps: int = 6000
+    apart: int = 1150
+    batch_apart: int = 4
+    rate_apart: float = 4e-3
+    steps: int = 3000
     batch: int = 8
+    rate: float = 2e-3
     size: int = 320
     seed: int = 1
-    rate: float = 3e-3
     decay: float = 1e-4
-    apart: float = 0.2
     most_truth: float = 0.6
     features: float = 1.0
     landmarks: float = 10.0
     average: float = 0.998
     warm_up: int = 100
     crops_of_each: int = 400
+
+    @property
+    def total(self) -> int:
+        """Updates of both phases."""
+        return self.apart + self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Teachers:
+    """of_units: YuNet-s with what its units compute; of_answers: YuNet-n, the more accurate of the two."""
+
+    of_units: Teacher
+    of_answers: Teacher
 
 
 def configure_detector(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +82,20 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with wider/train, scenes/celeba.zip and train/faces112-*.zip"
     )
-    parser.add_argument("--teacher", type=Path, required=True, help="yunet_n_dynamic.onnx, for labels and distillation")
+    parser.add_argument("--teacher", type=Path, required=True, help="yunet_n_dynamic.onnx, for labels and answers")
+    parser.add_argument("--unit-teacher", type=Path, required=True, help="yunet_s_dynamic.onnx, teaches unit by unit")
     parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
     parser.add_argument("--state", type=Path, help="file to stop and resume with (default: beside --out, .state)")
+    parser.add_argument("--apart", type=int, default=recipe.apart, help="updates of phase 1 (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=recipe.steps, help="updates in all; may change on resuming (default: %(default)s)"
+        "--steps",
+        type=int,
+        default=recipe.steps,
+        help="updates of phase 2; may change on resuming (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=int, default=recipe.batch, help="samples an update (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=recipe.batch, help="samples an update of phase 2 (default: %(default)s)"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -90,21 +115,21 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
 
 def run_detector(args: argparse.Namespace) -> int:
     """Trains, prints what it measures on the held-out pictures, and writes the weights."""
-    if args.size < 64 or args.size % 32 or args.steps < 1 or args.batch < 1 or args.threads < 1:
-        raise InputError("--size is a multiple of 32 from 64 up; --steps, --batch and --threads are 1 or more")
+    if args.size < 64 or args.size % 32 or min(args.steps, args.apart) < 1 or args.batch < 1 or args.threads < 1:
+        raise InputError("--size is a multiple of 32 from 64 up; --apart, --steps, --batch and --threads are 1 or more")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    recipe = Recipe(steps=args.steps, batch=args.batch, size=args.size, seed=args.seed)
-    teacher = Teacher(args.teacher, args.threads)
+    recipe = Recipe(apart=args.apart, steps=args.steps, batch=args.batch, size=args.size, seed=args.seed)
+    teachers = Teachers(Teacher(args.unit_teacher, TAPS, args.threads), Teacher(args.teacher, {}, args.threads))
     pools = read_pools(args.data, args.teacher, recipe.crops_of_each, args.out.with_suffix(".labels.npz"))
     print(
         f"{len(pools.scenes)} scenes with true boxes ({len(pools.held_out)} more held out), "
         f"{len(pools.portraits)} photos and {len(pools.crops)} crops labelled by the teacher",
         flush=True,
     )
-    run = Run(recipe, teacher, pools, args.state or args.out.with_suffix(".state"))
+    run = Run(recipe, teachers, pools, args.state or args.out.with_suffix(".state"))
     run.train(args.validate_every)
-    save(run.averaged, args.out, steps=recipe.steps, seed=recipe.seed)
+    save(run.averaged, args.out, steps=recipe.total, seed=recipe.seed)
     print(f"{args.out}: {run.spent_wall:.0f} s wall, {run.spent_cpu:.0f} s CPU in all", flush=True)
     return 0
 
@@ -112,9 +137,9 @@ def run_detector(args: argparse.Namespace) -> int:
 class Run:
     """A training run: network, running average of its weights, optimiser and clock, all in one state file."""
 
-    def __init__(self, recipe: Recipe, teacher: Teacher, pools: Pools, state: Path) -> None:
+    def __init__(self, recipe: Recipe, teachers: Teachers, pools: Pools, state: Path) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.teacher, self.pools, self.state = recipe, teacher, pools, state
+        self.recipe, self.teachers, self.pools, self.state = recipe, teachers, pools, state
         self.network: EdgeDetector = EdgeDetector().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).eval()
         heavy = [p for p in self.network.parameters() if p.ndim > 1]
@@ -132,20 +157,20 @@ class Run:
         start = wall = time.monotonic()
         cpu = time.process_time()
         began, totals = self.step, dict[str, float]()
-        while self.step < self.recipe.steps:
+        while self.step < self.recipe.total:
             for name, value in self._update().items():
                 totals[name] = totals.get(name, 0.0) + value
             now = time.monotonic()
             if self.step - began == 20:
-                left = (now - start) / 20 * (self.recipe.steps - self.step)
+                left = (now - start) / 20 * (self.recipe.total - self.step)
                 print(f"{(now - start) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
             if self.step % LOG_EVERY_STEPS == 0:
                 parts = " ".join(f"{name} {value / LOG_EVERY_STEPS:.3f}" for name, value in totals.items())
-                print(f"step {self.step}/{self.recipe.steps} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
+                print(f"step {self.step}/{self.recipe.total} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
                 totals = {}
-            if self.step % validate_every == 0 or self.step == self.recipe.steps:
+            if self.step % validate_every == 0 or self.step == self.recipe.total:
                 print(f"step {self.step} held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
-            if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
+            if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.total:
                 self.spent_wall += now - wall
                 self.spent_cpu += time.process_time() - cpu
                 wall, cpu = now, time.process_time()
@@ -153,39 +178,55 @@ class Run:
 
     def _update(self) -> dict[str, float]:
         """One optimiser step; gives the parts of the loss."""
-        recipe, progress = self.recipe, self.step / self.recipe.steps
-        rng = np.random.default_rng([recipe.seed, self.step])
-        samples = [draw(rng, self.pools, recipe.size) for _ in range(recipe.batch)]
-        pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32)
-        taught = {name: torch.from_numpy(value) for name, value in self.teacher(pixels).items()}
-        images = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
-        wanted = teacher_answers(taught)
-        if progress < recipe.apart:
-            features, raw = stages_apart(self.network, images, taught)
-            weights, share = Weights(), 1.0
-        else:
-            along = (progress - recipe.apart) / (1 - recipe.apart)
-            features, raw = stages_together(self.network, images, taught)
-            weights = Weights(
-                truth=recipe.most_truth * min(1.0, 1.5 * along), landmarks=recipe.landmarks, taught_landmarks=0.0
-            )
-            share = recipe.features * (1 - 0.9 * along)
-        parts = answer_loss(Answers.of_levels(raw), wanted, self.cells, samples, weights)
-        loss = share * features + torch.stack(list(parts.values())).sum()
+        apart = self.step < self.recipe.apart
+        rng = np.random.default_rng([self.recipe.seed, self.step])
+        count = self.recipe.batch_apart if apart else self.recipe.batch
+        samples = [draw(rng, self.pools, self.recipe.size) for _ in range(count)]
+        parts = self._parts_apart(samples) if apart else self._parts_together(samples)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(progress)
+            group["lr"] = self._rate()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if not apart:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimiser.step()
         self.step += 1
         self._average()
-        return {name: float(part.detach()) for name, part in {"features": features, **parts}.items()}
+        return {name: float(part.detach()) for name, part in parts.items()}
 
-    def _rate(self, progress: float) -> float:
-        """One cycle: a short linear rise, then a cosine to zero."""
-        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
-        return self.recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
+    def _parts_apart(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """The loss of phase 1 by part."""
+        pixels, images = _tensors(samples)
+        taught = _torch(self.teachers.of_units(pixels))
+        features, raw = units_apart(self.network, images, taught)
+        own, wanted = Answers.of_levels(raw), teacher_answers(taught)
+        parts = answer_loss(own, wanted, self.cells, samples, Weights())
+        return {"features": features, "heads": head_error(own, wanted), **parts}
+
+    def _parts_together(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """The loss of phase 2 by part."""
+        pixels, images = _tensors(samples)
+        along = (self.step - self.recipe.apart) / self.recipe.steps
+        share = self.recipe.features * max(0.0, 1 - 2 * along)
+        features, raw = units_together(
+            self.network, images, _torch(self.teachers.of_units(pixels)) if share > 0 else {}
+        )
+        weights = Weights(
+            truth=self.recipe.most_truth * min(1.0, 1.5 * along), landmarks=self.recipe.landmarks, taught_landmarks=0.0
+        )
+        wanted = teacher_answers(_torch(self.teachers.of_answers(pixels)))
+        return {
+            "features": share * features,
+            **answer_loss(Answers.of_levels(raw), wanted, self.cells, samples, weights),
+        }
+
+    def _rate(self) -> float:
+        """Each phase is one cycle: a short linear rise, then a cosine to zero."""
+        apart = self.step < self.recipe.apart
+        done = self.step if apart else self.step - self.recipe.apart
+        length = self.recipe.apart if apart else self.recipe.steps
+        top = self.recipe.rate_apart if apart else self.recipe.rate
+        return top * min(1.0, (done + 1) / self.recipe.warm_up) * 0.5 * (1 + math.cos(math.pi * done / length))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -224,3 +265,13 @@ class Run:
                 f"{self.state}: not a state of this training ({error}); remove it to begin anew"
             ) from error
         print(f"{self.state}: goes on after step {self.step}", flush=True)
+
+
+def _tensors(samples: list[Sample]) -> tuple[Floats, Tensor]:
+    """The images (N, 3, H, W), 0–255, for a teacher and for the network."""
+    pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32)
+    return pixels, torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
+
+
+def _torch(arrays: dict[str, Floats]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
