@@ -196,10 +196,10 @@ class _Outside:
 
 
 def _aligned(job: TrainingJob, paths: list[Path], *, progress: bool) -> AlignedFaces:
-    if not paths:
-        return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
-    if job.detector is None:
+    if job.detector is None and (job.strangers or job.pairs):
         raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
+    if job.detector is None or not paths:
+        return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
     return align_files(paths, open_detector(job.detector), progress=progress)
 
 
