@@ -172,7 +172,7 @@ def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
         (("--batch", "1"), "2 photos or more"),
         (("--rehearsal", str(inputs / "base.safetensors")), "neither a folder nor a zip"),
         (("--pairs", "pairs.txt"), "go together"),
-        (("--strangers", str(inputs / "photos")), "no face was found"),
+        (("--strangers", str(inputs / "photos")), "name the --detector"),
     ):
         with pytest.raises(InputError, match=match):
             _train(inputs, tmp_path / "out", *more)
