@@ -40,6 +40,7 @@ def run(out: Path, weights: str, detector: str, frames: int) -> int:
     out.mkdir(parents=True)
     people, source = out / "people", out / "source.mp4"
     print("Two people from pictures inside scikit-image and Matplotlib; a video in which both walk through a room.")
+    print("The weights are first versions, not yet trained to the end: model_weights/README.md says what they measure.")
     pair = portraits()
     write_enrolment(people, pair)
     write_video(source, pair, frames)
