@@ -54,7 +54,11 @@ def test_outliers_do_not_cost_everybody_resolution(name: str) -> None:
     values = np.abs(np.random.default_rng(0).normal(0, 1, 100_000))
     values[0] = 15.0
     low, high = METHODS[name](histogram(values))
-    assert high < 14
+    if name == "mse":
+        # Rounding n values costs n·h²/(12·255²), clipping the one outlier (15 − h)²: their sum is least at this h.
+        assert high == pytest.approx(15 / (1 + len(values) / (12 * 255**2)), rel=0.01)
+    else:
+        assert high < 12
     assert error(values[1:], low, high) < error(values[1:], *METHODS["min-max"](histogram(values)))
 
 

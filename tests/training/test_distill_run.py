@@ -95,8 +95,8 @@ def test_the_loss_on_one_batch_falls(crops: CropStore, phase: str) -> None:
     if phase == WHOLE:
         measure_statistics(distiller.student, [to_student(pixels)])
         distiller._start_phase(WHOLE)
-    losses = [distiller.train_step(pixels)["loss"] for _ in range(12)]
-    assert np.mean(losses[-2:]) < 0.85 * losses[0]
+    losses = [distiller.train_step(pixels)["loss"] for _ in range(18)]
+    assert np.mean(losses[-2:]) < 0.8 * losses[0]
 
 
 def test_a_run_goes_through_both_phases(crops: CropStore) -> None:
