@@ -13,14 +13,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from edge.errors import InputError
-from training.distill.blocks import (
-    BLOCK_NAMES,
-    STAGE_ENDS,
-    chain_features,
-    run_frozen,
-    separate_features,
-    student_blocks,
-)
+from training.distill.blocks import BLOCK_NAMES, STAGE_ENDS, chain_features, run_frozen
 from training.distill.crops import SIZE, CropStore, EpochOrder, augment
 from training.distill.feed import batches
 from training.distill.harvest import harvest
@@ -115,27 +108,6 @@ class TestBlocks:
     def test_frozen_refuses_what_it_does_not_know(self) -> None:
         with pytest.raises(TypeError, match="Tanh"):
             run_frozen(nn.Tanh(), torch.zeros(1))
-
-    def test_separate_blocks_pass_no_gradient_on(self) -> None:
-        student, other = MobileFaceNet(64).eval(), MobileFaceNet(64).eval()
-        x = torch.rand(2, 3, SIZE, SIZE)
-        with torch.no_grad():
-            taught, _ = chain_features(other, x)
-        outputs, _ = separate_features(student, x, taught)
-        outputs["conv_4.2"].sum().backward()
-        reached = {
-            name for name, block in student_blocks(student) if any(p.grad is not None for p in block.parameters())
-        }
-        assert reached == {"conv_4.2"}
-
-    def test_separate_blocks_see_the_teacher(self) -> None:
-        student = MobileFaceNet(64).eval()
-        x = torch.rand(2, 3, SIZE, SIZE)
-        with torch.no_grad():
-            own, embedding = chain_features(student, x)
-            same, same_embedding = separate_features(student, x, own)
-        assert all(torch.equal(own[name], same[name]) for name in BLOCK_NAMES)
-        assert torch.equal(embedding, same_embedding)
 
 
 class TestReplicas:

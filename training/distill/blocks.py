@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
@@ -79,17 +79,6 @@ def chain_features(student: MobileFaceNet, x: Tensor, run: RunBlock = run_plainl
     for name, block in student_blocks(student):
         x = run(block, x)
         outputs[name] = x
-    return outputs, embed_pooled(student, x)
-
-
-def separate_features(
-    student: MobileFaceNet, x: Tensor, taught: Mapping[str, Tensor], run: RunBlock = run_plainly
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Each block fed with the *teacher's* output of the block before (`taught`), so that no gradient crosses blocks."""
-    outputs: dict[str, Tensor] = {}
-    for name, block in student_blocks(student):
-        outputs[name] = run(block, x)
-        x = taught[name]
     return outputs, embed_pooled(student, x)
 
 

@@ -29,7 +29,8 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--work", type=Path, required=True, metavar="DIR", help="state and log; a run that was stopped goes on from it")
     add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
     add("--embedding-size", type=int, default=512, metavar="N", help="of the student (default %(default)s)")
-    add("--block-steps", type=int, default=300, metavar="N", help="steps of the first phase (default %(default)s)")
+    add("--bank", type=int, default=4096, metavar="N", help="crops of the first phase, 1 MB each (default %(default)s)")
+    add("--block-steps", type=int, default=800, metavar="N", help="first phase: steps a block (default %(default)s)")
     add("--steps", type=int, default=10_000, metavar="N", help="steps of the second phase (default %(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="crops a step (default %(default)s)")
     add("--workers", type=int, default=2, metavar="N", help="threads that share a batch (default %(default)s)")
@@ -71,6 +72,7 @@ def run_distill(args: argparse.Namespace) -> int:
         seed=args.seed,
         batch=args.batch,
         workers=args.workers,
+        bank=args.bank,
         block_steps=args.block_steps,
         steps=args.steps,
         lr=args.lr,
@@ -94,8 +96,8 @@ def run_distill(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.workers < 1 or args.batch % args.workers or args.batch // args.workers < 2:
         raise InputError(f"--batch {args.batch} --workers {args.workers}: each worker needs the same two crops or more")
-    if min(args.steps, args.block_steps, args.hold_out) < 1:
-        raise InputError("--steps, --block-steps and --hold-out: at least 1")
+    if min(args.steps, args.block_steps, args.hold_out, args.bank) < 1:
+        raise InputError("--steps, --block-steps, --bank and --hold-out: at least 1")
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
 

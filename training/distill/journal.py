@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from training.checkpoint import save_embedder
-from training.distill.run import Distiller
+from training.distill.run import BLOCKS, DONE, Distiller
 
 CHECKPOINT = "checkpoint.pt"
 SNAPSHOT = "snapshot.safetensors"
@@ -33,8 +33,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.line(f"{len(distiller.training_crops)} crops to learn from, {len(distiller.held_out)} held out")
         self.line(f"{distiller.phase}, step {distiller.step} of {distiller.phase_steps}")
-        if distiller.steps_left:
-            rate, crops = distiller.crops_per_second(), distiller.steps_left * distiller.recipe.batch
+        if distiller.phase != DONE:
+            rate, crops = distiller.crops_per_second(), distiller.crops_left
             self.line(f"{crops} crops to go, at {rate:.0f} a second: about {crops / rate / 60:.0f} minutes")
 
     def line(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Journal:
         for key, value in parts.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         now = time.monotonic()
-        last = distiller.step == distiller.phase_steps
+        last = distiller.phase == BLOCKS or distiller.step == distiller.phase_steps
         if last or now - self._printed >= PRINT_EVERY:
             self._print(distiller, now)
         if last or now - self._saved >= self._save_every:
@@ -73,6 +73,11 @@ class Journal:
             self.line(f"held out: {json.dumps(asdict(distiller.agreement()))}")
 
     def _print(self, distiller: Distiller, now: float) -> None:
+        if distiller.phase == BLOCKS:
+            done = " ".join(f"{name} {error:.4f}" for name, error in self._sums.items())
+            self.line(f"{distiller.phase} {distiller.step}/{distiller.phase_steps} error {done}")
+            self._printed, self._steps, self._sums = now, 0, {}
+            return
         rate = self._steps * distiller.recipe.batch / max(now - self._printed, 1e-9)
         left = (distiller.phase_steps - distiller.step) * distiller.recipe.batch / rate
         means = " ".join(f"{key} {value / self._steps:.4f}" for key, value in self._sums.items())

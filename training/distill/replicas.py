@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from training.distill.blocks import chain_features, run_plainly
 from training.mobilefacenet import MobileFaceNet
 
 
@@ -37,16 +36,6 @@ def gather_gradients(replicas: list[MobileFaceNet]) -> None:
 
 
 @torch.no_grad()
-def average_statistics(replicas: list[MobileFaceNet]) -> None:
-    """Gives all replicas the mean of their running statistics."""
-    buffers = [_statistics(replica) for replica in replicas]
-    for others in buffers[1:]:
-        torch._foreach_add_(buffers[0], others)
-    torch._foreach_div_(buffers[0], len(buffers))
-    copy_statistics(replicas)
-
-
-@torch.no_grad()
 def copy_statistics(replicas: list[MobileFaceNet]) -> None:
     """Gives all replicas the running statistics of the first."""
     for replica in replicas[1:]:
@@ -54,20 +43,20 @@ def copy_statistics(replicas: list[MobileFaceNet]) -> None:
 
 
 @torch.no_grad()
-def measure_statistics(student: MobileFaceNet, inputs: Iterable[Tensor]) -> None:
+def measure_statistics(module: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Sets every BatchNorm's running statistics to their mean over batches of inputs, for the weights as they are."""
-    norms = [m for m in student.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [norm.momentum for norm in norms]
-    mode = student.training
+    mode = module.training
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
-    student.train()
+    module.train()
     for x in inputs:
-        chain_features(student, x, run_plainly)
+        module(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    student.train(mode)
+    module.train(mode)
 
 
 def _gradients(student: MobileFaceNet) -> list[Tensor]:

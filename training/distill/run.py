@@ -1,8 +1,8 @@
 """Distillation from random weights to a finished embedder: a loop that may be killed at any moment and goes on.
 
-Two phases. In the first every block learns alone, fed with the teacher's own features, so that seventeen small
-problems are solved at once. In the second the whole network learns through its stages and its embedding, with
-BatchNorm held at the statistics of the crops: no noise of small batches, and nearly half the time a step.
+Two phases. In the first the blocks learn one after the other from features kept in memory (`cascade.py`). In the second
+the whole network learns through its stages and its embedding, with BatchNorm held at the statistics of the crops: no
+noise of small batches, and nearly half the time a step.
 """
 
 from __future__ import annotations
@@ -24,22 +24,18 @@ from torch.nn.functional import normalize
 
 from edge.errors import InputError
 from training.checkpoint import MEAN, STD
-from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen, run_plainly, separate_features
+from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
+from training.distill.cascade import BATCH, CHUNK, HEAD, STEPS, Bank, BlockRecipe, advance, fill_bank, learn_block
 from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
-from training.distill.replicas import (
-    average_statistics,
-    copy_statistics,
-    gather_gradients,
-    measure_statistics,
-    replicate,
-)
+from training.distill.muon import Muon
+from training.distill.replicas import copy_statistics, gather_gradients, replicate
 from training.mobilefacenet import MobileFaceNet
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
-FIXED = ("seed", "batch", "workers", "hold_out")
+FIXED = ("seed", "batch", "workers", "bank", "hold_out")
 """The parts of a recipe that a run cannot change on the way."""
 
 
@@ -64,16 +60,15 @@ class Recipe:
     batch: int = 32
     workers: int = 2
     """Threads that share a batch, each with a copy of the network; part of the recipe, for it splits the batch."""
-    block_steps: int = 300
-    """Steps of the first phase."""
-    moving_steps: int = 120
-    """Steps, the first of all, in which BatchNorm takes the statistics of the batch. Afterwards it is held."""
+    bank: int = 4096
+    """Augmented crops the blocks learn from in the first phase; a megabyte of memory each."""
+    block_steps: int = 800
+    """Steps of each block in the first phase."""
+    block_lr: float = 1e-2
     steps: int = 10_000
     """Steps of the second phase: the learning rate falls to zero over them."""
-    block_lr: float = 3e-3
-    lr: float = 2e-3
+    lr: float = 1.2e-3
     warmup: int = 200
-    weight_decay: float = 1e-4
     clip: float = 5.0
     """Longest gradient an update is made from."""
     ema: float = 0.998
@@ -103,7 +98,7 @@ class Distiller:
         self, student: MobileFaceNet, teacher: TeacherLike, teacher_size: int, crops: CropStore, recipe: Recipe
     ) -> None:
         self.recipe = recipe
-        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.student = student.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.crops = crops
         self.training_crops, self.held_out = crops.split(recipe.hold_out)
         self.seconds = 0.0
@@ -118,53 +113,62 @@ class Distiller:
         self.phase = phase
         self.step = 0
         parameters = list(self.student.parameters())
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        self._optimizer = Muon(parameters)
         self._ema = [parameter.detach().clone() for parameter in parameters]
 
     @property
     def phase_steps(self) -> int:
-        """Steps of the phase under way, or of the second where both are done."""
-        return self.recipe.block_steps if self.phase == BLOCKS else self.recipe.steps
-
-    @property
-    def moving(self) -> bool:
-        """Whether BatchNorm takes the statistics of the batch in the step to come."""
-        return self.phase == BLOCKS and self.step < self.recipe.moving_steps
+        """Blocks of the first phase where it is under way; otherwise steps of the second."""
+        return len(STEPS) if self.phase == BLOCKS else self.recipe.steps
 
     @property
     def late(self) -> bool:
         """Whether the second phase is past its middle."""
-        return self.phase == WHOLE and 2 * self.step >= self.phase_steps
+        return 2 * self.step >= self.recipe.steps
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine down to zero after the phase's last step."""
-        peak, warmup = (self.recipe.lr, self.recipe.warmup) if self.phase == WHOLE else (self.recipe.block_lr, 20)
-        if self.step < warmup:
-            return peak * (self.step + 1) / warmup
-        progress = (self.step - warmup) / max(1, self.phase_steps - warmup)
-        return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        """Of the second phase: linear warm-up, then half a cosine down to zero after the last step."""
+        if self.step < self.recipe.warmup:
+            return self.recipe.lr * (self.step + 1) / self.recipe.warmup
+        progress = (self.step - self.recipe.warmup) / max(1, self.recipe.steps - self.recipe.warmup)
+        return self.recipe.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    def learn_blocks(self) -> Iterator[dict[str, float]]:
+        """The first phase from block `step` on; the error of each block when it is taught."""
+        recipe = self.recipe
+        bank = self._fill_bank()
+        features = bank.inputs
+        for number, name in enumerate(STEPS):
+            if number >= self.step:
+                how = BlockRecipe(recipe.block_steps, lr=recipe.block_lr)
+                rng = np.random.default_rng([recipe.seed, 3, number])
+                error = learn_block(self.student, name, features, bank, how, rng)
+                self.step = number + 1
+                self._ema = [parameter.detach().clone() for parameter in self.student.parameters()]
+                yield {name: error}
+            if name != HEAD:
+                features = advance(self.student, name, features)
+                del bank.blocks[name]
+
+    def _fill_bank(self) -> Bank:
+        order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
+        chunks = -(-self.recipe.bank // CHUNK)
+        return fill_bank(chunks * CHUNK, batches(self.crops, order, (self.recipe.seed, 0), range(chunks)), self._answer)
+
+    @torch.no_grad()
+    def _answer(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """What the student takes, the teacher's blocks, and the embedding the student is asked for."""
+        answer = self.teacher(pixels)
+        return to_student(pixels), dict(answer.blocks), normalize(answer.embedding @ self._map.T, dim=1)
 
     def train_step(self, pixels: Tensor) -> dict[str, float]:
-        """One update from (batch, 3, 112, 112) float32 RGB 0–255; the parts of the loss."""
-        for replica in self._replicas:
-            replica.train(self.moving)
+        """One update of the second phase from (batch, 3, 112, 112) float32 RGB 0–255; the parts of the loss."""
         shares = pixels.chunk(self.recipe.workers)
         parts = list(self._pool.map(self._backward, self._replicas, shares))
         gather_gradients(self._replicas)
-        if self.moving:
-            average_statistics(self._replicas)
         parameters = list(self.student.parameters())
         torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self._optimizer.step()
+        self._optimizer.step(self.learning_rate())
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self._ema, parameters, 1.0 - decay)
@@ -174,21 +178,11 @@ class Distiller:
     def _backward(self, replica: MobileFaceNet, pixels: Tensor) -> dict[str, float]:
         """The gradients of one worker's share of the batch, left in its replica."""
         weights = self.recipe.weights
-        with torch.no_grad():
-            answer = self.teacher(pixels)
-            target = normalize(answer.embedding @ self._map.T, dim=1)
-        x = to_student(pixels)
-        if self.phase == BLOCKS:
-            run = run_plainly if self.moving else run_frozen
-            outputs, embedding = separate_features(replica, x, answer.blocks, run)
-            importance = dict.fromkeys(outputs, weights.stages)
-        else:
-            outputs, embedding = chain_features(replica, x, run_frozen)
-            importance = {name: weights.stages if name in STAGE_ENDS else weights.blocks for name in outputs}
+        x, taught, target = self._answer(pixels)
+        outputs, embedding = chain_features(replica, x, run_frozen)
+        importance = {name: weights.stages if name in STAGE_ENDS else weights.blocks for name in outputs}
         unit = normalize(embedding, dim=1)
-        parts = {
-            name: relative_error(outputs[name], answer.blocks[name]) for name, weight in importance.items() if weight
-        }
+        parts = {name: relative_error(outputs[name], taught[name]) for name, weight in importance.items() if weight}
         loss = sum((importance[name] * part for name, part in parts.items()), torch.zeros(()))
         parts["embedding"] = 1.0 - (unit * target).sum(dim=1).mean()
         parts["relations"] = relational_error(unit, target)
@@ -201,38 +195,33 @@ class Distiller:
     def crops_per_second(self) -> float:
         """Measured on the gradients of one batch, from which nothing is learned."""
         pixels = make_batch(self.crops, self.training_crops[:1] * self.recipe.batch, None)
-        for replica in self._replicas:
-            replica.eval()  # or BatchNorm would remember the batch
         took = []
         for _ in range(2):  # the first time includes what PyTorch sets up
             began = time.perf_counter()
             list(self._pool.map(self._backward, self._replicas, pixels.chunk(self.recipe.workers)))
             took.append(time.perf_counter() - began)
+        for replica in self._replicas:
+            replica.zero_grad(set_to_none=True)
         return self.recipe.batch / min(took)
 
     @property
-    def steps_left(self) -> int:
-        """Of both phases."""
-        left = {BLOCKS: self.recipe.block_steps + self.recipe.steps, WHOLE: self.recipe.steps, DONE: self.step}
-        return left[self.phase] - self.step
+    def crops_left(self) -> int:
+        """Crops to go through the whole network in both phases; those of the first go through one block at a time."""
+        whole = self.recipe.steps * self.recipe.batch
+        if self.phase == BLOCKS:
+            blocks = (len(STEPS) - self.step) * self.recipe.block_steps * BATCH // len(STEPS)
+            return self.recipe.bank + blocks + whole
+        return whole - self.step * self.recipe.batch
 
     def smoothed(self) -> MobileFaceNet:
-        """A copy of the student with the averaged weights and BatchNorm statistics that fit them, for evaluation.
+        """A copy of the student with the averaged weights, for evaluation.
 
-        Statistics that are held are part of the function the weights were averaged under; those of the first phase's
-        beginning are measured anew.
+        BatchNorm is held in the second phase: its statistics are part of the function the weights were averaged under.
         """
         student: MobileFaceNet = copy.deepcopy(self.student)
-        self._take_average(student)
-        if self.moving:
-            measure_statistics(student, self._augmented())
-        student.eval()
-        return student
-
-    @torch.no_grad()
-    def _take_average(self, student: MobileFaceNet) -> None:
         for parameter, mean in zip(student.parameters(), self._ema, strict=True):
-            parameter.copy_(mean)
+            parameter.data.copy_(mean)
+        return student.eval()
 
     @torch.inference_mode()
     def agreement(self) -> Agreement:
@@ -249,35 +238,27 @@ class Distiller:
         a, b = normalize(torch.cat(answers), dim=1), normalize(torch.cat(targets), dim=1)
         return Agreement(len(a), float((a * b).sum(dim=1).mean()), float(relational_error(a, b).sqrt()))
 
-    def _augmented(self) -> Iterator[Tensor]:
-        """Inputs that statistics are measured on: ten batches of up to 64 training crops, the same at every call."""
-        order = EpochOrder(self.training_crops, min(64, len(self.training_crops)), self.recipe.seed)
-        for step in range(10):
-            rng = np.random.default_rng([self.recipe.seed, 2, step])
-            yield to_student(make_batch(self.crops, order.step(step), rng))
-
     def run(self, after_step: Callable[[Distiller, dict[str, float]], None] = lambda *_: None) -> None:
         """All steps that are left, both phases. `after_step` gets the parts of the loss; it logs, saves, may raise."""
         wall, cpu = time.perf_counter() - self.seconds, time.process_time() - self.cpu_seconds
         while self.phase != DONE:
-            number = (BLOCKS, WHOLE).index(self.phase)
-            order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + number)
-            steps = range(self.step, self.phase_steps)
-            for pixels in batches(self.crops, order, (self.recipe.seed, number), steps):
-                parts = self.train_step(pixels)
+            for parts in self.learn_blocks() if self.phase == BLOCKS else self._learn_whole():
                 self.seconds, self.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
                 after_step(self, parts)
             self._finish_phase()
 
+    def _learn_whole(self) -> Iterator[dict[str, float]]:
+        order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + 1)
+        steps = range(self.step, self.recipe.steps)
+        for pixels in batches(self.crops, order, (self.recipe.seed, 1), steps):
+            yield self.train_step(pixels)
+
     def _finish_phase(self) -> None:
         if self.phase == BLOCKS:
-            # Chained, the blocks see each other's errors: what reaches them has other statistics than the teacher's.
-            measure_statistics(self.student, self._augmented())
             copy_statistics(self._replicas)
             self._start_phase(WHOLE)
         else:
-            self._take_average(self.student)
-            self.student.eval()
+            self.student.load_state_dict(self.smoothed().state_dict())
             self.phase = DONE
 
     def save(self, path: Path) -> None:

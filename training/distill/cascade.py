@@ -1,0 +1,141 @@
+"""The first phase: the student's blocks taught one after the other, each until it answers as the teacher's does.
+
+A block is fed with what the blocks before it, already taught, make of the crops, and is asked for the teacher's output
+at its place: so it learns to mend what they miss, and the blocks fit together from the beginning. Small problems on
+features that lie in memory are far quicker than one deep one: nothing flows through the rest of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from training.distill.blocks import BLOCK_NAMES, run_frozen, student_blocks
+from training.distill.losses import relational_error, relative_error
+from training.distill.muon import Muon
+from training.distill.replicas import measure_statistics
+from training.mobilefacenet import MobileFaceNet
+
+CHUNK = 32
+"""Crops that features are computed for at once; part of what makes a resumed run repeat itself to the bit."""
+BATCH = 16
+"""Crops a step."""
+HEAD_BATCH = 64
+"""Crops a step of the head, which has one sample a crop where a block has one at each place of its map."""
+HEAD = "head"
+STEPS: tuple[str, ...] = (*BLOCK_NAMES, HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecipe:
+    """How one block learns."""
+
+    steps: int
+    lr: float = 1e-2
+    warmup: int = 15
+
+
+@dataclass(slots=True)
+class Bank:
+    """Crops and the teacher's answers to them. Features are float16: half the memory, and an error far below theirs.
+
+    inputs: (N, 3, 112, 112) float16 as the student takes them. blocks: name → (N, C, H, W) float16. targets: (N, D)
+    float32 of unit length. About a megabyte a crop.
+    """
+
+    inputs: Tensor
+    blocks: dict[str, Tensor]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def learn_block(
+    student: MobileFaceNet, name: str, features: Tensor, bank: Bank, recipe: BlockRecipe, rng: np.random.Generator
+) -> float:
+    """Teaches one block (or `HEAD`) in place; the mean loss of its last tenth of steps.
+
+    features: (N, C, H, W) float16, what the blocks before make of the bank's crops. BatchNorm takes the statistics of
+    each batch while learning, and those of many batches afterwards.
+    """
+    module: nn.Module = _Head(student) if name == HEAD else dict(student_blocks(student))[name]
+    error = _head_error if name == HEAD else relative_error
+    targets = bank.targets if name == HEAD else bank.blocks[name]
+    batch = min(HEAD_BATCH if name == HEAD else BATCH, len(bank))
+    optimizer = Muon(module.parameters())
+    losses = []
+    module.train()
+    for step in range(recipe.steps):
+        rows = torch.from_numpy(rng.choice(len(bank), batch, replace=False))
+        loss = error(module(_float(features[rows])), targets[rows].float())
+        module.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(recipe.lr * min(1.0, (step + 1) / recipe.warmup) * (1.0 - step / recipe.steps))
+        losses.append(float(loss.detach()))
+    rows = torch.from_numpy(rng.permutation(len(bank))[: 16 * CHUNK])
+    measure_statistics(module, [_float(features[part]) for part in torch.split(rows, CHUNK)])
+    module.eval()
+    module.zero_grad(set_to_none=True)
+    return float(np.mean(losses[-max(1, len(losses) // 10) :]))
+
+
+@torch.no_grad()
+def advance(student: MobileFaceNet, name: str, features: Tensor) -> Tensor:
+    """What block `name`, already taught, makes of `features`: float16, chunk by chunk."""
+    block = dict(student_blocks(student))[name]
+    return torch.cat([run_frozen(block, _float(chunk)).half() for chunk in torch.split(features, CHUNK)])
+
+
+def fill_bank(
+    count: int, batches: Iterator[Tensor], answer: Callable[[Tensor], tuple[Tensor, dict[str, Tensor], Tensor]]
+) -> Bank:
+    """A bank of the `count` crops that come in `batches` of pixels.
+
+    answer: pixels → (the student's input, the teacher's blocks, the target). Everything is written to where it stays:
+    joining the parts at the end would take twice the memory.
+    """
+    bank: Bank | None = None
+    start = 0
+    for pixels in batches:
+        inputs, blocks, target = answer(pixels)
+        if bank is None:
+            places = {name: _empty(count, blocks[name], torch.float16) for name in BLOCK_NAMES}
+            bank = Bank(_empty(count, inputs, torch.float16), places, _empty(count, target, torch.float32))
+        rows = slice(start, start + len(pixels))
+        bank.inputs[rows], bank.targets[rows] = inputs, target
+        for name in BLOCK_NAMES:
+            bank.blocks[name][rows] = blocks[name]
+        start = rows.stop
+    if bank is None or start != count:
+        raise ValueError(f"{start} crops came, {count} were to come")
+    return bank
+
+
+def _empty(count: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty((count, *like.shape[1:]), dtype=dtype)
+
+
+class _Head(nn.Module):
+    """What follows the global depthwise convolution, as a block: (N, 512, 1, 1) → (N, D)."""
+
+    def __init__(self, student: MobileFaceNet) -> None:
+        super().__init__()
+        self.linear, self.bn = student.linear, student.bn
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.bn(self.linear(pooled.flatten(1)))  # type: ignore[no-any-return]
+
+
+def _head_error(embedding: Tensor, target: Tensor) -> Tensor:
+    unit = normalize(embedding, dim=1)
+    return 1.0 - (unit * target).sum(dim=1).mean() + 4.0 * relational_error(unit, target)
+
+
+def _float(features: Tensor) -> Tensor:
+    return features.float().contiguous(memory_format=torch.channels_last)
