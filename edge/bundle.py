@@ -11,7 +11,8 @@ from edge.errors import BundleError
 from edge.manifest import Manifest, Variant
 
 MANIFEST_NAME = "bundle.json"
-MAX_MANIFEST_BYTES = 4 << 20
+MAX_MANIFEST_BYTES = 64 << 20
+"""A hundred thousand calibration pictures, named twice, are 20 MB."""
 MAX_MODEL_BYTES = 2 << 30
 """ONNX itself ends at 2 GiB a file."""
 

@@ -75,7 +75,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of `bundle.json`. `provenance`: checkpoint and calibration digests, tool versions, command, time."""
+    """The whole of `bundle.json`. `provenance`: checkpoint and calibration digests, tool versions, command, time.
+
+    `provenance["calibration"][role]`, for "embedder" and "detector", and for "threshold" where it was fitted on photos
+    of its own, names every picture seen: `files`, sorted SHA-256 (hex) of the files, and `phash`, in the same order,
+    64-bit perceptual hashes (16 hex digits; 8 bits apart or fewer is a near-duplicate). Both are "not recorded" where
+    a table of ranges without them took the place of photos. `edge.signatures.calibration_pictures` reads them.
+    """
 
     variants: tuple[Variant, ...]
     provenance: dict[str, Any] = field(default_factory=dict)

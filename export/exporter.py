@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from edge import __version__
 from edge.bundle import Bundle
 from edge.errors import InputError
 from edge.manifest import Threshold
+from edge.signatures import to_entry
 from edge.weights import find_weights
 from export.calibration.photos import read_training_part
 from export.calibration.table import CalibrationTable, read_tables, write_tables
@@ -70,6 +71,8 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
         *_detector_artefacts(request, detector, tables.get("detector"), photos, passes["detector"]),
     ]
     provenance = _provenance(embedder, detector, tables, passes)
+    if request.pairs_from is not None:
+        provenance["calibration"]["threshold"] = to_entry(photos.faces(request.pairs_from).with_face)
     bundle = write_bundle(request.out, artefacts, provenance)
     if request.save_calibration is not None:
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
@@ -107,6 +110,9 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
         "embedder": calibrate_embedder(embedder, faces.crops, faces.digest, quiet=request.quiet),
         "detector": calibrate_detector(detector, photos.pictures(folder), faces.digest, quiet=request.quiet),
     }
+    # What judged the methods was seen as well: it is recorded with what the ranges were taken from.
+    seen = {"embedder": faces.with_face, "detector": tuple(faces.signatures.values())}
+    tables = {role: replace(table, pictures=seen[role]) for role, table in tables.items()}
     for role, table in tables.items():
         photos.tell(f"{role}: ranges by {table.method} ({table.judged[table.method]:.5f} on held-out pictures)")
     if "int8" in request.precisions and request.repair:
@@ -188,7 +194,8 @@ def _provenance(
         "embedder": {"file": embedder.path.name, "sha256": embedder.digest, "kind": embedder.kind},
         "detector": {"file": detector.path.name, "sha256": detector.digest, "kind": detector.kind},
         "calibration": {
-            role: {"data": table.data, "count": table.count, "method": table.method} for role, table in tables.items()
+            role: {"data": table.data, "count": table.count, "method": table.method, **to_entry(table.pictures)}
+            for role, table in tables.items()
         },
         "passes": {role: [str(record) for record in log.records] for role, log in passes.items()},
     }

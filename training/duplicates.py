@@ -6,31 +6,18 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edge.errors import InputError
-from edge.types import Floats, Image
+from edge.signatures import NEAR, hamming
+from edge.types import Floats
 from training.data import Dataset
 
-MAX_HAMMING = 8
-"""Of 64 bits."""
 MIN_COSINE = 0.9
 
 Groups = tuple[tuple[str, ...], ...]
 """Paths of the photos of each group, sorted; a photo without a duplicate is a group of one."""
-
-
-def perceptual_hash(image: Image) -> int:
-    """64-bit pHash of a (H, W, 3) uint8 BGR picture: signs about their median of the 8×8 lowest frequencies.
-
-    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010; sizes as in ImageHash.
-    """
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8]
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
 def find_groups(dataset: Dataset, hashes: Sequence[int], embeddings: Floats | None = None) -> Groups:
@@ -74,7 +61,7 @@ def _linked(
 ) -> Iterable[tuple[int, int]]:
     for place, i in enumerate(members):
         for j in members[place + 1 :]:
-            near = (hashes[i] ^ hashes[j]).bit_count() <= MAX_HAMMING
+            near = hamming(hashes[i], hashes[j]) <= NEAR
             # NaN compares as false: a photo without a face is linked by its hash alone.
             if near or (embeddings is not None and float(embeddings[i] @ embeddings[j]) > MIN_COSINE):
                 yield int(i), int(j)

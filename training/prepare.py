@@ -11,10 +11,11 @@ import torch
 
 from edge.errors import InputError
 from edge.pictures import read_picture
+from edge.signatures import perceptual_hash
 from edge.types import Floats
 from training.checkpoint import CheckpointInfo, load_embedder
 from training.data import Dataset, read_dataset
-from training.duplicates import Groups, find_groups, perceptual_hash, read_groups
+from training.duplicates import Groups, find_groups, read_groups
 from training.embedding import embed
 from training.evaluate import Labels
 from training.faces import AlignedFaces, cached_faces, take_aligned

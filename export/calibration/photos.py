@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from edge.align import align
 from edge.detect import Detector, find_main_face
 from edge.errors import GateError, InputError
 from edge.pictures import find_pictures, read_picture
+from edge.signatures import PictureSignature, sign_picture
 from edge.types import Floats, Image
 
 SEED = 20260101
@@ -31,6 +32,7 @@ class Faces:
 
     crops: (N, 112, 112, 3) uint8 BGR; identities: the sub-folder each came from; paths: where from. faceless,
     unreadable: pictures left out, and listed for the user. digest: SHA-256 (hex) over names and bytes of all pictures.
+    signatures: of every picture that could be read, with a face or without.
     """
 
     crops: Image
@@ -39,6 +41,12 @@ class Faces:
     faceless: tuple[Path, ...]
     unreadable: tuple[Path, ...]
     digest: str
+    signatures: Mapping[Path, PictureSignature]
+
+    @property
+    def with_face(self) -> tuple[PictureSignature, ...]:
+        """Signatures of the pictures the crops come from."""
+        return tuple(self.signatures[path] for path in self.paths)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -86,7 +94,7 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
     """
     photos = list_photos(folder, only)
     crops, kept, faceless, unreadable = list[Image](), list[Path](), list[Path](), list[Path]()
-    digest, upright = hashlib.sha256(), 0
+    digest, upright, signatures = hashlib.sha256(), 0, dict[Path, PictureSignature]()
     for path in tqdm(photos, desc=f"faces of {folder.name}", unit="photo", disable=quiet, leave=False):
         digest.update(path.relative_to(folder).as_posix().encode())
         try:
@@ -94,7 +102,8 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
         except InputError:
             unreadable.append(path)
             continue
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        signatures[path] = sign_picture(path, image)
+        digest.update(bytes.fromhex(signatures[path].sha256))
         face = find_main_face(detector, image)
         if face is None:
             faceless.append(path)
@@ -110,7 +119,9 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
             f"{len(crops) - upright} of {len(crops)} faces have them crossed; nothing was written"
         )
     identities = tuple(path.relative_to(folder).parent.as_posix() for path in kept)
-    return Faces(np.stack(crops), identities, tuple(kept), tuple(faceless), tuple(unreadable), digest.hexdigest())
+    return Faces(
+        np.stack(crops), identities, tuple(kept), tuple(faceless), tuple(unreadable), digest.hexdigest(), signatures
+    )
 
 
 def _upright(landmarks: Floats) -> bool:

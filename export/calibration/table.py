@@ -11,6 +11,7 @@ from typing import Any
 
 from edge.errors import BundleError, InputError
 from edge.manifest import Threshold
+from edge.signatures import PictureSignature, from_entry, to_entry
 
 FORMAT = "arcedge-calibration"
 VERSION = 1
@@ -24,6 +25,7 @@ class CalibrationTable:
     method: how the ranges were chosen, one of METHODS. tensors: name → (low, high).
     data: SHA-256 over the pictures; count: how many there were. judged: what each method scored on held-out pictures.
     keep: layers, by output tensor, that stay in float so that INT8 is within its budget.
+    pictures: what names each of the pictures (edge.signatures); empty where it was not recorded.
     """
 
     role: str
@@ -34,6 +36,7 @@ class CalibrationTable:
     count: int
     judged: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    pictures: tuple[PictureSignature, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.tensors.items():
@@ -68,6 +71,7 @@ def write_tables(
     for table in tables:
         entry = asdict(table)
         entry["tensors"] = {name: [_short(low), _short(high)] for name, (low, high) in table.tensors.items()}
+        entry["pictures"] = to_entry(table.pictures)
         entries.append(entry)
     stated = {name: asdict(threshold) for name, threshold in (thresholds or {}).items()}
     values = {"format": FORMAT, "version": VERSION, "tables": entries, "thresholds": stated}
@@ -112,7 +116,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _table(entry: Mapping[str, Any]) -> CalibrationTable:
     tensors = {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()}
-    return CalibrationTable(**{**entry, "tensors": tensors, "keep": tuple(entry.get("keep", ()))})
+    keep, pictures = tuple(entry.get("keep", ())), from_entry(entry.get("pictures", {}))
+    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures})
 
 
 def _short(value: float) -> float:

@@ -9,6 +9,7 @@ from onnx import helper
 
 from edge.errors import InputError
 from edge.manifest import Threshold
+from edge.signatures import PictureSignature
 from export.calibration import METHODS, CalibrationTable, Histogram, observe, read_tables, write_tables
 from export.calibration.methods import BINS
 from export.calibration.photos import list_photos, mosaics, synthetic_crops
@@ -83,6 +84,7 @@ TABLE = CalibrationTable(
     data="cd" * 32,
     count=200,
     judged={"mse": 0.998},
+    pictures=(PictureSignature("01" * 32, "ab" * 8), PictureSignature("02" * 32, "cd" * 8)),
 )
 
 

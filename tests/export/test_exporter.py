@@ -16,6 +16,7 @@ from edge.embed import Embedder
 from edge.engines import open_session
 from edge.errors import EdgeError, GateError, InputError
 from edge.manifest import Threshold
+from edge.signatures import calibration_pictures
 from export.calibration import write_tables
 from export.calibration.photos import synthetic_crops
 from export.cli import VERB
@@ -87,6 +88,7 @@ def test_the_manifest_says_where_everything_comes_from(bundle: Bundle) -> None:
     assert provenance["embedder"]["file"] == "face.safetensors"
     assert len(provenance["embedder"]["sha256"]) == 64
     assert provenance["calibration"]["embedder"]["data"] == "ab" * 32
+    assert provenance["calibration"]["embedder"]["files"] == "not recorded", "the table beside the weights has none"
     assert {"torch", "onnx", "onnxruntime"} <= set(provenance["tools"])
     int8 = bundle.select("embedder", "int8")
     assert int8.threshold == Threshold(0.3, 1e-3, 5000, "test"), "stored beside the weights"
@@ -190,6 +192,8 @@ def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], caps
     assert "broken.jpg" in printed
     assert "unit length" in printed, "--explain names the passes"
     bundle = Bundle.open(folder / "b")
+    seen = calibration_pictures(bundle.manifest.provenance)
+    assert len(seen["detector"]) == len(seen["embedder"]) + 1, "the wall has no face, but is shown to the detector"
     figures = {v.name: v.measured["agreement"] for v in bundle.manifest.variants}
     assert figures["embedder-fp32"]["min_cosine"] > 0.99999
     assert figures["embedder-fp16"]["min_cosine"] > 0.9995
@@ -203,6 +207,7 @@ def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], caps
     # The table stands in for the photos.
     words = [*words[:6], "--calibration", str(folder / "t.json")]
     assert run(*words, "--out", folder / "c") == 0
+    assert calibration_pictures(Bundle.open(folder / "c").manifest.provenance) == seen
     assert Bundle.open(folder / "c").load(bundle.select("embedder", "int8")) == bundle.load(
         bundle.select("embedder", "int8")
     )

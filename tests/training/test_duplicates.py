@@ -9,9 +9,10 @@ import pytest
 
 from edge.errors import InputError
 from edge.pictures import read_picture
+from edge.signatures import perceptual_hash
 from edge.types import Image
 from training.data import Dataset, Photo, read_dataset
-from training.duplicates import find_groups, perceptual_hash, read_groups
+from training.duplicates import find_groups, read_groups
 
 
 def _scene(seed: int) -> Image:
