@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.distill.blocks import chain_features, run_frozen, student_blocks
-from training.distill.cascade import HEAD, STEPS, Bank, BlockRecipe, advance, fill_bank, learn_block
+from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block
 from training.distill.losses import relative_error
-from training.distill.muon import Muon, is_matrix, orthogonalised
-from training.distill.replicas import measure_statistics
 from training.mobilefacenet import MobileFaceNet
+from training.muon import Muon, is_matrix, orthogonalised
+from training.teaching import Lesson, measure_statistics
 
 CROPS = 32
 
@@ -61,7 +61,7 @@ def test_a_block_comes_near_the_teachers(bank: Bank, name: str) -> None:
     place = STEPS.index(name)
     features = bank.blocks[STEPS[place - 1]] if place else bank.inputs
     first, last = (
-        learn_block(student, name, features, bank, BlockRecipe(steps), np.random.default_rng(0)) for steps in (1, 80)
+        learn_block(student, name, features, bank, Lesson(steps, 16), np.random.default_rng(0)) for steps in (1, 80)
     )
     assert last < 0.6 * first
     inside = ("linear.", "bn.") if name == HEAD else tuple(f"{part}." for part in _parts(name))
@@ -79,7 +79,7 @@ def _parts(name: str) -> tuple[str, ...]:
 def test_what_is_measured_after_learning_is_what_runs_later(bank: Bank) -> None:
     """The error with BatchNorm held is that of learning: no surprise when the blocks are put together."""
     student = _student()
-    error = learn_block(student, "conv_23", bank.inputs, bank, BlockRecipe(25), np.random.default_rng(0))
+    error = learn_block(student, "conv_23", bank.inputs, bank, Lesson(25, 16), np.random.default_rng(0))
     features = advance(student, "conv_23", bank.inputs)
     held = float(relative_error(features.float(), bank.blocks["conv_23"].float()))
     assert held == pytest.approx(error, rel=0.25)
@@ -99,7 +99,7 @@ def test_advancing_through_all_blocks_is_the_network(bank: Bank) -> None:
 def test_learning_is_a_function_of_its_seed(bank: Bank) -> None:
     def once(seed: int) -> Tensor:
         student = _student()
-        learn_block(student, HEAD, bank.blocks["conv_6_dw"], bank, BlockRecipe(3), np.random.default_rng(seed))
+        learn_block(student, HEAD, bank.blocks["conv_6_dw"], bank, Lesson(3, 16), np.random.default_rng(seed))
         return student.linear.weight.detach().clone()
 
     assert torch.equal(once(1), once(1))

@@ -19,9 +19,10 @@ from training.distill.feed import batches
 from training.distill.harvest import harvest
 from training.distill.losses import embedding_map, relational_error, relative_error
 from training.distill.measure import VerificationSet, verify
-from training.distill.replicas import gather_gradients, measure_statistics, replicate
+from training.distill.replicas import gather_gradients, replicate
 from training.distill.teacher import EMBEDDING_SIZE, MEAN, STD, Teacher, fuse_batchnorm, load_teacher
 from training.mobilefacenet import MobileFaceNet
+from training.teaching import measure_statistics
 
 
 def _photo(seed: int, size: int = SIZE) -> np.ndarray:

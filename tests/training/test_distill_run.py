@@ -25,10 +25,10 @@ from training.distill.blocks import chain_features
 from training.distill.cli import configure_distill, run_distill
 from training.distill.crops import SIZE, CropStore
 from training.distill.feed import make_batch
-from training.distill.replicas import measure_statistics
 from training.distill.run import BLOCKS, DONE, WHOLE, Distiller, Recipe, to_student
 from training.distill.teacher import Answer, Teacher
 from training.mobilefacenet import MobileFaceNet
+from training.teaching import measure_statistics
 
 TEACHER_SIZE = 16
 QUICK = Recipe(batch=4, bank=32, block_steps=1, steps=3, warmup=1, hold_out=3)

@@ -1,9 +1,8 @@
 """Training the detector: one command, resumable, in two phases.
 
-Phase 1 teaches each unit alone, fed with what YuNet-s computes before it, so that every unit learns at once instead of
-waiting for those below it. Phase 2 trains all of them but the stem together, on the answers of YuNet-n and, more and
-more, on the true faces. What step k sees depends on the seed and k alone: a run that was stopped goes on as if it had
-not been.
+Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2 trains all of them but the
+stem together, on the answers of YuNet-n and, more and more, on the true faces. What step k sees depends on the seed and
+k alone: a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -24,14 +23,16 @@ from torch import Tensor
 from edge.errors import InputError
 from edge.types import Floats
 from training.detector.augment import Sample, draw
+from training.detector.cascade import UNITS, Cascade, fill_bank
 from training.detector.data import Pools
 from training.detector.labels import read_pools
-from training.detector.losses import Answers, Weights, answer_loss, head_error
+from training.detector.losses import Answers, Weights, answer_loss
 from training.detector.network import EdgeDetector, save
-from training.detector.stages import teacher_answers, units_apart, units_together
+from training.detector.stages import teacher_answers, units_together
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
 from training.detector.validate import validate
+from training.teaching import Lesson
 
 SAVE_EVERY_SECONDS = 120.0
 LOG_EVERY_STEPS = 50
@@ -41,14 +42,16 @@ LOG_EVERY_STEPS = 50
 class Recipe:
     """The hyper-parameters of a run.
 
-    apart, batch_apart, rate_apart: updates, samples an update and first learning rate of phase 1; steps, batch, rate:
-    of phase 2. most_truth: weight of the true faces against the teacher's answers at the end. features: weight of the
-    units at the start of phase 2, which falls to nothing by its middle; landmarks: weight of the landmarks.
+    bank, unit_steps, unit_batch, unit_rate: samples of phase 1 (4 MB of memory each at 320 pixels), updates of each
+    unit, samples an update and highest learning rate. steps, batch, rate: of phase 2. most_truth: weight of the true
+    faces against the teacher's answers at the end. features: weight of the units at the start of phase 2, which falls
+    to nothing by its middle; landmarks: weight of the landmarks.
     """
 
-    apart: int = 1150
-    batch_apart: int = 4
-    rate_apart: float = 4e-3
+    bank: int = 512
+    unit_steps: int = 400
+    unit_batch: int = 8
+    unit_rate: float = 1e-2
     steps: int = 3000
     batch: int = 8
     rate: float = 2e-3
@@ -61,11 +64,6 @@ class Recipe:
     average: float = 0.998
     warm_up: int = 100
     crops_of_each: int = 400
-
-    @property
-    def total(self) -> int:
-        """Updates of both phases."""
-        return self.apart + self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,12 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit-teacher", type=Path, required=True, help="yunet_s_dynamic.onnx, teaches unit by unit")
     parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
     parser.add_argument("--state", type=Path, help="file to stop and resume with (default: beside --out, .state)")
-    parser.add_argument("--apart", type=int, default=recipe.apart, help="updates of phase 1 (default: %(default)s)")
+    parser.add_argument(
+        "--bank", type=int, default=recipe.bank, help="samples of phase 1, 4 MB each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--unit-steps", type=int, default=recipe.unit_steps, help="phase 1: updates a unit (default: %(default)s)"
+    )
     parser.add_argument(
         "--steps",
         type=int,
@@ -95,6 +98,9 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch", type=int, default=recipe.batch, help="samples an update of phase 2 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=recipe.rate, help="highest learning rate of phase 2 (default: %(default)s)"
     )
     parser.add_argument(
         "--size",
@@ -115,11 +121,21 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
 
 def run_detector(args: argparse.Namespace) -> int:
     """Trains, prints what it measures on the held-out pictures, and writes the weights."""
-    if args.size < 64 or args.size % 32 or min(args.steps, args.apart) < 1 or args.batch < 1 or args.threads < 1:
-        raise InputError("--size is a multiple of 32 from 64 up; --apart, --steps, --batch and --threads are 1 or more")
+    if args.size < 64 or args.size % 32 or min(args.steps, args.unit_steps, args.bank, args.batch, args.threads) < 1:
+        raise InputError(
+            "--size is a multiple of 32 from 64 up; --bank, --unit-steps, --steps, --batch and --threads are 1 or more"
+        )
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    recipe = Recipe(apart=args.apart, steps=args.steps, batch=args.batch, size=args.size, seed=args.seed)
+    recipe = Recipe(
+        bank=args.bank,
+        unit_steps=args.unit_steps,
+        steps=args.steps,
+        batch=args.batch,
+        rate=args.rate,
+        size=args.size,
+        seed=args.seed,
+    )
     teachers = Teachers(Teacher(args.unit_teacher, TAPS, args.threads), Teacher(args.teacher, {}, args.threads))
     pools = read_pools(args.data, args.teacher, recipe.crops_of_each, args.out.with_suffix(".labels.npz"))
     print(
@@ -129,7 +145,7 @@ def run_detector(args: argparse.Namespace) -> int:
     )
     run = Run(recipe, teachers, pools, args.state or args.out.with_suffix(".state"))
     run.train(args.validate_every)
-    save(run.averaged, args.out, steps=recipe.total, seed=recipe.seed)
+    save(run.averaged, args.out, steps=recipe.steps, seed=recipe.seed)
     print(f"{args.out}: {run.spent_wall:.0f} s wall, {run.spent_cpu:.0f} s CPU in all", flush=True)
     return 0
 
@@ -148,65 +164,76 @@ class Run:
             [{"params": heavy, "weight_decay": recipe.decay}, {"params": light, "weight_decay": 0.0}], lr=recipe.rate
         )
         self.cells = grid(recipe.size, recipe.size)
+        self.taught = 0
+        """Units that phase 1 has taught."""
         self.step, self.spent_wall, self.spent_cpu = 0, 0.0, 0.0
         if state.exists():
             self._resume()
 
     def train(self, validate_every: int) -> None:
-        """Runs to the last step, saving the state every two minutes."""
+        """Runs to the last step, saving the state after each unit, then every two minutes."""
+        if self.taught < len(UNITS):
+            self._teach_units()
+        self.network.train()
         start = wall = time.monotonic()
         cpu = time.process_time()
         began, totals = self.step, dict[str, float]()
-        while self.step < self.recipe.total:
+        while self.step < self.recipe.steps:
             for name, value in self._update().items():
                 totals[name] = totals.get(name, 0.0) + value
             now = time.monotonic()
             if self.step - began == 20:
-                left = (now - start) / 20 * (self.recipe.total - self.step)
+                left = (now - start) / 20 * (self.recipe.steps - self.step)
                 print(f"{(now - start) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
             if self.step % LOG_EVERY_STEPS == 0:
                 parts = " ".join(f"{name} {value / LOG_EVERY_STEPS:.3f}" for name, value in totals.items())
-                print(f"step {self.step}/{self.recipe.total} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
+                print(f"step {self.step}/{self.recipe.steps} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
                 totals = {}
-            if self.step % validate_every == 0 or self.step == self.recipe.total:
+            if self.step % validate_every == 0 or self.step == self.recipe.steps:
                 print(f"step {self.step} held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
-            if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.total:
+            if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
                 self.spent_wall += now - wall
                 self.spent_cpu += time.process_time() - cpu
                 wall, cpu = now, time.process_time()
                 self._save()
 
+    def _teach_units(self) -> None:
+        recipe, wall, cpu = self.recipe, time.monotonic(), time.process_time()
+        samples = (
+            draw(np.random.default_rng([recipe.seed, 0, number]), self.pools, recipe.size)
+            for number in range(recipe.bank)
+        )
+        bank = fill_bank(samples, recipe.bank, self.teachers.of_units)
+        lesson = Lesson(recipe.unit_steps, recipe.unit_batch, recipe.unit_rate)
+        for name, error in Cascade(self.network, bank, self.cells, lesson, seed=recipe.seed, done=self.taught).run():
+            self.taught += 1
+            self.averaged.load_state_dict(self.network.state_dict())
+            self.spent_wall += time.monotonic() - wall
+            self.spent_cpu += time.process_time() - cpu
+            wall, cpu = time.monotonic(), time.process_time()
+            self._save()
+            print(f"unit {self.taught}/{len(UNITS)} {name}: error {error:.4f}, {self.spent_wall:.0f} s", flush=True)
+        print(f"units taught, held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
+
     def _update(self) -> dict[str, float]:
-        """One optimiser step; gives the parts of the loss."""
-        apart = self.step < self.recipe.apart
-        rng = np.random.default_rng([self.recipe.seed, self.step])
-        count = self.recipe.batch_apart if apart else self.recipe.batch
-        samples = [draw(rng, self.pools, self.recipe.size) for _ in range(count)]
-        parts = self._parts_apart(samples) if apart else self._parts_together(samples)
+        """One optimiser step of phase 2; gives the parts of the loss."""
+        rng = np.random.default_rng([self.recipe.seed, 2, self.step])
+        samples = [draw(rng, self.pools, self.recipe.size) for _ in range(self.recipe.batch)]
+        parts = self._parts_together(samples)
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-        if not apart:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimiser.step()
         self.step += 1
         self._average()
         return {name: float(part.detach()) for name, part in parts.items()}
 
-    def _parts_apart(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """The loss of phase 1 by part."""
-        pixels, images = _tensors(samples)
-        taught = _torch(self.teachers.of_units(pixels))
-        features, raw = units_apart(self.network, images, taught)
-        own, wanted = Answers.of_levels(raw), teacher_answers(taught)
-        parts = answer_loss(own, wanted, self.cells, samples, Weights())
-        return {"features": features, "heads": head_error(own, wanted), **parts}
-
     def _parts_together(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """The loss of phase 2 by part."""
+        """The loss by part."""
         pixels, images = _tensors(samples)
-        along = (self.step - self.recipe.apart) / self.recipe.steps
+        along = self.step / self.recipe.steps
         share = self.recipe.features * max(0.0, 1 - 2 * along)
         features, raw = units_together(
             self.network, images, _torch(self.teachers.of_units(pixels)) if share > 0 else {}
@@ -221,12 +248,9 @@ class Run:
         }
 
     def _rate(self) -> float:
-        """Each phase is one cycle: a short linear rise, then a cosine to zero."""
-        apart = self.step < self.recipe.apart
-        done = self.step if apart else self.step - self.recipe.apart
-        length = self.recipe.apart if apart else self.recipe.steps
-        top = self.recipe.rate_apart if apart else self.recipe.rate
-        return top * min(1.0, (done + 1) / self.recipe.warm_up) * 0.5 * (1 + math.cos(math.pi * done / length))
+        """One cycle: a short linear rise, then a cosine to zero."""
+        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
+        return self.recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -239,6 +263,7 @@ class Run:
 
     def _save(self) -> None:
         state: dict[str, Any] = {
+            "taught": self.taught,
             "step": self.step,
             "seed": self.recipe.seed,
             "network": self.network.state_dict(),
@@ -259,7 +284,8 @@ class Run:
             self.network.load_state_dict(state["network"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.step, (self.spent_wall, self.spent_cpu) = state["step"], state["spent"]
+            self.taught, self.step = state["taught"], state["step"]
+            self.spent_wall, self.spent_cpu = state["spent"]
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise InputError(
                 f"{self.state}: not a state of this training ({error}); remove it to begin anew"

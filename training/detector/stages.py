@@ -1,4 +1,4 @@
-"""The network's units beside the teacher's: each alone on what the teacher feeds it, or all in a row."""
+"""The network's units in a row, each compared with the teacher's."""
 
 from __future__ import annotations
 
@@ -18,30 +18,6 @@ def teacher_answers(taught: dict[str, Tensor]) -> Answers:
         for head in ("cls", "obj", "bbox", "kps")
     }
     return Answers(heads["cls"].squeeze(-1), heads["obj"].squeeze(-1), heads["bbox"], heads["kps"])
-
-
-def units_apart(network: EdgeDetector, images: Tensor, taught: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Every unit on the teacher's features: (sum of the units' relative errors, raw predictions of the levels)."""
-    errors = [
-        relative_error(network.stem.first(images), taught["first"]),
-        relative_error(network.stem.unit(taught["first"]), taught["stem"]),
-    ]
-    before = F.max_pool2d(taught["stem"], 2)
-    for i, unit in enumerate(network.narrow):
-        errors.append(relative_error(unit(before), taught[f"narrow_{i}"]))
-        before = taught[f"narrow_{i}"]
-    for level, stride in enumerate(STRIDES):
-        before = F.max_pool2d(before, 2)
-        for i, unit in enumerate(network.stages[level]):  # type: ignore[arg-type]
-            errors.append(relative_error(unit(before), taught[f"stage_{stride}_{i}"]))
-            before = taught[f"stage_{stride}_{i}"]
-    raw = []
-    for level, stride in enumerate(STRIDES):
-        coarser = taught[f"neck_{STRIDES[level + 1]}"] if level + 1 < len(STRIDES) else None
-        neck = network.merge(level, taught[f"stage_{stride}_1"], coarser)
-        errors.append(relative_error(neck, taught[f"neck_{stride}"]))
-        raw.append(network.heads[level](taught[f"neck_{stride}"]))
-    return torch.stack(errors).sum(), raw
 
 
 def units_together(network: EdgeDetector, images: Tensor, taught: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:

@@ -28,11 +28,12 @@ TAPS = {
     "stage_16_1": "223",
     "stage_32_0": "228",
     "stage_32_1": "232",
-    "neck_8": "256",
-    "neck_16": "246",
     "neck_32": "236",
+    "neck_16": "246",
+    "neck_8": "256",
 }
-"""What a unit gives → name of that tensor in yunet_s_dynamic.onnx. Pooling comes after "stem", "narrow_3", stages."""
+"""What a unit gives → name of that tensor in yunet_s_dynamic.onnx. Pooling comes after "stem", "narrow_3", stages; the
+necks go from coarse to fine."""
 
 
 class Teacher:

@@ -17,9 +17,8 @@ from torch.nn.functional import normalize
 
 from training.distill.blocks import BLOCK_NAMES, run_frozen, student_blocks
 from training.distill.losses import relational_error, relative_error
-from training.distill.muon import Muon
-from training.distill.replicas import measure_statistics
 from training.mobilefacenet import MobileFaceNet
+from training.teaching import Lesson, as_float, measure_statistics, teach
 
 CHUNK = 32
 """Crops that features are computed for at once; part of what makes a resumed run repeat itself to the bit."""
@@ -29,15 +28,6 @@ HEAD_BATCH = 64
 """Crops a step of the head, which has one sample a crop where a block has one at each place of its map."""
 HEAD = "head"
 STEPS: tuple[str, ...] = (*BLOCK_NAMES, HEAD)
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRecipe:
-    """How one block learns."""
-
-    steps: int
-    lr: float = 1e-2
-    warmup: int = 15
 
 
 @dataclass(slots=True)
@@ -57,39 +47,29 @@ class Bank:
 
 
 def learn_block(
-    student: MobileFaceNet, name: str, features: Tensor, bank: Bank, recipe: BlockRecipe, rng: np.random.Generator
+    student: MobileFaceNet, name: str, features: Tensor, bank: Bank, lesson: Lesson, rng: np.random.Generator
 ) -> float:
     """Teaches one block (or `HEAD`) in place; the mean loss of its last tenth of steps.
 
-    features: (N, C, H, W) float16, what the blocks before make of the bank's crops. BatchNorm takes the statistics of
-    each batch while learning, and those of many batches afterwards.
+    features: (N, C, H, W) float16, what the blocks before make of the bank's crops. Learning, BatchNorm takes the
+    statistics of each batch; afterwards it has those of many.
     """
     module: nn.Module = _Head(student) if name == HEAD else dict(student_blocks(student))[name]
     error = _head_error if name == HEAD else relative_error
     targets = bank.targets if name == HEAD else bank.blocks[name]
-    batch = min(HEAD_BATCH if name == HEAD else BATCH, len(bank))
-    optimizer = Muon(module.parameters())
-    losses = []
-    module.train()
-    for step in range(recipe.steps):
-        rows = torch.from_numpy(rng.choice(len(bank), batch, replace=False))
-        loss = error(module(_float(features[rows])), targets[rows].float())
-        module.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(recipe.lr * min(1.0, (step + 1) / recipe.warmup) * (1.0 - step / recipe.steps))
-        losses.append(float(loss.detach()))
+    last = teach(
+        module, lambda rows: error(module(as_float(features[rows])), targets[rows].float()), len(bank), lesson, rng
+    )
     rows = torch.from_numpy(rng.permutation(len(bank))[: 16 * CHUNK])
-    measure_statistics(module, [_float(features[part]) for part in torch.split(rows, CHUNK)])
-    module.eval()
-    module.zero_grad(set_to_none=True)
-    return float(np.mean(losses[-max(1, len(losses) // 10) :]))
+    measure_statistics(module, [as_float(features[part]) for part in torch.split(rows, CHUNK)])
+    return last
 
 
 @torch.no_grad()
 def advance(student: MobileFaceNet, name: str, features: Tensor) -> Tensor:
     """What block `name`, already taught, makes of `features`: float16, chunk by chunk."""
     block = dict(student_blocks(student))[name]
-    return torch.cat([run_frozen(block, _float(chunk)).half() for chunk in torch.split(features, CHUNK)])
+    return torch.cat([run_frozen(block, as_float(chunk)).half() for chunk in torch.split(features, CHUNK)])
 
 
 def fill_bank(
@@ -135,7 +115,3 @@ class _Head(nn.Module):
 def _head_error(embedding: Tensor, target: Tensor) -> Tensor:
     unit = normalize(embedding, dim=1)
     return 1.0 - (unit * target).sum(dim=1).mean() + 4.0 * relational_error(unit, target)
-
-
-def _float(features: Tensor) -> Tensor:
-    return features.float().contiguous(memory_format=torch.channels_last)

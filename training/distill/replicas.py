@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.mobilefacenet import MobileFaceNet
 
@@ -40,23 +39,6 @@ def copy_statistics(replicas: list[MobileFaceNet]) -> None:
     """Gives all replicas the running statistics of the first."""
     for replica in replicas[1:]:
         torch._foreach_copy_(_statistics(replica), _statistics(replicas[0]))
-
-
-@torch.no_grad()
-def measure_statistics(module: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Sets every BatchNorm's running statistics to their mean over batches of inputs, for the weights as they are."""
-    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    momenta = [norm.momentum for norm in norms]
-    mode = module.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-    module.train()
-    for x in inputs:
-        module(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    module.train(mode)
 
 
 def _gradients(student: MobileFaceNet) -> list[Tensor]:

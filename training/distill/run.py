@@ -25,13 +25,14 @@ from torch.nn.functional import normalize
 from edge.errors import InputError
 from training.checkpoint import MEAN, STD
 from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
-from training.distill.cascade import BATCH, CHUNK, HEAD, STEPS, Bank, BlockRecipe, advance, fill_bank, learn_block
+from training.distill.cascade import BATCH, CHUNK, HEAD, HEAD_BATCH, STEPS, Bank, advance, fill_bank, learn_block
 from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
-from training.distill.muon import Muon
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
 from training.mobilefacenet import MobileFaceNet
+from training.muon import Muon
+from training.teaching import Lesson
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
@@ -140,9 +141,9 @@ class Distiller:
         features = bank.inputs
         for number, name in enumerate(STEPS):
             if number >= self.step:
-                how = BlockRecipe(recipe.block_steps, lr=recipe.block_lr)
+                lesson = Lesson(recipe.block_steps, HEAD_BATCH if name == HEAD else BATCH, recipe.block_lr)
                 rng = np.random.default_rng([recipe.seed, 3, number])
-                error = learn_block(self.student, name, features, bank, how, rng)
+                error = learn_block(self.student, name, features, bank, lesson, rng)
                 self.step = number + 1
                 self._ema = [parameter.detach().clone() for parameter in self.student.parameters()]
                 yield {name: error}

@@ -1,0 +1,147 @@
+"""The first phase: the network's units taught one after the other, each until it answers as YuNet-s's does.
+
+A unit is fed with what the units before it, already taught, make of the samples, so that it learns to mend what they
+miss. Features lie in memory, and nothing flows through the rest of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge.detect.decode import STRIDES
+from training.detector.augment import Sample
+from training.detector.losses import Answers, Weights, answer_loss, head_error
+from training.detector.network import OUTPUT_NAMES, EdgeDetector
+from training.detector.stages import teacher_answers
+from training.detector.teacher import TAPS, Teacher
+from training.teaching import Lesson, as_float, measure_statistics, teach
+
+CHUNK = 8
+"""Samples that features are computed for at once."""
+
+UNITS: tuple[str, ...] = (*TAPS, "heads")
+"""What is taught, in this order."""
+
+
+@dataclass(slots=True)
+class Bank:
+    """Samples and the teacher's answers to them.
+
+    images: (N, 3, S, S) float16 pixels 0–255. features: what its units give, by the names of `TAPS`, float16. heads:
+    its outputs by `OUTPUT_NAMES`, float32.
+    """
+
+    images: Tensor
+    features: dict[str, Tensor]
+    heads: dict[str, Tensor]
+    samples: list[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def fill_bank(samples: Iterable[Sample], count: int, teacher: Teacher) -> Bank:
+    """A bank of `count` samples with the answers of `teacher`, which is YuNet-s with its units tapped."""
+    bank: Bank | None = None
+    kept: list[Sample] = []
+    for sample in samples:
+        pixels = sample.image.transpose(2, 0, 1)[None].astype(np.float32)
+        taught = {name: torch.from_numpy(value) for name, value in teacher(pixels).items()}
+        image = torch.from_numpy(pixels)
+        if bank is None:
+            features = {name: _empty(count, taught[name], torch.float16) for name in TAPS}
+            heads = {name: _empty(count, taught[name], torch.float32) for name in OUTPUT_NAMES}
+            bank = Bank(_empty(count, image, torch.float16), features, heads, kept)
+        row = len(kept)
+        bank.images[row] = image[0]
+        for store in (bank.features, bank.heads):
+            for name in store:
+                store[name][row] = taught[name][0]
+        kept.append(sample)
+    if bank is None or len(kept) != count:
+        raise ValueError(f"{len(kept)} samples came, {count} were to come")
+    return bank
+
+
+class Cascade:
+    """The first phase over one bank. `done`: units that were taught in an earlier run, which stay as they are."""
+
+    def __init__(
+        self, network: EdgeDetector, bank: Bank, cells: Tensor, lesson: Lesson, *, seed: int, done: int
+    ) -> None:
+        self.network, self.bank, self.cells, self.lesson = network, bank, cells, lesson
+        self._seed, self._done, self._number = seed, done, 0
+
+    def run(self) -> Iterator[tuple[str, float]]:
+        """Teaches what is left; the name and the error of each unit when it is taught."""
+        network = self.network
+        network.eval()
+        first = nn.Sequential(network.stem.conv, network.stem.bn, nn.ReLU())
+        x = yield from self._unit("first", first, self.bank.images)
+        x = yield from self._unit("stem", network.stem.unit, x)
+        x = F.max_pool2d(x, 2)
+        for i, unit in enumerate(network.narrow):
+            x = yield from self._unit(f"narrow_{i}", unit, x)
+        backbone: list[Tensor] = []
+        for level, stride in enumerate(STRIDES):
+            x = F.max_pool2d(x, 2)
+            for i, unit in enumerate(network.stages[level]):  # type: ignore[arg-type]
+                x = yield from self._unit(f"stage_{stride}_{i}", unit, x)
+            backbone.append(x)
+        necks: list[Tensor] = []
+        for level in reversed(range(len(STRIDES))):
+            own = backbone[level]
+            if necks:
+                own = own + F.interpolate(necks[0], scale_factor=2.0, mode="nearest")
+            neck = yield from self._unit(f"neck_{STRIDES[level]}", network.necks[level], own)
+            necks.insert(0, neck)
+        yield from self._heads(necks)
+
+    def _unit(self, name: str, unit: nn.Module, x: Tensor) -> Generator[tuple[str, float], None, Tensor]:
+        """Teaches a unit on features x (N, C, h, w) float16; gives what it then makes of them."""
+        target = self.bank.features.pop(name)
+        if self._next():
+            mean = float(target.float().square().mean()) + 1e-6
+
+            def loss(rows: Tensor) -> Tensor:
+                error: Tensor = (unit(as_float(x[rows])) - target[rows].float()).square().mean() / mean
+                return error
+
+            error = teach(unit, loss, len(self.bank), self.lesson, self._rng())
+            rows = self._rng().permutation(len(self.bank))[: 16 * CHUNK]
+            measure_statistics(unit, [as_float(x[part]) for part in torch.split(torch.from_numpy(rows), CHUNK)])
+            yield name, error
+        with torch.no_grad():
+            return torch.cat([unit(as_float(chunk)).half() for chunk in torch.split(x, CHUNK)])
+
+    def _heads(self, necks: list[Tensor]) -> Iterator[tuple[str, float]]:
+        """Teaches the heads of all levels together, for a face shows in the cells of several."""
+        if not self._next():
+            return
+
+        def loss(rows: Tensor) -> Tensor:
+            raw = [head(as_float(neck[rows])) for head, neck in zip(self.network.heads, necks, strict=True)]
+            own = Answers.of_levels(raw)
+            wanted = teacher_answers({name: value[rows] for name, value in self.bank.heads.items()})
+            samples = [self.bank.samples[row] for row in rows.tolist()]
+            return head_error(own, wanted) + answer_loss(own, wanted, self.cells, samples, Weights())["teacher"]
+
+        yield "heads", teach(self.network.heads, loss, len(self.bank), self.lesson, self._rng())
+
+    def _next(self) -> bool:
+        """Whether the next unit is still to be taught."""
+        self._number += 1
+        return self._number > self._done
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng([self._seed, 1, self._number])
+
+
+def _empty(count: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty((count, *like.shape[1:]), dtype=dtype)
