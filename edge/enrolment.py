@@ -15,7 +15,7 @@ from edge.analyze import FaceAnalyzer
 from edge.errors import InputError, SourceError
 from edge.gallery import Gallery, Snapshot
 from edge.gallery.gallery import checked_name
-from edge.matching import similarities
+from edge.matching import NOBODY, nearest
 from edge.pictures import find_pictures, is_picture, read_picture
 from edge.quality import BLURRED, SMALL_FACE, Quality, measure
 from edge.sources import Source
@@ -223,14 +223,13 @@ def _judge(shot: Shot, family: Floats, snapshot: Snapshot, name: str, threshold:
     if own is not None and own < UNLIKE_SHARE * threshold:
         text = f"unlike the other pictures of {name}: similarity {own:.2f} at most; is it somebody else?"
         notices.append(Notice(Problem.UNLIKE_OTHERS, shot.source, text))
-    scores = similarities(snapshot, shot.vector[None])[0]
-    for place in np.argsort(-scores):
-        other, score = snapshot.names[place], float(scores[place])
-        # Among many pictures of two people some pair is always alike; it counts where the person's own are less so.
-        if other != name and score >= threshold and (own is None or score > own):
-            text = f"known as {other} already (similarity {score:.2f}); one person? edge gallery merge"
-            notices.append(Notice(Problem.KNOWN_AS_OTHER, shot.source, text))
-            break
+    itself = snapshot.place_of(name)
+    found = nearest(snapshot, shot.vector[None], NOBODY if itself is None else itself)
+    place, score = int(found.places[0]), float(found.similarities[0])
+    # Among many pictures of two people some pair is always alike; it counts where the person's own are less so.
+    if place != NOBODY and score >= threshold and (own is None or score > own):
+        text = f"known as {snapshot.names[place]} already (similarity {score:.2f}); one person? edge gallery merge"
+        notices.append(Notice(Problem.KNOWN_AS_OTHER, shot.source, text))
     return notices
 
 

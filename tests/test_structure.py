@@ -20,6 +20,7 @@ ENGINE_PACKAGES = {
     "tensorrt": {"tensorrt"},
 }
 CUDA_PACKAGES = {"pycuda", "cuda"}
+GALLERY_PACKAGES = {"cipher.py": {"cryptography"}}
 LEARNING = {"torch", "safetensors", "matplotlib", "numpy", "cv2", "tqdm"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "edge": (DEVICE, {"edge"}),
@@ -68,6 +69,8 @@ def _extras_of(path: Path) -> set[str]:
         return ENGINE_PACKAGES.get(path.parts[2].removesuffix(".py"), set())
     if path.parts[:2] == ("edge", "cuda"):
         return CUDA_PACKAGES
+    if path.parts[:2] == ("edge", "gallery"):
+        return GALLERY_PACKAGES.get(path.name, set())
     return set()
 
 

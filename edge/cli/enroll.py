@@ -42,10 +42,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--camera and --name go together: who stands before the camera?")
     from edge.enrolment import EnrolmentOptions
     from edge.gallery import Binding, Gallery
-    from edge.gallery.schema import DATABASE_NAME
 
     precision = None
-    if (args.gallery / DATABASE_NAME).exists():
+    if Gallery.exists(args.gallery):
         # More vectors for a gallery come from the variant that made those it holds.
         with Gallery.open(args.gallery) as there:
             precision = there.variant_in(options.open_bundle(args)).precision

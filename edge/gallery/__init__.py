@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from edge.gallery.binding import Binding
-from edge.gallery.gallery import Entry, Gallery, Identity
-from edge.gallery.vectors import Snapshot
+from edge.gallery.cipher import Key
+from edge.gallery.gallery import Gallery
+from edge.gallery.snapshot import Loose, Snapshot
+from edge.gallery.store import Entry, Identity, Store
 
-__all__ = ["Binding", "Entry", "Gallery", "Identity", "Snapshot"]
+__all__ = ["Binding", "Entry", "Gallery", "Identity", "Key", "Loose", "Snapshot", "Store"]

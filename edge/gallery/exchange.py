@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edge.embed import Embedder
 from edge.errors import GalleryError, InputError
 from edge.gallery.binding import Binding
-from edge.gallery.gallery import Entry, Gallery
+from edge.gallery.gallery import Gallery
+from edge.gallery.store import Entry
 from edge.types import Floats, Image
 
 FORMAT = "arcedge-gallery"

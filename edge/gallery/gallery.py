@@ -1,13 +1,8 @@
-"""The gallery itself. SQLite is the truth; the matrix beside it only makes it quick to search."""
+"""The gallery itself. The store is the truth; the copies of the vectors only make it quick to search."""
 
 from __future__ import annotations
 
-import secrets
-import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,70 +12,73 @@ from edge.bundle import Bundle
 from edge.errors import GalleryError
 from edge.gallery import schema
 from edge.gallery.binding import Binding
-from edge.gallery.vectors import MATRIX_NAME, Snapshot, Stamp, map_matrix, overwrite, write_matrix
+from edge.gallery.cipher import Key
+from edge.gallery.copies import Copies
+from edge.gallery.snapshot import Snapshot
+from edge.gallery.sqlite import SqliteStore
+from edge.gallery.store import Entry, Identity, NewEntry, Store, StoreUnavailableError
 from edge.manifest import Variant
 from edge.types import Floats
 
 MAX_NAME = 200
-ERASE_ATTEMPTS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A person of the gallery: name, number of embeddings, seconds since the epoch of the first."""
-
-    name: str
-    embeddings: int
-    created: float
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One embedding: its number in the gallery, (D,) float32 unit vector, where it came from, its kept crop (PNG)."""
-
-    number: int
-    identity: str
-    vector: Floats
-    source: str
-    crop: bytes | None
-    created: float
 
 
 class Gallery:
-    """A directory with the people one model knows. A context manager; one thread at a time, many processes at once.
+    """The people one model knows. A context manager; one thread at a time, many processes at once.
 
     Once `add` or another change has returned it is on disk: a kill or a power cut loses none of it.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, store: Store, path: Path) -> None:
+        """path: the directory where copies of the vectors stand, to be mapped, unless the store is private."""
+        self._store = store
         self.path = path
-        self._connection = connection
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-        if not {"binding", "gallery", "generation"} <= meta.keys():
-            raise GalleryError(f"{path}: the gallery's own records are missing; restore it from a copy")
-        self.binding = Binding.from_json(meta["binding"])
-        self._gallery = bytes.fromhex(meta["gallery"])
+        self.binding = store.binding
+        self._copies = Copies(store, None if store.private else path)
         self._snapshot: Snapshot | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Gallery:
-        """Raises GalleryError where there is none or it is damaged."""
-        return cls(path, schema.connect(path / schema.DATABASE_NAME))
+    def open(cls, path: Path, key: Key | None = None) -> Gallery:
+        """The gallery in a directory; without a key the environment's, see `Key.from_environment`.
+
+        Raises GalleryError where there is none, it is damaged, or the key does not open it.
+        """
+        gallery = cls(SqliteStore(path, key or Key.from_environment()), path)
+        gallery._finish_erasing()
+        return gallery
 
     @classmethod
-    def create(cls, path: Path, binding: Binding) -> Gallery:
-        """An empty gallery for vectors of one model. Raises GalleryError where one is there already."""
-        meta = {"binding": binding.to_json(), "gallery": secrets.token_hex(16), "generation": "0"}
-        return cls(path, schema.create(path / schema.DATABASE_NAME, meta))
+    def create(cls, path: Path, binding: Binding, key: Key | None = None) -> Gallery:
+        """An empty gallery for vectors of one model, encrypted where there is a key, here or in the environment.
+
+        Raises GalleryError where one is there already.
+        """
+        try:
+            return cls(SqliteStore.create(path, binding, key or Key.from_environment()), path)
+        except FileExistsError as error:
+            raise GalleryError(f"{path}: a gallery is there already") from error
 
     @classmethod
-    def open_or_create(cls, path: Path, binding: Binding) -> Gallery:
+    def open_or_create(cls, path: Path, binding: Binding, key: Key | None = None) -> Gallery:
         """Raises GalleryError where the gallery that is there holds vectors of another model."""
-        if not (path / schema.DATABASE_NAME).exists():
-            return cls.create(path, binding)
-        gallery = cls.open(path)
+        if not cls.exists(path):
+            try:
+                return cls(SqliteStore.create(path, binding, key or Key.from_environment()), path)
+            except FileExistsError:
+                pass  # another process has made it meanwhile
+        gallery = cls.open(path, key)
         gallery.require_same_model(binding)
         return gallery
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether there is a gallery at `path`."""
+        return (path / schema.DATABASE_NAME).exists()
+
+    @property
+    def private(self) -> bool:
+        """Whether it is encrypted."""
+        return self._store.private
 
     def require_same_model(self, binding: Binding) -> None:
         """Raises GalleryError unless vectors of `binding` may be added here."""
@@ -115,108 +113,99 @@ class Gallery:
         sources: K times where the vector came from; crops: K times the aligned crop as PNG, or None to keep none.
         Raises GalleryError for an unfit name, ValueError for vectors that are not unit rows of this model's length.
         """
-        name = checked_name(identity)
-        kept = crops if crops is not None else [None] * len(embeddings)
-        self._check(embeddings)
-        now = time.time()
-        with self._change():
-            self._connection.execute("INSERT OR IGNORE INTO identity (name, created) VALUES (?, ?)", (name, now))
-            before = self._connection.total_changes
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO embedding (identity, vector, source, crop, created) "
-                "SELECT id, ?, ?, ?, ? FROM identity WHERE name = ?",
-                [
-                    (vector.astype("<f4").tobytes(), source, crop, now, name)
-                    for vector, source, crop in zip(embeddings, sources, kept, strict=True)
-                ],
-            )
-            return self._connection.total_changes - before
+        return self._store.add(checked_name(identity), self._entries(embeddings, sources, crops))
+
+    def reject(
+        self,
+        identity: str,
+        embeddings: Floats,
+        sources: Sequence[str],
+        crops: Sequence[bytes | None] | None = None,
+    ) -> int:
+        """Says of (K, D) unit vectors that they are not this person; gives how many were not there yet.
+
+        A probe that is more like one of them than like any vector of the person is not given the name.
+        Raises GalleryError where the person is not here, ValueError as `add` does.
+        """
+        return self._store.add(checked_name(identity), self._entries(embeddings, sources, crops), negative=True)
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""
-        rows = self._connection.execute(
-            "SELECT name, COUNT(embedding.id), identity.created FROM identity "
-            "LEFT JOIN embedding ON embedding.identity = identity.id GROUP BY identity.id ORDER BY name"
-        )
-        return [Identity(*row) for row in rows]
+        return self._store.identities()
 
     def entries(self, identity: str | None = None) -> list[Entry]:
-        """The embeddings of one person, or of all. Raises GalleryError for a person who is not here."""
-        if identity is not None:
-            self._id_of(identity)
-        rows = self._connection.execute(
-            "SELECT embedding.id, name, vector, source, crop, embedding.created FROM embedding "
-            "JOIN identity ON embedding.identity = identity.id WHERE ?1 IS NULL OR name = ?1 "
-            "ORDER BY name, embedding.id",
-            (identity,),
-        )
-        return [
-            Entry(number, name, np.frombuffer(vector, "<f4"), source, crop, created)
-            for number, name, vector, source, crop, created in rows
-        ]
+        """The embeddings and negatives of one person, or of all. Raises GalleryError for a person who is not here."""
+        return self._store.entries(identity)
 
     def rename(self, old: str, new: str) -> None:
         """Raises GalleryError where `old` is not here or `new` is somebody else: those are merged."""
-        name = checked_name(new)
-        with self._change():
-            row = self._id_of(old)
-            if self._connection.execute("SELECT 1 FROM identity WHERE name = ? AND id <> ?", (name, row)).fetchone():
-                raise GalleryError(f"{name!r} is in the gallery already; to make them one: edge gallery merge")
-            self._connection.execute("UPDATE identity SET name = ? WHERE id = ?", (name, row))
+        self._store.rename(old, checked_name(new))
 
     def merge(self, source: str, target: str) -> int:
         """Gives `source`'s embeddings to `target` and drops `source`; gives how many moved. Raises GalleryError."""
-        with self._change():
-            old, new = self._id_of(source), self._id_of(target)
-            if old == new:
-                raise GalleryError(f"{source!r} cannot be merged with itself")
-            moved = self._connection.execute(
-                "UPDATE OR IGNORE embedding SET identity = ? WHERE identity = ?", (new, old)
-            ).rowcount
-            self._connection.execute("DELETE FROM identity WHERE id = ?", (old,))
-        return moved
+        return self._store.merge(source, target)
 
     def forget(self, identity: str) -> int:
-        """Deletes a person, name, vectors and crops, from the tables and from the files; gives the embeddings deleted.
+        """Deletes a person, name, vectors and crops, from the tables and from the files; gives the vectors deleted.
 
         Raises GalleryError where the person is not here, or the files could not be cleaned because others use them.
         """
-        with self._change():
-            row = self._id_of(identity)
-            gone = self._connection.execute("DELETE FROM embedding WHERE identity = ?", (row,)).rowcount
-            self._connection.execute("DELETE FROM identity WHERE id = ?", (row,))
-        self._erase()
+        gone = self._store.forget(identity)
+        self.compact()
         return gone
 
     def remove(self, number: int) -> None:
-        """Deletes one embedding, from the files too. Raises GalleryError where there is none of that number."""
-        with self._change():
-            if self._connection.execute("DELETE FROM embedding WHERE id = ?", (number,)).rowcount == 0:
-                raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
-        self._erase()
+        """Deletes one embedding or negative, from the files too. Raises GalleryError for a number that is not here."""
+        self._store.remove(number)
+        self.compact()
+
+    def compact(self) -> None:
+        """Rewrites the files so that nothing deleted stays in them. Raises GalleryError where others use them."""
+        self._snapshot = None
+        try:
+            self._copies.erase()
+        except OSError as error:
+            raise GalleryError(
+                f"{self.path}: deleted, but a copy of the vectors still holds traces ({error}); then run: "
+                "edge gallery compact"
+            ) from error
+        self._store.erase()
+
+    def rekey(self, key: Key | None) -> None:
+        """Encrypts the gallery with a key, with another one, or with None no more. All or nothing.
+
+        Raises GalleryError where others use it, or its store cannot be encrypted.
+        """
+        if not isinstance(self._store, SqliteStore):
+            raise GalleryError(f"{self.path}: only galleries in a directory can be encrypted")
+        self._snapshot = None
+        try:
+            self._copies.erase()
+        except OSError as error:
+            raise GalleryError(f"{self.path}: the copy of its vectors cannot be removed ({error})") from error
+        self._store.rekey(key)
+        self._copies = Copies(self._store, None if self._store.private else self.path)
 
     def snapshot(self) -> Snapshot:
         """The gallery for search, as it is now; the same object as before while nothing has changed.
 
-        While another process keeps the database locked, the last snapshot; GalleryError where there is none yet, or
-        where the database is damaged.
+        While another process keeps the store locked, the last snapshot; GalleryError where there is none yet, or
+        where the store is damaged.
         """
         try:
-            with schema.reading(self._connection):
-                generation = self._generation()
-                if self._snapshot is None or self._snapshot.generation != generation:
-                    self._snapshot = self._load(generation)
-        except sqlite3.OperationalError as error:
+            with self._store.reading():
+                state = self._store.state()
+                if self._snapshot is None or self._snapshot.generation != state.generation:
+                    self._snapshot = self._copies.snapshot(state)
+        except StoreUnavailableError:
             if self._snapshot is None:
-                raise GalleryError(f"{self.path}: cannot be read ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise GalleryError(f"{self.path}: damaged ({error}); restore it from a copy") from error
+                raise
         return self._snapshot
 
     def close(self) -> None:
         """Calling it again does nothing."""
         self._snapshot = None
-        self._connection.close()
+        self._store.close()
 
     def __enter__(self) -> Gallery:
         return self
@@ -226,75 +215,24 @@ class Gallery:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _change(self) -> Iterator[None]:
-        """A transaction that also tells every process that the matrix is stale."""
+    def _finish_erasing(self) -> None:
+        """What a `forget` that was killed had begun. Where others use the gallery it stays for the next opening."""
+        if not self._store.erasing():
+            return
         try:
-            with schema.transaction(self._connection):
-                yield
-                self._connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-        except sqlite3.DatabaseError as error:
-            raise GalleryError(f"{self.path}: cannot be written ({error})") from error
+            self.compact()
+        except GalleryError:
+            return
 
-    def _check(self, embeddings: Floats) -> None:
+    def _entries(
+        self, embeddings: Floats, sources: Sequence[str], crops: Sequence[bytes | None] | None
+    ) -> list[NewEntry]:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.binding.embedding_size:
             raise ValueError(f"this gallery takes (K, {self.binding.embedding_size}) vectors, not {embeddings.shape}")
         if len(embeddings) and not np.allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-3):
             raise ValueError("a gallery takes vectors of unit length")
-
-    def _id_of(self, name: str) -> int:
-        row = self._connection.execute("SELECT id FROM identity WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            raise GalleryError(f"{self.path}: nobody here is called {name!r}; see: edge gallery list")
-        return int(row[0])
-
-    def _generation(self) -> int:
-        return int(self._connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0])
-
-    def _load(self, generation: int) -> Snapshot:
-        """Maps the matrix, after making it again where it is not of this generation. Inside a reading transaction."""
-        count = self._connection.execute("SELECT COUNT(*) FROM embedding").fetchone()[0]
-        stamp = Stamp(self._gallery, generation, count, self.binding.embedding_size)
-        file = self.path / MATRIX_NAME
-        mapped = map_matrix(file, stamp)
-        if mapped is None:
-            rows = self._connection.execute("SELECT identity, vector FROM embedding ORDER BY identity, id")
-            try:
-                write_matrix(file, stamp, rows)
-                mapped = map_matrix(file, stamp)
-            except OSError:
-                pass  # a read-only or full disk: the vectors are held in memory instead
-        if mapped is None:
-            table = self._connection.execute("SELECT identity, vector FROM embedding ORDER BY identity, id").fetchall()
-            joined = b"".join(vector for _, vector in table)
-            vectors = np.frombuffer(joined, "<f4").reshape(count, stamp.columns)
-            mapped = vectors, np.array([identity for identity, _ in table], np.int64)
-        vectors, owners = mapped
-        ids, starts = np.unique(owners, return_index=True)
-        names: dict[int, str] = dict(self._connection.execute("SELECT id, name FROM identity"))
-        return Snapshot(tuple(names[int(i)] for i in ids), vectors, starts.astype(np.intp), generation)
-
-    def _erase(self) -> None:
-        self._snapshot = None
-        try:
-            overwrite(self.path / MATRIX_NAME)
-            for _ in range(ERASE_ATTEMPTS):
-                if schema.erase(self._connection):
-                    return
-                time.sleep(0.1)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise GalleryError(
-                f"{self.path}: deleted, but the files still hold traces ({error}); stop what uses the gallery, "
-                "then run: edge gallery compact"
-            ) from error
-        raise GalleryError(
-            f"{self.path}: deleted, but another process keeps the log with its traces; stop it, then run: "
-            "edge gallery compact"
-        )
-
-    def compact(self) -> None:
-        """Rewrites the files so that nothing deleted stays in them. Raises GalleryError where others use them."""
-        self._erase()
+        kept = crops if crops is not None else [None] * len(embeddings)
+        return [NewEntry(*row) for row in zip(embeddings, sources, kept, strict=True)]
 
 
 def checked_name(name: str) -> str:

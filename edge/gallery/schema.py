@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,37 +13,46 @@ from edge.errors import GalleryError
 
 DATABASE_NAME = "gallery.sqlite3"
 APPLICATION_ID = 0x41454731
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 5.0
 
+# Names, sources, vectors and crops are blobs that may be encrypted; tokens are digests by which names and vectors are
+# found. The index by identity gives the vectors in the order of the matrix without a sort, which could spill to disk.
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL UNIQUE,
+    token BLOB NOT NULL UNIQUE,
+    name BLOB NOT NULL,
     created REAL NOT NULL
 ) STRICT;
 CREATE TABLE embedding (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     identity INTEGER NOT NULL REFERENCES identity (id) ON DELETE CASCADE,
+    negative INTEGER NOT NULL,
+    token BLOB NOT NULL,
     vector BLOB NOT NULL,
-    source TEXT NOT NULL,
+    source BLOB NOT NULL,
     crop BLOB,
     created REAL NOT NULL,
-    UNIQUE (identity, vector)
+    UNIQUE (identity, token)
 ) STRICT;
+CREATE INDEX embedding_identity ON embedding (identity);
+CREATE INDEX embedding_negative ON embedding (negative) WHERE negative;
 """
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Opens the database at `path`, which must exist. Raises GalleryError."""
+    """Opens the database at `path`, which must exist; one of version 1 is brought up to date. Raises GalleryError."""
     if not path.is_file():
         raise GalleryError(f"{path.parent}: no gallery here; make one with: edge enroll")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         _prepare(connection)
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        application, version = _identify(connection)
+        if (application, version) == (APPLICATION_ID, 1):
+            _upgrade(connection)
+            application, version = _identify(connection)
     except sqlite3.Error as error:
         raise GalleryError(f"{path}: cannot be opened ({error})") from error
     if (application, version) != (APPLICATION_ID, VERSION):
@@ -50,23 +61,31 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def create(path: Path, meta: dict[str, str]) -> sqlite3.Connection:
-    """Makes an empty gallery, whole or not at all. Raises GalleryError where one is there or none can be made."""
-    if path.exists():
-        raise GalleryError(f"{path.parent}: a gallery is there already")
+def create(path: Path, meta: Mapping[str, str]) -> None:
+    """Makes an empty gallery in one step: another process sees none, or all of it. Raises GalleryError.
+
+    Raises FileExistsError where one is there already.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        _prepare(connection)
-        with transaction(connection):
-            for statement in filter(str.strip, _TABLES.split(";\n")):
-                connection.execute(statement)
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        temporary.unlink(missing_ok=True)
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            with transaction(connection):
+                _make_tables(connection)
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        finally:
+            connection.close()
+        # A link, unlike a rename, never takes the place of a gallery that somebody else has just made.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
     except (OSError, sqlite3.Error) as error:
         raise GalleryError(f"{path.parent}: no gallery can be made here ({error})") from error
-    return connection
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -75,29 +94,22 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
         # SQLite itself takes back a transaction that a full disk or a damaged file has ended.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
-@contextmanager
-def reading(connection: sqlite3.Connection) -> Iterator[None]:
-    """One consistent view of the database for the block."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
-
-
-def erase(connection: sqlite3.Connection) -> bool:
-    """Rewrites the file without what was deleted and empties the log; False while another process still reads it."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def vacuum(connection: sqlite3.Connection) -> None:
+    """Rewrites the file without what was deleted; the log still holds it until `empty_log`."""
+    empty_log(connection)
     connection.execute("VACUUM")
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Moves the log's content to the file and truncates it; False while another process still reads it."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
@@ -107,3 +119,36 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
+
+
+def _identify(connection: sqlite3.Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in filter(str.strip, _TABLES.split(";\n")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """From version 1, which knew neither negatives nor encryption: every row with its number, time and content."""
+    connection.create_function("digest", 1, lambda data: hashlib.sha256(data).digest(), deterministic=True)
+    with transaction(connection):
+        if _identify(connection)[1] != 1:
+            return  # another process was quicker
+        for table in ("meta", "identity", "embedding"):
+            connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+        _make_tables(connection)
+        connection.execute("INSERT INTO meta SELECT key, value FROM old_meta")
+        connection.execute("INSERT INTO meta VALUES ('revision', '0')")
+        connection.execute(
+            "INSERT INTO identity SELECT id, digest(CAST(name AS BLOB)), CAST(name AS BLOB), created FROM old_identity"
+        )
+        connection.execute(
+            "INSERT INTO embedding SELECT id, identity, 0, digest(vector), vector, CAST(source AS BLOB), crop, created "
+            "FROM old_embedding"
+        )
+        for table in ("embedding", "identity", "meta"):
+            connection.execute(f"DROP TABLE old_{table}")

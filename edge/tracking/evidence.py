@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.gallery import Snapshot
-from edge.matching import similarities
+from edge.matching import NOBODY, nearest, similarity_to
 from edge.types import Floats, Match, TrackState
 
 
@@ -77,31 +77,36 @@ class Evidence:
             if self.state == "known" or self._enough(self._options.unknown_weight, self._options.unknown_looks):
                 self.state = "unknown"
             return
-        scores = similarities(gallery, (self._sum / np.float32(self.weight))[None])[0]
-        best = int(scores.argmax())
-        nearest, similarity = gallery.names[best], float(scores[best])
-        held = self._held(gallery, scores)
+        mean = self._sum / np.float32(self.weight)
+        found = nearest(gallery, mean[None])
+        best, similarity = int(found.places[0]), float(found.similarities[0])
+        closest = None if best == NOBODY else gallery.names[best]
+        held = self._held(gallery, mean, similarity)
         if held is not None:
             self.match = Match(self.match.identity, held, self._options.threshold, self.match.identity)
             return
         options = self._options
         identity = None
-        if similarity >= options.threshold and self._enough(options.known_weight, options.known_looks):
-            self.state, identity = "known", nearest
+        if (
+            best != NOBODY
+            and similarity >= options.threshold
+            and self._enough(options.known_weight, options.known_looks)
+        ):
+            self.state, identity = "known", closest
         elif self.state == "known" or (
             self._enough(options.unknown_weight, options.unknown_looks)
             and (similarity < options.threshold - options.margin or self.looks >= options.patience)
         ):
             self.state = "unknown"
-        self.match = Match(identity, similarity, options.threshold, nearest)
+        self.match = Match(identity, similarity, options.threshold, closest)
 
-    def _held(self, gallery: Snapshot, scores: Floats) -> float | None:
+    def _held(self, gallery: Snapshot, mean: Floats, rival: float) -> float | None:
         """Similarity to the name given so far, where it stays given; None where it has to be decided."""
         name = self.match.identity
-        if self.state != "known" or name is None or name not in gallery.names:
+        place = None if name is None else gallery.place_of(name)
+        if self.state != "known" or place is None:
             return None
-        own = float(scores[gallery.names.index(name)])
-        rival = float(scores.max())
+        own = similarity_to(gallery, place, mean)
         options = self._options
         keeps = own >= options.threshold - options.margin
         challenged = rival >= options.threshold and rival > own + options.margin

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.gallery import Snapshot
-from edge.matching import match, similarities
+from edge.gallery import Loose, Snapshot
+from edge.matching import NOBODY, match, nearest, similarity_to
+from edge.tracking.evidence import Evidence, EvidenceOptions
 from edge.types import Floats
 
 
@@ -20,8 +21,61 @@ PEOPLE = Snapshot(("ada", "bob"), rows(0, 20, 90), np.array([0, 2], np.intp), 1)
 
 
 def test_the_best_vector_of_each_person_counts() -> None:
-    found = similarities(PEOPLE, rows(30))
-    np.testing.assert_allclose(found, [[np.cos(np.radians(10)), np.cos(np.radians(60))]], atol=1e-6)
+    found = nearest(PEOPLE, rows(30, 80))
+    assert found.places.tolist() == [0, 1]
+    np.testing.assert_allclose(found.similarities, np.cos(np.radians([10, 10])), atol=1e-6)
+    assert similarity_to(PEOPLE, 1, rows(30)[0]) == pytest.approx(np.cos(np.radians(60)), abs=1e-6)
+    other = nearest(PEOPLE, rows(30), besides=0)
+    assert (other.places[0], other.similarities[0]) == (1, pytest.approx(0.5, abs=1e-6))
+
+
+def test_vectors_that_came_late_count_as_much() -> None:
+    late = Loose(rows(60, 180), np.array([0, 2], np.intp))
+    snapshot = Snapshot(("ada", "bob", "eve"), PEOPLE.vectors, PEOPLE.starts, 2, late)
+    found = nearest(snapshot, rows(58, 95, 170))
+    assert [snapshot.names[place] for place in found.places] == ["ada", "bob", "eve"]
+    np.testing.assert_allclose(found.similarities, np.cos(np.radians([2, 5, 10])), atol=1e-6)
+    np.testing.assert_array_equal(snapshot.of("ada"), rows(0, 20, 60))
+    np.testing.assert_array_equal(snapshot.of("eve"), rows(180))
+    assert nearest(snapshot, rows(170), besides=2).places[0] == 1
+
+
+class TestNegatives:
+    """Somebody at 40 degrees is like ada, who is at 20 at most, and is not her."""
+
+    snapshot = Snapshot(
+        ("ada", "bob"), PEOPLE.vectors, PEOPLE.starts, 1, negatives=Loose(rows(42), np.array([0], np.intp))
+    )
+
+    def test_who_is_more_like_the_negative_is_not_given_the_name_but_may_be_another(self) -> None:
+        before, after = match(PEOPLE, rows(40), 0.6)[0], match(self.snapshot, rows(40), 0.6)[0]
+        assert (before.identity, before.similarity) == ("ada", pytest.approx(np.cos(np.radians(20))))
+        assert (after.identity, after.nearest) == ("bob", "bob")
+        assert match(self.snapshot, rows(40), 0.9)[0].identity is None
+        assert similarity_to(self.snapshot, 0, rows(40)[0]) == -1.0
+
+    def test_who_is_more_like_the_person_keeps_the_name_though_the_negative_is_near(self) -> None:
+        found = match(self.snapshot, rows(30), 0.9)[0]
+        assert (found.identity, found.similarity) == ("ada", pytest.approx(np.cos(np.radians(10))))
+
+    def test_it_speaks_of_nobody_else(self) -> None:
+        assert match(self.snapshot, rows(75), 0.9)[0].identity == "bob"
+
+    def test_with_everybody_taken_back_the_nearest_is_nobody(self) -> None:
+        both = Loose(rows(50, 60), np.array([0, 1], np.intp))
+        snapshot = Snapshot(("ada", "bob"), PEOPLE.vectors, PEOPLE.starts, 1, negatives=both)
+        assert nearest(snapshot, rows(55)).places[0] == NOBODY
+        (found,) = match(snapshot, rows(55), -1.0)
+        assert (found.identity, found.nearest, found.similarity) == (None, None, -1.0)
+
+    def test_a_tracked_stranger_loses_the_name_too(self) -> None:
+        evidence = Evidence(EvidenceOptions(threshold=0.8))
+        for _ in range(4):
+            evidence.add(rows(40)[0], 1.0)
+        evidence.judge(PEOPLE)
+        assert (evidence.state, evidence.match.identity) == ("known", "ada")
+        evidence.judge(self.snapshot)
+        assert (evidence.state, evidence.match.identity) == ("unknown", None)
 
 
 def test_the_threshold_itself_is_accepted_and_the_nearest_is_named_either_way() -> None:

@@ -1,0 +1,127 @@
+"""Copies of a store's vectors made for search, and the snapshots put together from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edge.gallery.files import overwrite, remove_leftovers
+from edge.gallery.screen import Screen, build_screen
+from edge.gallery.screen_file import SCREEN_NAME, read_screen, write_screen
+from edge.gallery.snapshot import Loose, Positions, Snapshot
+from edge.gallery.store import State, Store
+from edge.gallery.vectors import MATRIX_NAME, Matrix, Stamp, map_matrix, read_rows, write_matrix
+
+SCREEN_FROM = 50_000
+"""Vectors from which an INT8 copy is kept: below, plain search takes a few milliseconds anyway."""
+
+LATE_SHARE, LATE_ROWS = 0.02, 1000
+"""The copy is made again once this share of it, and so many rows, have come since."""
+
+
+class Copies:
+    """The matrix, its INT8 screen and the names, kept from one snapshot to the next while they hold.
+
+    folder: where they stand as files; None keeps them in memory alone.
+    """
+
+    def __init__(self, store: Store, folder: Path | None) -> None:
+        self._store = store
+        self._folder = folder
+        self._base: _Base | None = None
+
+    def snapshot(self, state: State) -> Snapshot:
+        """Of the store as it is; inside its `reading`. The matrix is made again only where it is no base any more."""
+        base = self._base
+        if base is None or base.revision != state.revision or self._many(base):
+            base = self._base = self._load(state)
+        rows = list(self._store.vectors(after=base.matrix.last))
+        known = set(base.names)
+        names = {**base.names, **self._store.names(after=max(known, default=0))}
+        order = [*base.identities, *dict.fromkeys(row.identity for row in rows if row.identity not in base.places)]
+        places = {**base.places, **{identity: place for place, identity in enumerate(order)}} if rows else base.places
+        late = read_rows(rows, self._store.binding.embedding_size)
+        return Snapshot(
+            tuple(names[identity] for identity in order) if rows else base.named,
+            base.matrix.vectors,
+            base.starts,
+            state.generation,
+            Loose(late.vectors, _places(late, places)) if rows else None,
+            self._negatives(places),
+            base.screen,
+        )
+
+    def erase(self) -> None:
+        """Zeroes and removes the files, and what killed writers of them left. Raises OSError."""
+        self._base = None
+        if self._folder is None:
+            return
+        for name in (SCREEN_NAME, MATRIX_NAME):
+            overwrite(self._folder / name)
+            remove_leftovers(self._folder / name)
+
+    def _many(self, base: _Base) -> bool:
+        since = self._store.count() - len(base.matrix.owners)
+        return since > max(LATE_ROWS, LATE_SHARE * len(base.matrix.owners))
+
+    def _negatives(self, places: dict[int, int]) -> Loose | None:
+        # A person may have negatives and no vectors: then there is nothing to take back.
+        rows = [row for row in self._store.negatives() if row.identity in places]
+        if not rows:
+            return None
+        matrix = read_rows(rows, self._store.binding.embedding_size)
+        return Loose(matrix.vectors, _places(matrix, places))
+
+    def _load(self, state: State) -> _Base:
+        stamp = Stamp(self._store.identifier, state.revision, self._store.binding.embedding_size)
+        matrix = self._matrix(stamp)
+        return _Base(state.revision, matrix, self._store.names(), self._screen(matrix))
+
+    def _matrix(self, stamp: Stamp) -> Matrix:
+        if self._folder is None:
+            return read_rows(self._store.vectors(), stamp.columns)
+        file = self._folder / MATRIX_NAME
+        mapped = map_matrix(file, stamp)
+        if mapped is None or self._store.count() - len(mapped.owners) > max(LATE_ROWS, LATE_SHARE * len(mapped.owners)):
+            try:
+                write_matrix(file, stamp, self._store.vectors())
+                mapped = map_matrix(file, stamp)
+            except OSError:
+                mapped = None  # a read-only or full disk: the vectors are held in memory instead
+        return mapped if mapped is not None else read_rows(self._store.vectors(), stamp.columns)
+
+    def _screen(self, matrix: Matrix) -> Screen | None:
+        if len(matrix.vectors) < SCREEN_FROM:
+            return None
+        if self._folder is None:
+            return build_screen(matrix.vectors)
+        file = self._folder / SCREEN_NAME
+        screen = read_screen(file, matrix)
+        if screen is None:
+            screen = build_screen(matrix.vectors)
+            try:
+                write_screen(file, screen, matrix)
+            except OSError:
+                return screen
+            screen = read_screen(file, matrix) or screen
+        return screen
+
+
+class _Base:
+    """A matrix with everything that belongs to it, by identity number."""
+
+    def __init__(self, revision: int, matrix: Matrix, names: dict[int, str], screen: Screen | None) -> None:
+        identities, starts = np.unique(matrix.owners, return_index=True)
+        self.revision = revision
+        self.matrix = matrix
+        self.names = names
+        self.screen = screen
+        self.starts: Positions = starts.astype(np.intp)
+        self.identities: list[int] = identities.tolist()
+        self.places = {identity: place for place, identity in enumerate(self.identities)}
+        self.named = tuple(names[identity] for identity in self.identities)
+
+
+def _places(matrix: Matrix, places: dict[int, int]) -> Positions:
+    return np.array([places[owner] for owner in matrix.owners.tolist()], np.intp)

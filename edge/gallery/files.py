@@ -1,0 +1,81 @@
+"""Files that hold biometric data: written in one step, and zeroed before they are removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once the block has ended and its bytes are on disk.
+
+    What a writer left behind that was killed is removed first. Raises OSError.
+    """
+    remove_leftovers(path)
+    file, temporary = _open_locked(path)
+    with file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Zeroes and removes the temporary files of `path` whose writers are gone. Raises OSError."""
+    pattern = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name):
+            _remove_if_left(other)
+
+
+def overwrite(path: Path) -> None:
+    """Removes a file; its bytes are zeroed first, so that nothing of a forgotten person stays in a freed block.
+
+    A process that still maps the file then sees zeros, which match nobody. Raises OSError.
+    """
+    try:
+        with path.open("r+b") as file:
+            _zero(file)
+    except FileNotFoundError:
+        return
+    path.unlink(missing_ok=True)
+
+
+def _open_locked(path: Path) -> tuple[BinaryIO, Path]:
+    """A new temporary file for `path`. Its lock ends with the process: what is not locked was left behind."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        file = temporary.open("x+b")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file, temporary
+        file.close()  # taken for left behind before it was locked
+
+
+def _remove_if_left(temporary: Path) -> None:
+    try:
+        with temporary.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _zero(file)
+            temporary.unlink(missing_ok=True)
+    except (FileNotFoundError, BlockingIOError):
+        return
+
+
+def _zero(file: BinaryIO) -> None:
+    left = os.fstat(file.fileno()).st_size
+    while left > 0:
+        left -= file.write(bytes(min(left, 1 << 20)))
+    file.flush()
+    os.fsync(file.fileno())

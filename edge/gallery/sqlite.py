@@ -1,0 +1,307 @@
+"""The embedded store: one SQLite file. Fields go through a cipher before SQLite sees them."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from edge.errors import GalleryError
+from edge.gallery import schema
+from edge.gallery.binding import Binding
+from edge.gallery.cipher import Cipher, Key, Plain, Sealed
+from edge.gallery.store import Entry, Identity, NewEntry, State, StoreUnavailableError, VectorRow
+
+ERASE_ATTEMPTS = 50
+_PROOF = b"arcedge"
+
+
+class SqliteStore:
+    """See `edge.gallery.store.Store`. `path` is the gallery's directory."""
+
+    def __init__(self, path: Path, key: Key | None = None) -> None:
+        """Opens the gallery that is there. Raises GalleryError, also for a key that is missing, wrong or not needed."""
+        self.address = str(path)
+        self._connection = schema.connect(path / schema.DATABASE_NAME)
+        try:
+            meta = self._meta()
+            self.binding = Binding.from_json(meta["binding"])
+            self.identifier = bytes.fromhex(meta["gallery"])
+            self._cipher = self._unlock(meta.get("proof"), key)
+        except BaseException:
+            self._connection.close()
+            raise
+        self.private = self._cipher.private
+
+    @classmethod
+    def create(cls, path: Path, binding: Binding, key: Key | None = None) -> SqliteStore:
+        """An empty store. Raises GalleryError where none can be made, FileExistsError where one is there."""
+        identifier = secrets.token_bytes(16)
+        meta = {"binding": binding.to_json(), "gallery": identifier.hex(), "generation": "0", "revision": "0"}
+        if key is not None:
+            meta["proof"] = _proof(Sealed(key, identifier))
+        schema.create(path / schema.DATABASE_NAME, meta)
+        return cls(path, key)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._translated("read"):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def state(self) -> State:
+        meta = self._meta()
+        return State(int(meta["generation"]), int(meta["revision"]))
+
+    def add(self, name: str, entries: Sequence[NewEntry], *, negative: bool = False) -> int:
+        now = time.time()
+        # Sealed before the lock is taken: others need not wait for the cipher.
+        rows = [self._row(entry) for entry in entries]
+        with self._change():
+            if negative:
+                identity = self._id_of(name)
+            else:
+                token, sealed = self._token(name), self._cipher.seal(name.encode(), "name")
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO identity (token, name, created) VALUES (?, ?, ?)", (token, sealed, now)
+                )
+                identity = self._id_of(name)
+            before = self._connection.total_changes
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO embedding (identity, negative, token, vector, source, crop, created) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(identity, int(negative), *row, now) for row in rows],
+            )
+            return self._connection.total_changes - before
+
+    def identities(self) -> list[Identity]:
+        with self._translated("read"):
+            rows = self._connection.execute(
+                "SELECT name, COUNT(embedding.id), COALESCE(SUM(negative), 0), identity.created FROM identity "
+                "LEFT JOIN embedding ON embedding.identity = identity.id GROUP BY identity.id"
+            ).fetchall()
+        people = [
+            Identity(self._name(name), every - negatives, created, negatives)
+            for name, every, negatives, created in rows
+        ]
+        return sorted(people, key=lambda person: person.name)
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        with self._translated("read"):
+            rows = self._connection.execute(
+                "SELECT embedding.id, name, vector, source, crop, embedding.created, negative FROM embedding "
+                "JOIN identity ON embedding.identity = identity.id WHERE ?1 IS NULL OR identity = ?1 "
+                "ORDER BY embedding.id",
+                (None if name is None else self._id_of(name),),
+            ).fetchall()
+        entries = [
+            Entry(
+                number,
+                self._name(owner),
+                np.frombuffer(self._cipher.open(vector, "vector"), "<f4"),
+                self._cipher.open(source, "source").decode(),
+                None if crop is None else self._cipher.open(crop, "crop"),
+                created,
+                bool(negative),
+            )
+            for number, owner, vector, source, crop, created, negative in rows
+        ]
+        return sorted(entries, key=lambda entry: (entry.identity, entry.number))
+
+    def rename(self, old: str, new: str) -> None:
+        with self._change(revised=True):
+            row = self._id_of(old)
+            token = self._token(new)
+            if self._connection.execute("SELECT 1 FROM identity WHERE token = ? AND id <> ?", (token, row)).fetchone():
+                raise GalleryError(f"{new!r} is in the gallery already; to make them one: edge gallery merge")
+            sealed = self._cipher.seal(new.encode(), "name")
+            self._connection.execute("UPDATE identity SET token = ?, name = ? WHERE id = ?", (token, sealed, row))
+
+    def merge(self, source: str, target: str) -> int:
+        with self._change(revised=True):
+            old, new = self._id_of(source), self._id_of(target)
+            if old == new:
+                raise GalleryError(f"{source!r} cannot be merged with itself")
+            # Where one of the two said of a picture that it is not them, and the other that it is, it is.
+            self._connection.execute(
+                "DELETE FROM embedding WHERE negative AND identity IN (?1, ?2) AND token IN "
+                "(SELECT token FROM embedding WHERE NOT negative AND identity IN (?1, ?2))",
+                (old, new),
+            )
+            before = self._positives(new)
+            self._connection.execute("UPDATE OR IGNORE embedding SET identity = ? WHERE identity = ?", (new, old))
+            self._connection.execute("DELETE FROM identity WHERE id = ?", (old,))
+            return self._positives(new) - before
+
+    def forget(self, name: str) -> int:
+        with self._change(revised=True, erasing=True):
+            row = self._id_of(name)
+            gone = self._connection.execute("DELETE FROM embedding WHERE identity = ?", (row,)).rowcount
+            self._connection.execute("DELETE FROM identity WHERE id = ?", (row,))
+        return gone
+
+    def remove(self, number: int) -> None:
+        with self._change(revised=True, erasing=True):
+            if self._connection.execute("DELETE FROM embedding WHERE id = ?", (number,)).rowcount == 0:
+                raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
+
+    def erase(self) -> None:
+        advice = "stop what uses the gallery, then run: edge gallery compact"
+        try:
+            schema.vacuum(self._connection)
+            for _ in range(ERASE_ATTEMPTS):
+                if schema.empty_log(self._connection):
+                    self._connection.execute("DELETE FROM meta WHERE key = 'erasing'")
+                    schema.empty_log(self._connection)
+                    return
+                time.sleep(0.1)
+        except sqlite3.Error as error:
+            raise GalleryError(
+                f"{self.address}: deleted, but the files still hold traces ({error}); {advice}"
+            ) from error
+        raise GalleryError(f"{self.address}: deleted, but another process keeps the log with its traces; {advice}")
+
+    def erasing(self) -> bool:
+        return "erasing" in self._meta()
+
+    def names(self, after: int = 0) -> dict[int, str]:
+        rows = self._connection.execute("SELECT id, name FROM identity WHERE id > ?", (after,))
+        return {number: self._name(name) for number, name in rows}
+
+    def count(self) -> int:
+        # Two counts that an index answers: a scan of the table would read every vector.
+        rows = self._connection.execute(
+            "SELECT (SELECT COUNT(*) FROM embedding) - (SELECT COUNT(*) FROM embedding WHERE negative)"
+        )
+        return int(rows.fetchone()[0])
+
+    def vectors(self, after: int = 0) -> Iterator[VectorRow]:
+        # INDEXED BY keeps SQLite from sorting vectors in a temporary file; a few new rows are quicker by number.
+        source = "embedding NOT INDEXED" if after else "embedding INDEXED BY embedding_identity"
+        rows = self._connection.execute(
+            f"SELECT id, identity, vector FROM {source} WHERE id > ? AND NOT negative "  # noqa: S608 - two constants
+            f"ORDER BY {'id' if after else 'identity, id'}",
+            (after,),
+        )
+        for number, identity, vector in rows:
+            yield VectorRow(number, identity, self._cipher.open(vector, "vector"))
+
+    def negatives(self) -> list[VectorRow]:
+        rows = self._connection.execute("SELECT id, identity, vector FROM embedding WHERE negative ORDER BY id")
+        return [VectorRow(number, identity, self._cipher.open(vector, "vector")) for number, identity, vector in rows]
+
+    def rekey(self, key: Key | None) -> None:
+        """Encrypts every field with another key, or with None decrypts them; the old content is erased from the file.
+
+        All or nothing. Raises GalleryError where others use the gallery.
+        """
+        cipher: Cipher = Plain() if key is None else Sealed(key, self.identifier)
+        with self._change(revised=True, erasing=True):
+            self._rewrite("identity", ("name",), cipher, "name")
+            self._rewrite("embedding", ("vector", "source", "crop"), cipher, "vector")
+            self._connection.execute("DELETE FROM meta WHERE key = 'proof'")
+            if key is not None:
+                self._connection.execute("INSERT INTO meta VALUES ('proof', ?)", (_proof(cipher),))
+        self._cipher, self.private = cipher, cipher.private
+        self.erase()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _rewrite(self, table: str, columns: Sequence[str], cipher: Cipher, found_by: str) -> None:
+        numbers = [row[0] for row in self._connection.execute(f"SELECT id FROM {table}")]  # noqa: S608 - constants
+        for number in numbers:
+            row = self._connection.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE id = ?", (number,))  # noqa: S608
+            plain = {
+                column: None if data is None else self._cipher.open(data, column)
+                for column, data in zip(columns, row.fetchone(), strict=True)
+            }
+            values = [None if data is None else cipher.seal(data, column) for column, data in plain.items()]
+            assignments = ", ".join(f"{column} = ?" for column in columns)
+            self._connection.execute(
+                f"UPDATE {table} SET token = ?, {assignments} WHERE id = ?",  # noqa: S608 - constants
+                (cipher.token(plain[found_by] or b"", found_by), *values, number),
+            )
+
+    def _row(self, entry: NewEntry) -> tuple[bytes, bytes, bytes, bytes | None]:
+        vector, seal = entry.vector.astype("<f4").tobytes(), self._cipher.seal
+        crop = None if entry.crop is None else seal(entry.crop, "crop")
+        return self._cipher.token(vector, "vector"), seal(vector, "vector"), seal(entry.source.encode(), "source"), crop
+
+    def _name(self, sealed: bytes) -> str:
+        return self._cipher.open(sealed, "name").decode()
+
+    def _token(self, name: str) -> bytes:
+        return self._cipher.token(name.encode(), "name")
+
+    def _id_of(self, name: str) -> int:
+        row = self._connection.execute("SELECT id FROM identity WHERE token = ?", (self._token(name),)).fetchone()
+        if row is None:
+            raise GalleryError(f"{self.address}: nobody here is called {name!r}; see: edge gallery list")
+        return int(row[0])
+
+    def _positives(self, identity: int) -> int:
+        rows = self._connection.execute(
+            "SELECT COUNT(*) FROM embedding WHERE identity = ? AND NOT negative", (identity,)
+        )
+        return int(rows.fetchone()[0])
+
+    def _meta(self) -> dict[str, str]:
+        with self._translated("read"):
+            meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+        if not {"binding", "gallery", "generation", "revision"} <= meta.keys():
+            raise GalleryError(f"{self.address}: the gallery's own records are missing; restore it from a copy")
+        return meta
+
+    def _unlock(self, proof: str | None, key: Key | None) -> Cipher:
+        if proof is None and key is not None:
+            raise GalleryError(f"{self.address}: is not encrypted; encrypt it with: edge gallery rekey, or give no key")
+        if proof is None or key is None:
+            if proof is not None:
+                raise GalleryError(
+                    f"{self.address}: is encrypted; name its key with --key-file or ARCEDGE_GALLERY_KEY_FILE"
+                )
+            return Plain()
+        cipher = Sealed(key, self.identifier)
+        try:
+            cipher.open(bytes.fromhex(proof), "proof")
+        except (GalleryError, ValueError) as error:
+            raise GalleryError(f"{self.address}: this is not the key it was encrypted with") from error
+        return cipher
+
+    @contextmanager
+    def _change(self, *, revised: bool = False, erasing: bool = False) -> Iterator[None]:
+        """A transaction that also tells every process what has become stale."""
+        grown = ("generation", "revision") if revised else ("generation",)
+        with self._translated("written"), schema.transaction(self._connection):
+            yield
+            for key in grown:
+                self._connection.execute(
+                    "UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE key = ?", (key,)
+                )
+            if erasing:
+                self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('erasing', '1')")
+
+    @contextmanager
+    def _translated(self, deed: str) -> Iterator[None]:
+        """SQLite's errors as the port's."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailableError(f"{self.address}: cannot be {deed} ({error})") from error
+        except sqlite3.DatabaseError as error:
+            raise GalleryError(f"{self.address}: damaged ({error}); restore it from a copy") from error
+
+
+def _proof(cipher: Cipher) -> str:
+    """What only the right key opens."""
+    return cipher.seal(_PROOF, "proof").hex()

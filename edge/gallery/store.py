@@ -1,0 +1,141 @@
+"""What keeps a gallery's records: a port with few methods, so that another store can stand beside SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.errors import GalleryError
+from edge.gallery.binding import Binding
+from edge.types import Floats
+
+
+class StoreUnavailableError(GalleryError):
+    """The store cannot be used now: locked for longer than one waits, a full or read-only disk, a server away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A person: name, number of embeddings, seconds since the epoch of the first, number of negatives."""
+
+    name: str
+    embeddings: int
+    created: float
+    negatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One embedding: its number in the gallery, (D,) float32 unit vector, where it came from, its kept crop (PNG).
+
+    negative: the vector is of somebody who is not this person, however alike.
+    """
+
+    number: int
+    identity: str
+    vector: Floats
+    source: str
+    crop: bytes | None
+    created: float
+    negative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An embedding on its way into a store: (D,) float32 unit vector, where from, crop as PNG or None."""
+
+    vector: Floats
+    source: str
+    crop: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What tells copies of the vectors whether they are stale.
+
+    generation: grows with every change. revision: grows with every change but the adding of people and embeddings, so
+    that a copy of an older generation but of this revision lacks only the rows with greater numbers than its own.
+    """
+
+    generation: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """Number of an embedding, number of its identity, (D,) little-endian float32 bytes."""
+
+    number: int
+    identity: int
+    vector: bytes
+
+
+class Store(Protocol):
+    """Records of one gallery. Names and vectors come in checked. One thread at a time.
+
+    Every method raises StoreUnavailableError where the store cannot be used now, GalleryError where it is damaged, or a
+    person or number is not there. What a changing method has done is on disk when it returns.
+    """
+
+    binding: Binding
+    identifier: bytes
+    """16 random bytes that no other gallery has."""
+
+    private: bool
+    """Whether nothing of it may stand in the clear on disk, so that copies of the vectors stay in memory."""
+
+    address: str
+    """Where it is, for people."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """One consistent view for all reads of the block."""
+
+    def state(self) -> State:
+        """Generation and revision as they are now."""
+
+    def add(self, name: str, entries: Sequence[NewEntry], *, negative: bool = False) -> int:
+        """Adds to a person, new or known; gives how many vectors the person did not have yet.
+
+        negative: the vectors are of others than this person, who must be known.
+        """
+
+    def identities(self) -> list[Identity]:
+        """Everybody, by name."""
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """The embeddings and negatives of one person, or of all, by name and number."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Refused where `new` is somebody else."""
+
+    def merge(self, source: str, target: str) -> int:
+        """Moves all of `source` to `target` and drops `source`; gives how many embeddings moved."""
+
+    def forget(self, name: str) -> int:
+        """Deletes a person; gives how many embeddings and negatives went with them. `erase` is to follow."""
+
+    def remove(self, number: int) -> None:
+        """Deletes one embedding or negative. `erase` is to follow."""
+
+    def erase(self) -> None:
+        """Takes what was deleted out of the files as well; refused where others hold on to them."""
+
+    def erasing(self) -> bool:
+        """Whether something was deleted and has not been erased yet."""
+
+    def names(self, after: int = 0) -> dict[int, str]:
+        """Name by number of every identity with a number greater than `after`."""
+
+    def count(self) -> int:
+        """Embeddings, without negatives."""
+
+    def vectors(self, after: int = 0) -> Iterator[VectorRow]:
+        """Embeddings with a number greater than `after`, without negatives, those of an identity together."""
+
+    def negatives(self) -> list[VectorRow]:
+        """Every negative."""
+
+    def close(self) -> None:
+        """Calling it again does nothing."""
