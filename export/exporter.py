@@ -53,6 +53,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     Nothing is written before everything has been judged.
     """
     require_writable(request.out)
+    _require_inputs(request)
     training_part = _training_part(request)
     notes: list[str] = []
 
@@ -78,6 +79,22 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
         _save(request, list(tables.values()), thresholds, tell)
     return ExportResult(bundle, passes, notes)
+
+
+def _require_inputs(request: ExportRequest) -> None:
+    """Before anything slow is done: a mistyped path is told at once."""
+    if request.onnx is None:
+        find_weights(request.weights, "embedder")
+    for named, what in (
+        (request.onnx, "ONNX file"),
+        (request.contract, "contract file"),
+        (request.calibration, "folder of photos or calibration table"),
+        (request.pairs_from, "folder of identities"),
+        (request.evaluate, "list of pairs"),
+        (request.images, "folder of pictures"),
+    ):
+        if named is not None and not named.exists():
+            raise InputError(f"{named}: no such {what}")
 
 
 def _embedder(request: ExportRequest, passes: Passes) -> Source:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,33 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
 from edge.engines import open_session  # noqa: E402
+from export import to_onnx  # noqa: E402
 from export.to_onnx import embedder_to_onnx  # noqa: E402
 from training.mobilefacenet import MobileFaceNet  # noqa: E402
 
 Run = Callable[..., dict[str, np.ndarray]]
+
+REAL_EXPORTER = to_onnx._export
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch's exporter runs once a network, and not again before weights or code change; see `exported`."""
+    spec = importlib.util.spec_from_file_location("exported", Path(__file__).with_name("exported.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    exported = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(exported)
+    with pytest.MonkeyPatch.context() as patch:
+        folder = request.config.cache.mkdir("arcedge-exports")
+        patch.setattr(to_onnx, "_export", exported.remembering(REAL_EXPORTER, folder))
+        yield
+
+
+@pytest.fixture
+def exporter_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's exporter for this test, nothing remembered."""
+    monkeypatch.setattr(to_onnx, "_export", REAL_EXPORTER)
 
 
 @pytest.fixture(scope="session")
