@@ -30,12 +30,16 @@ def require_image(image: Image) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a stream. `time` is seconds since the epoch for a live source, since the start for a file."""
+    """One picture of a stream. `time` is seconds since the epoch for a live source, since the start for a file.
+
+    arrived: seconds on the monotonic clock when a live source had it; None where nothing is in a hurry.
+    """
 
     image: Image
     index: int
     time: float
     source: str
+    arrived: float | None = None
 
     def __post_init__(self) -> None:
         require_image(self.image)

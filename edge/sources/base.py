@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import urlsplit, urlunsplit
@@ -26,8 +26,9 @@ class SourceCounts:
 class Source(ABC):
     """An opened stream of frames. Iterate over it, or call `read` until it gives None; a context manager.
 
-    name: as typed, without a password. live: frames come whether or not anybody takes them. moving: one frame shows
-    the moment after the last. length: frames to come in all, None where unknown. fps: nominal rate.
+    name: the user's for it, else as typed, without a password. live: frames come whether or not anybody takes them.
+    moving: one frame shows the moment after the last. length: frames to come in all, None where unknown. fps: nominal
+    rate. ended: the last `poll` gave None because nothing will come any more.
     """
 
     name: str
@@ -35,10 +36,21 @@ class Source(ABC):
     moving = True
     length: int | None
     fps: float
+    ended = False
 
     @abstractmethod
     def read(self) -> Frame | None:
         """The next frame; blocks until there is one. None at the end, or once `stop` was called."""
+
+    def poll(self) -> Frame | None:
+        """The next frame, if it can be had without waiting for a camera; sets `ended`."""
+        frame = self.read()
+        self.ended = frame is None
+        return frame
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Calls `wake`, from any thread, whenever a `poll` that gave None is worth repeating."""
+        return
 
     @abstractmethod
     def stop(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from edge.clock import SYSTEM_CLOCK
 from edge.errors import SourceError
 from edge.types import Image
 
@@ -70,7 +70,7 @@ class OpenCvCapture:
             raise SourceError(f"{self._name}: gives no frame")
         if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise CorruptFrame
-        moment = self._file_time() if self._is_file else time.time()
+        moment = self._file_time() if self._is_file else SYSTEM_CLOCK.time()
         self._read += 1
         return image, moment
 
@@ -119,7 +119,8 @@ def open_pipeline(pipeline: str, name: str) -> OpenCvCapture:
         raise SourceError(
             f"{name}: needs an OpenCV with GStreamer, which PyPI's has not; on a Jetson use the system's python3-opencv"
         )
-    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, {}, is_file=False, name=name)
+    settings: dict[int, float] = {cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS}
+    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, settings, is_file=False, name=name)
 
 
 def has_gstreamer() -> bool:

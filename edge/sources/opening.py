@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -10,7 +11,7 @@ from edge.errors import InputError, SourceError
 from edge.pictures import find_pictures, is_picture
 from edge.sources import gstreamer
 from edge.sources.base import Source, without_password
-from edge.sources.capture import has_gstreamer, open_camera, open_network, open_pipeline, open_video_file
+from edge.sources.capture import Capture, has_gstreamer, open_camera, open_network, open_pipeline, open_video_file
 from edge.sources.files import Pictures, VideoFile
 from edge.sources.live import LiveSource, PacedCapture
 
@@ -21,47 +22,56 @@ _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 class SourceOptions:
     """realtime: files are played at their own speed and frames that come too late are dropped, as from a camera.
 
-    size: (width, height) asked of a camera; fps: rate asked of it.
+    size: (width, height) asked of a camera; fps: rate asked of it. patient: a camera or stream that is not there yet is
+    waited for, as one that is lost is.
     """
 
     realtime: bool = False
     size: tuple[int, int] | None = None
     fps: float | None = None
+    patient: bool = False
 
 
-def open_source(name: str, options: SourceOptions | None = None) -> Source:
+def open_source(name: str, options: SourceOptions | None = None, label: str | None = None) -> Source:
     """Opens "0", "/dev/video2", a video file, a picture or folder of pictures, rtsp://, http(s)://, csi://0.
 
+    label: what frames, logs and events call it; as typed, without a password, where it is None.
     Raises SourceError, or InputError for a folder without pictures.
     """
     wanted = options or SourceOptions()
+    shown = label or without_password(name)
+    open_capture = _live_capture(name, shown, wanted)
+    if open_capture is not None:
+        return LiveSource(open_capture, shown, patient=wanted.patient)
+    return _open_path(Path(name), shown, wanted)
+
+
+def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], Capture] | None:
+    """What opens a camera or stream; None for a path. Raises SourceError for what can be neither."""
     scheme = urlsplit(name).scheme.lower() if "://" in name else ""
-    shown = without_password(name)
     if scheme == "csi":
         pipeline = gstreamer.csi_pipeline(_csi_options(name, wanted))
-        return LiveSource(lambda: open_pipeline(pipeline, shown), shown)
-    if scheme in ("rtsp", "rtsps"):
-        if _TEGRA_RELEASE.exists() and has_gstreamer():
-            pipeline = gstreamer.rtsp_pipeline(name)
-            return LiveSource(lambda: open_pipeline(pipeline, shown), shown)
-        return LiveSource(lambda: open_network(name, shown), shown)
-    if scheme in ("http", "https"):
-        return LiveSource(lambda: open_network(name, shown), shown)
+        return lambda: open_pipeline(pipeline, shown)
+    if scheme in ("rtsp", "rtsps") and _TEGRA_RELEASE.exists() and has_gstreamer():
+        pipeline = gstreamer.rtsp_pipeline(name)
+        return lambda: open_pipeline(pipeline, shown)
+    if scheme in ("rtsp", "rtsps", "http", "https"):
+        return lambda: open_network(name, shown)
     if scheme:
-        raise SourceError(f"{shown}: {scheme}:// is not known; rtsp://, http://, https:// and csi:// are")
+        raise SourceError(f"{shown}: {scheme}:// is not known; rtsp://, http://, https://, csi:// and replay:// are")
     if name.isdecimal() or name.startswith("/dev/"):
         device = f"/dev/video{int(name)}" if name.isdecimal() else name
-        return LiveSource(lambda: open_camera(device, shown, wanted.size, wanted.fps), shown)
-    return _open_path(Path(name), name, wanted)
+        return lambda: open_camera(device, shown, wanted.size, wanted.fps)
+    return None
 
 
 def _open_path(path: Path, name: str, options: SourceOptions) -> Source:
     if path.is_dir() or (path.is_file() and is_picture(path)):
         if options.realtime:
-            raise InputError(f"{name}: pictures have no speed of their own; leave --realtime out")
+            raise InputError(f"{path}: pictures have no speed of their own; leave --realtime out")
         return Pictures(find_pictures([path]), name)
     if not path.is_file():
-        raise SourceError(f"{name}: no such file, folder or camera; cameras are named 0, 1, … or /dev/video0")
+        raise SourceError(f"{path}: no such file, folder or camera; cameras are named 0, 1, … or /dev/video0")
     capture = open_video_file(path, name)
     if options.realtime:
         opened = [PacedCapture(capture)]

@@ -19,7 +19,8 @@ from edge.sources.backoff import Backoff
 from edge.sources.base import without_password
 from edge.sources.capture import CorruptFrame, EndOfStream
 from edge.sources.gstreamer import CsiOptions, csi_pipeline, rtsp_pipeline
-from edge.sources.live import MAX_CORRUPT_RUN, LiveSource
+from edge.sources.live import LiveSource
+from edge.sources.supervision import MAX_CORRUPT_RUN, Supervision
 
 
 def shade(value: int) -> np.ndarray:
@@ -132,7 +133,7 @@ class TestLive:
                 raise step
             return step
 
-        with LiveSource(open_capture, "cam", QUICK) as source:
+        with LiveSource(open_capture, "cam", Supervision(QUICK)) as source:
             first = source.read()
             go.set()
             second = source.read()
@@ -153,7 +154,7 @@ class TestLive:
             Script([CorruptFrame(), shade(3), *[CorruptFrame()] * MAX_CORRUPT_RUN, shade(99)]),
             Script([shade(4)]),
         ]
-        with LiveSource(lambda: captures.pop(0), "cam", QUICK) as source:
+        with LiveSource(lambda: captures.pop(0), "cam", Supervision(QUICK)) as source:
             seen = [int(frame.image[0, 0, 0]) for frame in source]
             assert 99 not in seen
             assert seen[-1] == 4
@@ -247,7 +248,7 @@ def camera() -> Iterator[Camera]:
 def test_a_network_camera_that_goes_away_and_comes_back_is_followed(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.sources.live.Backoff", lambda: QUICK)
+    monkeypatch.setattr("edge.sources.live.Supervision", lambda: Supervision(QUICK))
     with open_source(f"http://user:secret@127.0.0.1:{camera.port}/mjpeg") as source:
         assert source.live
         assert source.name == f"http://127.0.0.1:{camera.port}/mjpeg"
