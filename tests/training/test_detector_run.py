@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import zipfile
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from training.detector.run import configure_detector, run_detector
 from training.detector.stages import units_together
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
-from training.teaching import Lesson
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -118,8 +118,7 @@ def test_units_taught_in_a_row_make_the_network_answer_as_the_teacher(teacher_pa
     """What the cascade leaves is the network itself: its features, run through, are as near as was reported."""
     torch.manual_seed(0)
     network = EdgeDetector()
-    lesson = Lesson(60, 8, 1e-2)
-    errors = dict(Cascade(network, _bank(teacher_path, 16), grid(64, 64), lesson, seed=1, done=0).run())
+    errors = dict(Cascade(network, _bank(teacher_path, 16), grid(64, 64), 60, 1e-2, seed=1, done=0).run())
     assert tuple(errors) == UNITS
     bank = _bank(teacher_path, 16)
     features = {name: value.float() for name, value in bank.features.items()}
@@ -135,18 +134,20 @@ def test_units_taught_in_a_row_make_the_network_answer_as_the_teacher(teacher_pa
 
 @pytest.mark.realdata
 def test_a_cascade_goes_on_after_the_units_that_are_done(teacher_path: Path) -> None:
-    def networks(stop: int) -> EdgeDetector:
+    def taught(stop: int) -> EdgeDetector:
         torch.manual_seed(0)
-        network, lesson = EdgeDetector(), Lesson(2, 4, 1e-2)
-        for number, _ in enumerate(
-            Cascade(network, _bank(teacher_path, 8), grid(64, 64), lesson, seed=1, done=0).run()
-        ):
+        network = EdgeDetector()
+
+        def cascade(done: int) -> Cascade:
+            return Cascade(network, _bank(teacher_path, 8), grid(64, 64), 2, 1e-2, seed=1, done=done)
+
+        for number, _ in enumerate(cascade(0).run()):
             if number + 1 == stop:
-                list(Cascade(network, _bank(teacher_path, 8), grid(64, 64), lesson, seed=1, done=stop).run())
+                list(cascade(stop).run())
                 break
         return network
 
-    straight, resumed = networks(99).state_dict(), networks(6).state_dict()
+    straight, resumed = taught(99).state_dict(), taught(6).state_dict()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
@@ -238,6 +239,11 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
     assert read_metadata(parts)["steps"] == "5"
+    course = json.loads(parts.with_suffix(".training.json").read_text(encoding="utf-8"))
+    assert course["recipe"]["unit_steps"] == 2
+    assert "10 WIDER FACE val pictures" in course["data"]
+    assert course["took"]["cpu_seconds"] > 0
+    assert course["held_out"].startswith("AP@0.5")
     with pytest.raises(InputError, match="seed 1"):
         run_detector(arguments(small_data, teacher_path, parts, "--steps", "7", "--seed", "2"))
 

@@ -25,6 +25,11 @@ from training.teaching import Lesson, as_float, measure_statistics, teach
 CHUNK = 8
 """Samples that features are computed for at once."""
 
+PLACES = 6400
+FEWEST, MOST = 2, 32
+"""An update sees about so many places of a unit's map, in so many samples at least and at most: many small updates of
+the wide maps near the picture, whose neighbouring places say much the same, bring more than few large ones."""
+
 UNITS: tuple[str, ...] = (*TAPS, "heads")
 """What is taught, in this order."""
 
@@ -70,12 +75,17 @@ def fill_bank(samples: Iterable[Sample], count: int, teacher: Teacher) -> Bank:
 
 
 class Cascade:
-    """The first phase over one bank. `done`: units that were taught in an earlier run, which stay as they are."""
+    """The first phase over one bank.
+
+    steps, lr: updates of each unit, and the highest learning rate. done: units that were taught in an earlier run; they
+    stay as they are.
+    """
 
     def __init__(
-        self, network: EdgeDetector, bank: Bank, cells: Tensor, lesson: Lesson, *, seed: int, done: int
+        self, network: EdgeDetector, bank: Bank, cells: Tensor, steps: int, lr: float, *, seed: int, done: int
     ) -> None:
-        self.network, self.bank, self.cells, self.lesson = network, bank, cells, lesson
+        self.network, self.bank, self.cells = network, bank, cells
+        self._steps, self._lr = steps, lr
         self._seed, self._done, self._number = seed, done, 0
 
     def run(self) -> Iterator[tuple[str, float]]:
@@ -113,7 +123,7 @@ class Cascade:
                 error: Tensor = (unit(as_float(x[rows])) - target[rows].float()).square().mean() / mean
                 return error
 
-            error = teach(unit, loss, len(self.bank), self.lesson, self._rng())
+            error = teach(unit, loss, len(self.bank), self._lesson(target), self._rng())
             rows = self._rng().permutation(len(self.bank))[: 16 * CHUNK]
             measure_statistics(unit, [as_float(x[part]) for part in torch.split(torch.from_numpy(rows), CHUNK)])
             yield name, error
@@ -132,7 +142,11 @@ class Cascade:
             samples = [self.bank.samples[row] for row in rows.tolist()]
             return head_error(own, wanted) + answer_loss(own, wanted, self.cells, samples, Weights())["teacher"]
 
-        yield "heads", teach(self.network.heads, loss, len(self.bank), self.lesson, self._rng())
+        yield "heads", teach(self.network.heads, loss, len(self.bank), self._lesson(necks[0]), self._rng())
+
+    def _lesson(self, features: Tensor) -> Lesson:
+        batch = PLACES // (features.shape[2] * features.shape[3])
+        return Lesson(self._steps, min(max(batch, FEWEST), MOST), self._lr)
 
     def _next(self) -> bool:
         """Whether the next unit is still to be taught."""
