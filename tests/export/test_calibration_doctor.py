@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from edge.align import align
-from edge.contract import ModelContract
 from edge.detect import Detector, find_main_face
 from edge.engines import open_session
 from edge.errors import InputError
@@ -27,7 +26,7 @@ from export.doctor.findings import Diagnosis, Finding
 from export.doctor.plot import draw
 from export.doctor.stability import Point, Stability, range_stability
 from export.doctor.survey import survey
-from export.passes import Passes, embed_preprocessing
+from export.passes import Passes
 from export.sources import Source, load_detector, load_embedder_checkpoint
 
 Models = tuple[Source, Source]
@@ -142,21 +141,8 @@ def test_one_face_shifted_and_compressed_lies_on_itself_and_not_on_another(faces
     assert registered_correlation(first, second) < 0.9
 
 
-CONTRACT = ModelContract(
-    role="embedder",
-    size=(112, 112),
-    color="rgb",
-    layout="nchw",
-    dtype="float32",
-    mean=(127.5,) * 3,
-    std=(127.5,) * 3,
-    template="arcface-112",
-    embedding_size=64,
-)
-
-
-def test_ranges_of_one_face_over_and_over_hold_still_and_of_many_settle(relu_graph, faces: list[Image]) -> None:
-    model = embed_preprocessing(relu_graph, CONTRACT)
+def test_ranges_of_one_face_over_and_over_hold_still_and_of_many_settle(models: Models, faces: list[Image]) -> None:
+    model = models[0].float_model
     generator = np.random.default_rng(0)
     same = range_stability(model, np.stack([faces[0]] * 12), quiet=True)
     assert all(point.high == 0 for point in same.points)
