@@ -7,16 +7,19 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from edge.cli import options
 from edge.cli.verb import Verb
+from edge.errors import SourceError
 
 if TYPE_CHECKING:
+    from edge.pipeline import Stream
     from edge.sinks import Sink
     from edge.sources import Source
 
@@ -28,16 +31,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        metavar="SRC",
-        help="camera number, /dev/videoN, video file, picture, folder of pictures, rtsp://, http://, csi://N",
+        action="append",
+        metavar="[NAME=]SRC",
+        help=(
+            "camera number, /dev/videoN, video file, picture, folder of pictures, rtsp://, http://, csi://N; "
+            "again for each further one; NAME stands in events and logs"
+        ),
     )
     parser.add_argument("--events", type=Path, metavar="FILE", help="write one JSON line a decision; - is stdout")
     parser.add_argument(
         "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
     )
-    parser.add_argument("--video", type=Path, metavar="FILE", help="write the annotated video (.mp4)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE", help="write the annotated video (.mp4); one file a source"
+    )
     parser.add_argument("--show", action="store_true", help="show a window; q ends")
-    parser.add_argument("--max-frames", type=options.positive, metavar="N", help="end after N frames")
+    parser.add_argument("--max-frames", type=options.positive, metavar="N", help="end each source after N frames")
     parser.add_argument(
         "--no-tracking", action="store_true", help="decide on each frame alone, instead of over a person's way through"
     )
@@ -46,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=options.positive,
         default=1,
         metavar="K",
-        help="search every K-th frame only while everybody in view is decided on (default: 1)",
+        help="search every K-th frame only while everybody is decided on and where expected (default: 1)",
     )
     parser.add_argument(
         "--workers", type=options.positive, default=1, metavar="N", help="threads to detect and embed on (default: 1)"
@@ -61,10 +70,8 @@ def run(args: argparse.Namespace) -> int:
     # Imported here so that `edge --help` stays quick.
     from edge.gallery import Gallery
     from edge.pipeline import Pipeline
-    from edge.sources import SourceOptions, open_source
+    from edge.sources import SourceOptions, open_sources, parse_names
     from edge.summary import as_text
-    from edge.tracking import Tracker, TrackerOptions
-    from edge.tracking.evidence import EvidenceOptions
 
     logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
     with ExitStack() as opened:
@@ -75,40 +82,58 @@ def run(args: argparse.Namespace) -> int:
         threshold = options.threshold_of(args, analyzer)
         if not gallery.snapshot().names:
             print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
-        source = opened.enter_context(
-            open_source(args.source, SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps))
-        )
-        sinks = _open_sinks(args, source)
-        # Pictures of a folder have nothing to do with each other.
-        tracked = source.moving and not args.no_tracking
-        tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
-        with _stopping_at_signals(source.stop):
-            pipeline = Pipeline(analyzers, gallery.snapshot, threshold, sinks, tracker, args.search_every)
-            summary = pipeline.run(source, args.max_frames)
+        wanted = SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps)
+        sources = [opened.enter_context(source) for source in open_sources(parse_names(args.source), wanted)]
+        stop = partial(_stop_all, sources)
+        streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
+        with _stopping_at_signals(stop):
+            pipeline = Pipeline(analyzers, gallery.snapshot, threshold, _open_sinks(args, stop))
+            summary = pipeline.run_streams(streams, args.max_frames)
         figures = {
-            **summary.to_dict(source.counts()),
-            "source": source.name,
+            **summary.to_dict({source.name: source.counts() for source in sources}),
+            "source": ", ".join(source.name for source in sources),
             "threshold": threshold,
             "models": analyzer.describe(),
         }
     # Where the events go to standard output, nothing else may.
     out = sys.stderr if str(args.events) == "-" else sys.stdout
     print(json.dumps(figures) if args.json_summary else as_text(figures), file=out)
-    return 0
+    return SourceError.exit_code if summary.errors else 0
 
 
-def _open_sinks(args: argparse.Namespace, source: Source) -> list[Sink]:
-    from edge.sinks import JsonLines, Progress, VideoFileSink, Window
+def _stream(args: argparse.Namespace, source: Source, threshold: float, *, alone: bool) -> Stream:
+    """A source with a tracker and sinks of its own."""
+    from edge.pipeline import Stream
+    from edge.sinks import Progress, VideoFileSink
+    from edge.sources import file_of
+    from edge.tracking import Tracker, TrackerOptions
+    from edge.tracking.evidence import EvidenceOptions
+
+    sinks: list[Sink] = []
+    if args.video is not None:
+        sinks.append(VideoFileSink(args.video if alone else file_of(args.video, source.name), source.fps))
+    if source.length is not None:
+        sinks.append(Progress(min(source.length, args.max_frames or source.length)))
+    # Pictures of a folder have nothing to do with each other.
+    tracked = source.moving and not args.no_tracking
+    tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
+    return Stream(source, tracker, args.search_every, sinks)
+
+
+def _stop_all(sources: Sequence[Source]) -> None:
+    for source in sources:
+        source.stop()
+
+
+def _open_sinks(args: argparse.Namespace, stop: Callable[[], None]) -> list[Sink]:
+    """What takes the results of all sources."""
+    from edge.sinks import JsonLines, Window
 
     sinks: list[Sink] = []
     if args.show:
-        sinks.append(Window(source.stop))
+        sinks.append(Window(stop))
     if args.events is not None:
         sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
-    if args.video is not None:
-        sinks.append(VideoFileSink(args.video, source.fps))
-    if source.length is not None:
-        sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks
 
 
@@ -136,11 +161,13 @@ VERB = Verb(
     configure=configure,
     run=run,
     description=(
-        "Detects, aligns, embeds and matches every face of a source. Live sources give their newest frame,\n"
-        "files every frame. Ctrl-C ends cleanly: everything written is complete."
+        "Detects, aligns, embeds and matches every face of one source or several. Live sources give their newest\n"
+        "frame, files every frame. Several share the models; one that fails never stops the others, and the run then\n"
+        "ends with 2. Ctrl-C ends cleanly: everything written is complete."
     ),
     example=(
         "edge run --bundle arcedge.bundle --gallery people --source 0 --events events.jsonl --video camera.mp4\n"
-        "edge run --bundle arcedge.bundle --gallery people --source rtsp://camera.local/stream --events -"
+        "edge run --bundle arcedge.bundle --gallery people --source rtsp://camera.local/stream --events -\n"
+        "edge run --bundle arcedge.bundle --gallery people --source door=0 --source yard=rtsp://10.0.0.7/1 --events -"
     ),
 )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from edge.errors import InputError, SourceError
+from edge.errors import EdgeError, InputError, SourceError
 from edge.pictures import find_pictures, is_picture
 from edge.sources import gstreamer
 from edge.sources.base import Source, without_password
 from edge.sources.capture import Capture, has_gstreamer, open_camera, open_network, open_pipeline, open_video_file
 from edge.sources.files import Pictures, VideoFile
 from edge.sources.live import LiveSource, PacedCapture
+from edge.sources.naming import SourceName
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 
@@ -44,6 +45,44 @@ def open_source(name: str, options: SourceOptions | None = None, label: str | No
     if open_capture is not None:
         return LiveSource(open_capture, shown, patient=wanted.patient)
     return _open_path(Path(name), shown, wanted)
+
+
+def open_sources(names: Sequence[SourceName], options: SourceOptions | None = None) -> list[Source]:
+    """Opens several. A camera or stream that is not there yet is waited for while at least one other source is there.
+
+    Raises SourceError where none is, or a file is not; InputError as `open_source` does.
+    """
+    wanted = options or SourceOptions()
+    opened: dict[str, Source] = {}
+    missing: list[SourceError] = []
+    try:
+        for name in names:
+            found = _open_or_miss(name, wanted)
+            if isinstance(found, Source):
+                opened[name.label] = found
+            else:
+                missing.append(found)
+        if not opened:
+            raise missing[0]
+        waiting = replace(wanted, patient=True)
+        return [
+            opened[name.label] if name.label in opened else open_source(name.address, waiting, name.label)
+            for name in names
+        ]
+    except EdgeError:
+        for source in opened.values():
+            source.close()
+        raise
+
+
+def _open_or_miss(name: SourceName, wanted: SourceOptions) -> Source | SourceError:
+    """The source, or why a camera or stream is not there. Raises SourceError for a path."""
+    try:
+        return open_source(name.address, wanted, name.label)
+    except SourceError as error:
+        if _live_capture(name.address, name.label, wanted) is None:
+            raise
+        return error
 
 
 def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], Capture] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge.tracking.pacing import Pacing
 from edge.tracking.tracker import Sighting, Tracker, TrackerOptions
 
-__all__ = ["Sighting", "Tracker", "TrackerOptions"]
+__all__ = ["Pacing", "Sighting", "Tracker", "TrackerOptions"]

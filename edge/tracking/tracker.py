@@ -99,6 +99,9 @@ class Tracker:
         self._cut = False
         self._next = 1
         self._generation: int | None = None
+        self.agreement = 0.0
+        """How well the last `begin` agreed with what was expected: the least overlap of a face with it, or 0 where
+        somebody came or went."""
 
     @property
     def settled(self) -> bool:
@@ -125,7 +128,10 @@ class Tracker:
             people.active = []
         boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
         expected = np.array([track.expected(moment) for track in people.active], np.float32).reshape(-1, 4)
-        continued = {column: row for row, column in link(iou(expected, boxes), self._options.min_iou)}
+        overlap = iou(expected, boxes)
+        continued = {column: row for row, column in link(overlap, self._options.min_iou)}
+        everybody = len(continued) == len(faces) == len(people.active)
+        self.agreement = min((float(overlap[r, c]) for c, r in continued.items()), default=1.0) if everybody else 0.0
         sightings = []
         for place, face in enumerate(faces):
             if place in continued:

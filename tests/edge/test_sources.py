@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge.errors import InputError, SourceError
-from edge.sources import SourceOptions, open_source
+from edge.sources import SourceName, SourceOptions, file_of, open_source, open_sources, parse_names
 from edge.sources.backoff import Backoff
 from edge.sources.base import without_password
 from edge.sources.capture import CorruptFrame, EndOfStream
@@ -321,3 +321,66 @@ def test_jetson_pipelines_are_nvidias() -> None:
 )
 def test_passwords_stay_out_of_names(name: str, shown: str) -> None:
     assert without_password(name) == shown
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("text", "label", "address"),
+        [
+            ("0", "0", "0"),
+            ("door=0", "door", "0"),
+            ("yard=rtsp://u:p@host/live?ch=1", "yard", "rtsp://u:p@host/live?ch=1"),
+            ("rtsp://u:p@host/live?ch=1", "rtsp://host/live?ch=1", "rtsp://u:p@host/live?ch=1"),
+            ("/data/a=b.mp4", "/data/a=b.mp4", "/data/a=b.mp4"),
+            ("back-door.2=a=b.mp4", "back-door.2", "a=b.mp4"),
+        ],
+    )
+    def test_a_label_stands_before_the_first_equals_sign(self, text: str, label: str, address: str) -> None:
+        assert SourceName.parse(text) == SourceName(label, address)
+
+    def test_a_path_that_exists_is_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "a=b.mp4").touch()
+        assert SourceName.parse("a=b.mp4") == SourceName("a=b.mp4", "a=b.mp4")
+
+    def test_two_of_one_name_are_refused(self) -> None:
+        with pytest.raises(InputError, match="door is there twice"):
+            parse_names(["door=0", "1", "door=2"])
+
+    def test_files_are_told_apart_by_the_name(self) -> None:
+        assert file_of(Path("out/cam.mp4"), "rtsp://10.0.0.7:554/a b") == Path("out/cam.rtsp-10.0.0.7-554-a-b.mp4")
+        assert file_of(Path("cam.mp4"), "../..") == Path("cam.source.mp4")
+
+
+class TestSeveral:
+    def test_a_camera_that_is_not_there_yet_is_waited_for_while_another_is(
+        self, camera: Camera, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        monkeypatch.setattr("edge.sources.live.Supervision", lambda: Supervision(QUICK))
+        camera.off()
+        video = toy.write_video(tmp_path / "v.mp4", [shade(1)] * 3)
+        address = f"http://127.0.0.1:{camera.port}/mjpeg"
+        first, second = open_sources(parse_names([f"yard={address}", f"file={video}"]))
+        try:
+            assert (first.name, second.name) == ("yard", "file")
+            assert first.poll() is None
+            assert not first.ended
+            assert [frame.source for frame in second] == ["file"] * 3
+            camera.on()
+            frame = first.read()
+            assert frame is not None
+            assert frame.image.mean() == pytest.approx(50, abs=3)
+            assert "yard: cannot be opened" in caplog.text
+            assert "yard: back" in caplog.text
+        finally:
+            first.close()
+            second.close()
+
+    def test_where_none_is_there_the_first_ones_error_is_raised(self) -> None:
+        with pytest.raises(SourceError, match=r"^a: cannot be opened; there is no such camera"):
+            open_sources(parse_names(["a=987", "b=986"]))
+
+    def test_a_file_that_is_not_there_is_a_mistake_however_many_others_are(self, toy: Any, tmp_path: Path) -> None:
+        video = toy.write_video(tmp_path / "v.mp4", [shade(1)] * 3)
+        with pytest.raises(SourceError, match=r"nowhere\.mp4: no such file"):
+            open_sources(parse_names([str(video), "x=nowhere.mp4"]))

@@ -24,7 +24,7 @@ def test_who_was_seen_how_long_leaves_absences_out() -> None:
     for index, moment in enumerate([0.0, 0.5, 1.0, 5.0, 5.5]):
         summary.add(result(index, moment, "ada", None))
     summary.add(result(5, 6.0, "bob"))
-    figures = summary.to_dict(SourceCounts(9, 3, 1, 2))
+    figures = summary.to_dict({"cam": SourceCounts(9, 3, 1, 2)})
     assert figures["people"]["ada"] == {
         "frames": 5,
         "seconds": 1.5,
@@ -42,7 +42,7 @@ def test_who_was_seen_how_long_leaves_absences_out() -> None:
 
 
 def test_an_empty_run_has_a_summary_too() -> None:
-    figures = Summary().to_dict(SourceCounts())
+    figures = Summary().to_dict({"cam": SourceCounts()})
     assert figures["frames"] == 0
     assert "nobody known was seen" in as_text(figures)
 
