@@ -121,6 +121,35 @@ def enrol(
 ) -> Report:
     """Adds one person's pictures to the gallery. `progress` is called after each."""
     report = Report(person.name, len(person.pictures))
+    return add(gallery, _look_at(analyzer, person, report, progress), options, report)
+
+
+def reject(
+    analyzer: FaceAnalyzer,
+    gallery: Gallery,
+    person: Person,
+    progress: Callable[[], object] = lambda: None,
+    *,
+    keep_crops: bool = False,
+) -> Report:
+    """Stores the faces of the pictures as not being this person. `progress` is called after each.
+
+    Raises GalleryError where the person is not in the gallery.
+    """
+    report = Report(person.name, len(person.pictures))
+    shots = _look_at(analyzer, person, report, progress)
+    if shots:
+        report.added = gallery.reject(
+            person.name,
+            np.stack([shot.vector for shot in shots]),
+            [shot.source for shot in shots],
+            [_png(shot.crop) if keep_crops else None for shot in shots],
+        )
+    return report
+
+
+def _look_at(analyzer: FaceAnalyzer, person: Person, report: Report, progress: Callable[[], object]) -> list[Shot]:
+    """The faces of the person's pictures; what is wrong with the others goes into the report."""
     shots = []
     for path in person.pictures:
         try:
@@ -132,7 +161,7 @@ def enrol(
         else:
             report.notices.append(found)
         progress()
-    return add(gallery, shots, options, report)
+    return shots
 
 
 def look(analyzer: FaceAnalyzer, image: Image, source: str) -> Shot | Notice:

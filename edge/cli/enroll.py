@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> int:
     from edge.gallery import Binding, Gallery
 
     precision = None
+    key = options.gallery_key(args)
     if Gallery.exists(args.gallery):
         # More vectors for a gallery come from the variant that made those it holds.
-        with Gallery.open(args.gallery) as there:
+        with Gallery.open(args.gallery, key) as there:
             precision = there.variant_in(options.open_bundle(args)).precision
     with ExitStack() as opened:
         analyzer = opened.enter_context(options.open_analyzer(args, precision))
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         binding = Binding.of(analyzer.embedder_variant)
 
         def open_gallery() -> Gallery:
-            return opened.enter_context(Gallery.open_or_create(args.gallery, binding))
+            return opened.enter_context(Gallery.open_or_create(args.gallery, binding, key))
 
         if args.camera is None:
             from edge.enrolment import find_people

@@ -11,6 +11,7 @@ from edge.errors import ContractError
 if TYPE_CHECKING:
     from edge.analyze import FaceAnalyzer
     from edge.bundle import Bundle
+    from edge.gallery import Key
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -25,8 +26,26 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def add_gallery(parser: argparse.ArgumentParser) -> None:
-    """--gallery."""
+    """--gallery, --key-file."""
     parser.add_argument("--gallery", required=True, type=Path, metavar="DIR", help="gallery made by edge enroll")
+    add_key(parser)
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """--key-file."""
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="key of an encrypted gallery (default: $ARCEDGE_GALLERY_KEY_FILE or $ARCEDGE_GALLERY_KEY)",
+    )
+
+
+def gallery_key(args: argparse.Namespace) -> Key | None:
+    """The key the user named, here or in the environment. Raises InputError or GalleryError."""
+    from edge.gallery import Key
+
+    return Key.from_environment() if args.key_file is None else Key.read(args.key_file)
 
 
 def add_threshold(parser: argparse.ArgumentParser) -> None:

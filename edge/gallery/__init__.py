@@ -6,6 +6,6 @@ from edge.gallery.binding import Binding
 from edge.gallery.cipher import Key
 from edge.gallery.gallery import Gallery
 from edge.gallery.snapshot import Loose, Snapshot
-from edge.gallery.store import Entry, Identity, Store
+from edge.gallery.store import Entry, Identity, NewEntry, Store
 
-__all__ = ["Binding", "Entry", "Gallery", "Identity", "Key", "Loose", "Snapshot", "Store"]
+__all__ = ["Binding", "Entry", "Gallery", "Identity", "Key", "Loose", "NewEntry", "Snapshot", "Store"]

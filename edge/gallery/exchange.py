@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge.embed import Embedder
 from edge.errors import GalleryError, InputError
+from edge.gallery import envelope
 from edge.gallery.binding import Binding
+from edge.gallery.cipher import Key
+from edge.gallery.files import replacing
 from edge.gallery.gallery import Gallery
-from edge.gallery.store import Entry
-from edge.types import Floats, Image
+from edge.gallery.store import Entry, NewEntry
+from edge.types import Image
 
 FORMAT = "arcedge-gallery"
-VERSION = 1
+VERSION = 2
+BATCH = 10_000
+"""Embeddings a transaction of an import: none of a smaller file is there before all of it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +36,49 @@ class Moved:
     dropped: int
 
 
-def export_gallery(gallery: Gallery, path: Path) -> int:
-    """Writes names, vectors, sources and kept crops to an .npz file; gives the number of embeddings.
+def export_gallery(gallery: Gallery, path: Path, key: Key | None = None) -> int:
+    """Writes names, vectors, negatives, sources and kept crops to a file; gives the number of vectors.
 
-    Raises InputError where it cannot be written.
+    With a key the file is encrypted, else it is an .npz that everybody can read. Raises InputError where it cannot be
+    written.
     """
     entries = gallery.entries()
-    header = {"format": FORMAT, "version": VERSION, "binding": json.loads(gallery.binding.to_json())}
-    # Crops of any length in one array: all bytes in a row, and where each ends. No pickle in a file people exchange.
-    crops = [entry.crop or b"" for entry in entries]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    buffer = io.BytesIO()
+    _write(buffer, gallery.binding, entries)
     try:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                header=np.array(json.dumps(header)),
-                identity=np.array([entry.identity for entry in entries], np.str_),
-                source=np.array([entry.source for entry in entries], np.str_),
-                vector=_stacked(entries, gallery.binding.embedding_size),
-                crop_bytes=np.frombuffer(b"".join(crops), np.uint8),
-                crop_ends=np.cumsum([len(crop) for crop in crops], dtype=np.int64),
-            )
-        temporary.replace(path)
+        with replacing(path) as file:
+            if key is None:
+                file.write(buffer.getbuffer())
+            else:
+                envelope.seal(buffer.getbuffer(), file, key)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(entries)
 
 
-def import_gallery(path: Path, target: Path) -> int:
+def import_gallery(path: Path, target: Path, key: Key | None = None, file_key: Key | None = None) -> int:
     """Adds an exported file's people to the gallery at `target`, which is made where there is none.
 
-    Gives how many embeddings were not there yet. Raises InputError for a file that is no export or is damaged,
-    GalleryError where the gallery is of another model.
+    key: opens the gallery; file_key: the file, where it is encrypted. Gives how many vectors were not there yet.
+    Raises InputError for a file that is no export or is damaged, GalleryError where the gallery is of another model or
+    a key is wrong.
     """
-    binding, names, sources, vectors, crops = _read(path)
-    added = 0
-    with Gallery.open_or_create(target, binding) as gallery:
-        for name in dict.fromkeys(names.tolist()):
-            rows = np.flatnonzero(names == name)
-            try:
-                added += gallery.add(name, vectors[rows], [str(sources[i]) for i in rows], [crops[i] for i in rows])
-            except ValueError as error:
-                raise InputError(f"{path}: {error}") from error
-    return added
+    binding, entries = _read(path, file_key)
+    batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
+    with Gallery.open_or_create(target, binding, key) as gallery:
+        try:
+            return sum(gallery.add_entries(batch) for batch in batches)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def migrate(
-    gallery: Gallery, target: Path, binding: Binding, embedder: Embedder, progress: Callable[[], object] = lambda: None
+    gallery: Gallery,
+    target: Path,
+    binding: Binding,
+    embedder: Embedder,
+    progress: Callable[[], object] = lambda: None,
+    key: Key | None = None,
 ) -> Moved:
     """Embeds the kept crops with another model into a new gallery at `target`. `progress` is called after each crop.
 
@@ -93,39 +90,59 @@ def migrate(
         raise GalleryError(
             f"{gallery.path}: no crop was kept, so there is nothing to embed again; enrol with --keep-crops"
         )
-    with Gallery.create(target, binding) as moved:
-        for name, group in groupby(kept, key=lambda entry: entry.identity):
-            own = list(group)
-            vectors = []
-            for entry in own:
-                vectors.append(embedder.embed(_decoded(entry)[None])[0])
-                progress()
-            moved.add(name, np.stack(vectors), [entry.source for entry in own], [entry.crop for entry in own])
+    with Gallery.create(target, binding, key) as moved:
+        fresh = []
+        # People first: a negative is of somebody who is known.
+        for entry in sorted(kept, key=lambda entry: entry.negative):
+            vector = embedder.embed(_decoded(entry)[None])[0]
+            fresh.append(NewEntry(entry.identity, vector, entry.source, entry.crop, entry.negative))
+            progress()
+        people = {entry.identity for entry in fresh if not entry.negative}
+        moved.add_entries([entry for entry in fresh if entry.identity in people])
     return Moved(len(kept), len(entries) - len(kept))
 
 
-def _read(
-    path: Path,
-) -> tuple[Binding, npt.NDArray[np.str_], npt.NDArray[np.str_], Floats, list[bytes | None]]:
-    """Binding, names, sources, vectors and crops of an exported file; raises InputError."""
+def _write(file: io.BytesIO, binding: Binding, entries: Sequence[Entry]) -> None:
+    header = {"format": FORMAT, "version": VERSION, "binding": json.loads(binding.to_json())}
+    # Crops of any length in one array: all bytes in a row, and where each ends. No pickle in a file people exchange.
+    crops = [entry.crop or b"" for entry in entries]
+    np.savez(
+        file,
+        header=np.array(json.dumps(header)),
+        identity=np.array([entry.identity for entry in entries], np.str_),
+        source=np.array([entry.source for entry in entries], np.str_),
+        negative=np.array([entry.negative for entry in entries], np.bool_),
+        vector=np.array([entry.vector for entry in entries], np.float32).reshape(-1, binding.embedding_size),
+        crop_bytes=np.frombuffer(b"".join(crops), np.uint8),
+        crop_ends=np.cumsum([len(crop) for crop in crops], dtype=np.int64),
+    )
+
+
+def _read(path: Path, key: Key | None) -> tuple[Binding, list[NewEntry]]:
+    """Binding and entries of an exported file, people before their negatives; raises InputError or GalleryError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: not an exported gallery, it cannot be read ({error.strerror})") from error
+    if envelope.is_sealed(data):
+        data = envelope.unseal(data, path, key)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             names, sources, vectors = file["identity"], file["source"], file["vector"]
-            data, ends = file["crop_bytes"].tobytes(), file["crop_ends"]
-        known = (header["format"], header["version"]) == (FORMAT, VERSION)
+            crop_bytes, ends = file["crop_bytes"].tobytes(), file["crop_ends"]
+            # The first version had no negatives.
+            negative = file["negative"] if header["version"] > 1 else np.zeros(len(names), np.bool_)
+        known = header["format"] == FORMAT and header["version"] in (1, VERSION)
         binding = Binding.from_json(json.dumps(header["binding"]))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not an exported gallery, or damaged ({error})") from error
-    if not known or not len(names) == len(sources) == len(vectors) == len(ends):
+    if not known or not len(names) == len(sources) == len(vectors) == len(ends) == len(negative):
         raise InputError(f"{path}: not a gallery exported by this arcedge, or damaged")
     starts = [0, *ends.tolist()][: len(ends)]
-    crops = [data[start:end] or None for start, end in zip(starts, ends.tolist(), strict=True)]
-    return binding, names, sources, vectors, crops
-
-
-def _stacked(entries: list[Entry], size: int) -> Floats:
-    return np.array([entry.vector for entry in entries], np.float32).reshape(-1, size)
+    crops = [crop_bytes[start:end] or None for start, end in zip(starts, ends.tolist(), strict=True)]
+    rows = zip(names.tolist(), vectors, sources.tolist(), crops, negative.tolist(), strict=True)
+    return binding, sorted((NewEntry(*row) for row in rows), key=lambda entry: entry.negative)
 
 
 def _decoded(entry: Entry) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -39,22 +40,19 @@ class Gallery:
 
     @classmethod
     def open(cls, path: Path, key: Key | None = None) -> Gallery:
-        """The gallery in a directory; without a key the environment's, see `Key.from_environment`.
-
-        Raises GalleryError where there is none, it is damaged, or the key does not open it.
-        """
-        gallery = cls(SqliteStore(path, key or Key.from_environment()), path)
+        """Raises GalleryError where there is none, it is damaged, or the key does not open it."""
+        gallery = cls(SqliteStore(path, key), path)
         gallery._finish_erasing()
         return gallery
 
     @classmethod
     def create(cls, path: Path, binding: Binding, key: Key | None = None) -> Gallery:
-        """An empty gallery for vectors of one model, encrypted where there is a key, here or in the environment.
+        """An empty gallery for vectors of one model, encrypted where there is a key.
 
         Raises GalleryError where one is there already.
         """
         try:
-            return cls(SqliteStore.create(path, binding, key or Key.from_environment()), path)
+            return cls(SqliteStore.create(path, binding, key), path)
         except FileExistsError as error:
             raise GalleryError(f"{path}: a gallery is there already") from error
 
@@ -63,7 +61,7 @@ class Gallery:
         """Raises GalleryError where the gallery that is there holds vectors of another model."""
         if not cls.exists(path):
             try:
-                return cls(SqliteStore.create(path, binding, key or Key.from_environment()), path)
+                return cls(SqliteStore.create(path, binding, key), path)
             except FileExistsError:
                 pass  # another process has made it meanwhile
         gallery = cls.open(path, key)
@@ -113,7 +111,16 @@ class Gallery:
         sources: K times where the vector came from; crops: K times the aligned crop as PNG, or None to keep none.
         Raises GalleryError for an unfit name, ValueError for vectors that are not unit rows of this model's length.
         """
-        return self._store.add(checked_name(identity), self._entries(embeddings, sources, crops))
+        return self.add_entries(self._entries(identity, embeddings, sources, crops))
+
+    def add_entries(self, entries: Sequence[NewEntry]) -> int:
+        """Adds embeddings and negatives of any number of people, all or none; gives how many are new.
+
+        The last word counts: a vector that was a person's becomes a negative of theirs, and the other way round.
+        Raises as `add` and `reject` do.
+        """
+        self._check(entries)
+        return self._store.add([replace(entry, identity=checked_name(entry.identity)) for entry in entries])
 
     def reject(
         self,
@@ -127,7 +134,8 @@ class Gallery:
         A probe that is more like one of them than like any vector of the person is not given the name.
         Raises GalleryError where the person is not here, ValueError as `add` does.
         """
-        return self._store.add(checked_name(identity), self._entries(embeddings, sources, crops), negative=True)
+        entries = self._entries(identity, embeddings, sources, crops)
+        return self.add_entries([replace(entry, negative=True) for entry in entries])
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""
@@ -225,14 +233,20 @@ class Gallery:
             return
 
     def _entries(
-        self, embeddings: Floats, sources: Sequence[str], crops: Sequence[bytes | None] | None
+        self, identity: str, embeddings: Floats, sources: Sequence[str], crops: Sequence[bytes | None] | None
     ) -> list[NewEntry]:
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.binding.embedding_size:
+        if embeddings.ndim != 2:
             raise ValueError(f"this gallery takes (K, {self.binding.embedding_size}) vectors, not {embeddings.shape}")
-        if len(embeddings) and not np.allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-3):
-            raise ValueError("a gallery takes vectors of unit length")
         kept = crops if crops is not None else [None] * len(embeddings)
-        return [NewEntry(*row) for row in zip(embeddings, sources, kept, strict=True)]
+        return [NewEntry(identity, *row) for row in zip(embeddings, sources, kept, strict=True)]
+
+    def _check(self, entries: Sequence[NewEntry]) -> None:
+        size = self.binding.embedding_size
+        for entry in entries:
+            if entry.vector.shape != (size,):
+                raise ValueError(f"this gallery takes vectors of length {size}, not {entry.vector.shape}")
+            if not abs(float(np.linalg.norm(entry.vector)) - 1.0) <= 1e-3:
+                raise ValueError("a gallery takes vectors of unit length")
 
 
 def checked_name(name: str) -> str:

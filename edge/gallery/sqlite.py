@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ from edge.gallery.store import Entry, Identity, NewEntry, State, StoreUnavailabl
 
 ERASE_ATTEMPTS = 50
 _PROOF = b"arcedge"
+
+
+@dataclass(slots=True)
+class _Change:
+    """What a transaction turns out to be: whether more than additions."""
+
+    revised: bool
 
 
 class SqliteStore:
@@ -62,26 +70,34 @@ class SqliteStore:
         meta = self._meta()
         return State(int(meta["generation"]), int(meta["revision"]))
 
-    def add(self, name: str, entries: Sequence[NewEntry], *, negative: bool = False) -> int:
+    def add(self, entries: Sequence[NewEntry]) -> int:
         now = time.time()
         # Sealed before the lock is taken: others need not wait for the cipher.
         rows = [self._row(entry) for entry in entries]
-        with self._change():
-            if negative:
-                identity = self._id_of(name)
-            else:
-                token, sealed = self._token(name), self._cipher.seal(name.encode(), "name")
-                self._connection.execute(
-                    "INSERT OR IGNORE INTO identity (token, name, created) VALUES (?, ?, ?)", (token, sealed, now)
-                )
-                identity = self._id_of(name)
-            before = self._connection.total_changes
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO embedding (identity, negative, token, vector, source, crop, created) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(identity, int(negative), *row, now) for row in rows],
-            )
-            return self._connection.total_changes - before
+        added = 0
+        with self._change() as change:
+            numbers = {name: self._number(name, now) for name in self._names_to_add(entries)}
+            for entry, row in zip(entries, rows, strict=True):
+                identity, negative = numbers[entry.identity], int(entry.negative)
+                known = self._connection.execute(
+                    "SELECT negative FROM embedding WHERE identity = ? AND token = ?", (identity, row[0])
+                ).fetchone()
+                if known is None:
+                    self._connection.execute(
+                        "INSERT INTO embedding (identity, negative, token, vector, source, crop, created) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (identity, negative, *row, now),
+                    )
+                elif known[0] != negative:
+                    change.revised = True
+                    self._connection.execute(
+                        "UPDATE embedding SET negative = ? WHERE identity = ? AND token = ?",
+                        (negative, identity, row[0]),
+                    )
+                else:
+                    continue
+                added += 1
+        return added
 
     def identities(self) -> list[Identity]:
         with self._translated("read"):
@@ -232,6 +248,22 @@ class SqliteStore:
                 (cipher.token(plain[found_by] or b"", found_by), *values, number),
             )
 
+    def _names_to_add(self, entries: Sequence[NewEntry]) -> list[str]:
+        """Of the people of `entries`; those of negatives must be known, from before or from the same entries."""
+        here = dict.fromkeys(entry.identity for entry in entries if not entry.negative)
+        for entry in entries:
+            if entry.identity not in here:
+                self._id_of(entry.identity)
+                here[entry.identity] = None
+        return list(here)
+
+    def _number(self, name: str, now: float) -> int:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO identity (token, name, created) VALUES (?, ?, ?)",
+            (self._token(name), self._cipher.seal(name.encode(), "name"), now),
+        )
+        return self._id_of(name)
+
     def _row(self, entry: NewEntry) -> tuple[bytes, bytes, bytes, bytes | None]:
         vector, seal = entry.vector.astype("<f4").tobytes(), self._cipher.seal
         crop = None if entry.crop is None else seal(entry.crop, "crop")
@@ -279,12 +311,12 @@ class SqliteStore:
         return cipher
 
     @contextmanager
-    def _change(self, *, revised: bool = False, erasing: bool = False) -> Iterator[None]:
+    def _change(self, *, revised: bool = False, erasing: bool = False) -> Iterator[_Change]:
         """A transaction that also tells every process what has become stale."""
-        grown = ("generation", "revision") if revised else ("generation",)
+        change = _Change(revised)
         with self._translated("written"), schema.transaction(self._connection):
-            yield
-            for key in grown:
+            yield change
+            for key in ("generation", "revision") if change.revised else ("generation",):
                 self._connection.execute(
                     "UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE key = ?", (key,)
                 )

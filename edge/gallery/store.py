@@ -44,11 +44,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """An embedding on its way into a store: (D,) float32 unit vector, where from, crop as PNG or None."""
+    """An embedding on its way into a store: whose, (D,) float32 unit vector, where from, crop as PNG or None.
 
+    negative: it is of somebody who is not this person.
+    """
+
+    identity: str
     vector: Floats
     source: str
     crop: bytes | None = None
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,11 @@ class Store(Protocol):
     def state(self) -> State:
         """Generation and revision as they are now."""
 
-    def add(self, name: str, entries: Sequence[NewEntry], *, negative: bool = False) -> int:
-        """Adds to a person, new or known; gives how many vectors the person did not have yet.
+    def add(self, entries: Sequence[NewEntry]) -> int:
+        """Adds all or none, to people new or known; gives how many vectors say what was not known yet.
 
-        negative: the vectors are of others than this person, who must be known.
+        Negatives are of people who are known. The last word counts: a vector of a person that comes as a negative of
+        theirs becomes one, and the other way round.
         """
 
     def identities(self) -> list[Identity]:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from edge.analyze import FaceAnalyzer
+from edge.cli.main import main
 from edge.enrolment import EnrolmentOptions, Problem, Report, add, best_shots, enrol, find_people
 from edge.errors import GalleryError, InputError, SourceError
 from edge.gallery import Binding, Gallery
 from edge.gallery.exchange import export_gallery, import_gallery, migrate
+from edge.matching import match
 from edge.sources import open_source
 
 
@@ -123,6 +125,41 @@ def test_a_camera_gives_its_best_frames_and_only_those_with_one_face(
         best_shots(analyzer, source, count=5, seconds=5.0)
 
 
+def test_a_stranger_who_was_rejected_is_not_given_the_name_again(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stranger whose picture is half ada's: alike enough for her name until somebody says it is not her."""
+    ada, other = toy.portrait(1).astype(np.float32), toy.portrait(2).astype(np.float32)
+    scene = toy.scene(200, 200, [(1, 48, 48)])
+    mixed = np.clip(0.7 * ada + 0.3 * other, 0, 255).astype(np.uint8)
+    mixed[24:40, 24:40] = (255, 0, 0)
+    scene[48:112, 48:112] = mixed
+    (tmp_path / "stranger").mkdir()
+    cv2.imwrite(str(tmp_path / "stranger" / "1.png"), scene)
+    toy.write_scene(tmp_path / "in" / "ada.png", 200, 200, [(1, 40, 40)])
+    toy.write_scene(tmp_path / "empty.png", 200, 200, [])
+    gallery, bundle = str(tmp_path / "g"), ["--bundle", str(toy.path)]
+    assert main(["enroll", *bundle, "--gallery", gallery, str(tmp_path / "in")]) == 0
+
+    def names(picture: Path) -> list[str | None]:
+        with FaceAnalyzer(toy.bundle) as analyzer, Gallery.open(Path(gallery)) as opened:
+            image = cv2.imread(str(picture))
+            crops = analyzer.align(image, analyzer.detect(image))
+            return [found.identity for found in match(opened.snapshot(), analyzer.embed(crops), toy.threshold)]
+
+    assert names(tmp_path / "stranger" / "1.png") == ["ada"]
+    reject = ["gallery", "reject", gallery, "ada"]
+    assert main([*reject, str(tmp_path / "stranger"), str(tmp_path / "empty.png"), *bundle]) == 0
+    assert names(tmp_path / "stranger" / "1.png") == [None]
+    assert names(tmp_path / "in" / "ada.png") == ["ada"]
+    said = capsys.readouterr()
+    assert "ada: 1 new negatives of 2 pictures" in said.out
+    assert "empty.png: no face found" in said.err
+    assert main([*reject, str(tmp_path / "empty.png"), *bundle]) == 2
+    assert main(["gallery", "reject", gallery, "eve", str(tmp_path / "stranger"), *bundle]) == 2
+    assert "nobody here is called 'eve'" in capsys.readouterr().err
+
+
 class TestExchange:
     def test_an_exported_gallery_comes_back_whole(
         self, toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path
@@ -132,14 +169,18 @@ class TestExchange:
             toy.write_scene(tmp_path / person / f"Zoë {person}" / "b.png", 200, 200, [(int(person), 73, 50)])
             (found,) = find_people(tmp_path / person)
             enrol(analyzer, gallery, found, EnrolmentOptions(keep_crops=keep))
-        assert export_gallery(gallery, tmp_path / "g.npz") == 4
-        assert import_gallery(tmp_path / "g.npz", tmp_path / "other") == 4
+        vector = gallery.entries("Zoë 1")[0].vector
+        gallery.reject("Zoë 2", vector[None], ["Zoë 1 again"])
+        assert export_gallery(gallery, tmp_path / "g.npz") == 5
+        assert import_gallery(tmp_path / "g.npz", tmp_path / "other") == 5
         assert import_gallery(tmp_path / "g.npz", tmp_path / "other") == 0
         with Gallery.open(tmp_path / "other") as other:
             for mine, theirs in zip(gallery.entries(), other.entries(), strict=True):
                 assert (mine.identity, mine.source, mine.crop) == (theirs.identity, theirs.source, theirs.crop)
+                assert mine.negative == theirs.negative
                 np.testing.assert_array_equal(mine.vector, theirs.vector)
-            assert [entry.crop is not None for entry in other.entries()] == [True, True, False, False]
+            assert [entry.crop is not None for entry in other.entries()] == [True, True, False, False, False]
+            assert [entry.negative for entry in other.entries()] == [False] * 4 + [True]
 
     @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no archive", b"plain"])
     def test_a_file_that_is_no_export_is_refused(self, tmp_path: Path, data: bytes) -> None:
@@ -166,9 +207,14 @@ class TestExchange:
         with pytest.raises(GalleryError, match="no crop was kept"):
             migrate(gallery, tmp_path / "new", binding, analyzer.embedder)
         enrol(analyzer, gallery, ada, EnrolmentOptions(keep_crops=True))
+        other = cv2.resize(toy.portrait(3), (112, 112))
+        crop = cv2.imencode(".png", other)[1].tobytes()
+        gallery.reject("ada", analyzer.embed(other[None]), ["twin"], [crop])
         moved = migrate(gallery, tmp_path / "new", binding, analyzer.embedder)
-        assert (moved.embedded, moved.dropped) == (1, 1)
+        assert (moved.embedded, moved.dropped) == (2, 1)
         with Gallery.open(tmp_path / "new") as new:
             assert new.binding == binding
             assert [person.name for person in new.identities()] == ["ada"]
-            np.testing.assert_allclose(new.entries()[0].vector, gallery.entries("ada")[0].vector, atol=1e-5)
+            assert [entry.negative for entry in new.entries()] == [False, True]
+            for mine, theirs in zip(gallery.entries("ada"), new.entries(), strict=True):
+                np.testing.assert_allclose(theirs.vector, mine.vector, atol=1e-5)
