@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import PEERS
 from edge.cli.options import positive, positive_float
 from edge.cli.verb import Verb
 from edge.errors import InputError
@@ -17,12 +18,32 @@ from edge.manifest import PRECISIONS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for report.html, .md and .json")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="bundle made by edge export; given several times, all stand in one report, compared with the first",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="PATH", help="folder for report.html, .md and .json; file of --trend"
+    )
+    parser.add_argument(
+        "--trend",
+        type=Path,
+        metavar="DIR",
+        help="measure nothing: draw the runs whose report JSON lies in DIR to --out",
+    )
     data = parser.add_argument_group("what to measure on")
     data.add_argument("--pairs", type=Path, metavar="FILE", help="LFW-style pairs.txt; needs --images")
     data.add_argument("--images", type=Path, metavar="DIR", help="pictures of the pairs, Name/Name_0001.jpg")
     data.add_argument("--identities", type=Path, metavar="DIR", help="a folder with one folder a person")
+    data.add_argument(
+        "--faces", type=Path, metavar="DIR", help="pictures with true boxes and labels.txt: AP and recall"
+    )
+    data.add_argument(
+        "--landmarks", type=Path, metavar="SCRFD", help="ONNX whose landmarks are the yardstick (default: the baseline)"
+    )
     data.add_argument("--video", type=Path, metavar="FILE", help="frames for latency")
     data.add_argument("--pictures", type=Path, nargs="+", default=[], metavar="PATH", help="frames for latency")
     data.add_argument(
@@ -33,14 +54,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="training or calibration pictures; evaluation pictures found among them are refused",
     )
+    peers = parser.add_argument_group("peers: the same frames and pictures, in turns")
+    peers.add_argument(
+        "--peer",
+        type=_names,
+        action="extend",
+        default=[],
+        metavar="P,P",
+        help=f"of {', '.join(PEERS)}; all for every one",
+    )
+    peers.add_argument("--peer-models", type=Path, metavar="DIR", help="folder with the peers' model files")
     how = parser.add_argument_group("how")
     how.add_argument("--precision", type=_precisions, metavar="P,P", help="default: all in the bundle")
-    how.add_argument("--engine", type=_names, default=("onnxruntime",), metavar="E,E", help="default: onnxruntime")
+    how.add_argument(
+        "--engine", type=_names, default=("onnxruntime",), metavar="E,E", help="or all (default: onnxruntime)"
+    )
     how.add_argument("--threads", type=positive, default=1, help="of a model (default: %(default)s)")
     how.add_argument("--seconds", type=positive_float, default=20.0, help="for frames (default: %(default)s)")
     how.add_argument("--frames", type=positive, default=32, help="frames to take (default: %(default)s)")
     how.add_argument("--long-side", type=positive, default=640, help="of the detector's input (default: %(default)s)")
     how.add_argument("--no-batches", action="store_true", help="skip the batch sweep")
+    how.add_argument("--no-sweeps", action="store_true", help="skip threads, streams and energy")
     how.add_argument(
         "--own-detector", action="store_true", help="accuracy with each variant's own detector, not FP32's crops"
     )
@@ -56,11 +90,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.trend is not None:
+        return _trend(args)
     from benchmarks.compare import REGRESSION_EXIT, compare, read_report
     from benchmarks.microbenchmarks import read_microbenchmarks
     from benchmarks.report import write_report
     from benchmarks.suite import measure
 
+    if not args.bundle:
+        raise InputError("--bundle is missing: the folder edge export wrote")
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs and --images go together: the list, and the folder of its pictures")
     if args.out.exists() and not args.out.is_dir():
@@ -80,24 +118,41 @@ def run(args: argparse.Namespace) -> int:
     return REGRESSION_EXIT if comparison and comparison.regressed else 0
 
 
+def _trend(args: argparse.Namespace) -> int:
+    from benchmarks.trend import write_trend
+
+    trend = write_trend(args.trend, args.out)
+    if args.json:
+        print(json.dumps(trend.summary(), ensure_ascii=False))
+    else:
+        for line in trend.lines():
+            print(line)
+        print(f"\n{args.out}")
+    return 0
+
+
 def _inputs(args: argparse.Namespace) -> Any:
-    from benchmarks.suite import Inputs
+    from benchmarks.scene import Inputs
 
     return Inputs(
-        bundle=args.bundle,
+        bundles=tuple(args.bundle),
         pairs=args.pairs,
         images=args.images,
         identities=args.identities,
+        faces=args.faces,
+        landmarks=args.landmarks,
         video=args.video,
         pictures=tuple(args.pictures),
         not_in=tuple(args.not_in),
+        peers=_peers(args.peer),
+        peer_models=args.peer_models,
     )
 
 
 def _settings(args: argparse.Namespace) -> Any:
     from benchmarks.interleave import Plan
+    from benchmarks.scene import BATCHES, Settings
     from benchmarks.subjects import Choice
-    from benchmarks.suite import BATCHES, Settings
     from benchmarks.verdict import Budget
 
     return Settings(
@@ -105,6 +160,7 @@ def _settings(args: argparse.Namespace) -> Any:
         plan=Plan(seconds=args.seconds, seed=args.seed),
         frames=args.frames,
         batches=() if args.no_batches else BATCHES,
+        sweeps=not args.no_sweeps,
         own_detector=args.own_detector,
         budget=Budget(args.max_loss, args.min_speedup),
     )
@@ -186,6 +242,10 @@ def _precisions(text: str) -> tuple[str, ...]:
     return names
 
 
+def _peers(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(PEERS) if "all" in names else tuple(dict.fromkeys(names))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
 
@@ -196,9 +256,9 @@ VERB = Verb(
     configure=configure,
     run=run,
     description=(
-        "Measures every variant of a bundle: latency of each stage, interleaved; accuracy on pairs and identities;\n"
-        "drift; size, memory, cold start. Every figure has its count and interval. Ends with 4 where --compare finds\n"
-        "a significant regression."
+        "Measures every variant of one bundle or several, and peers beside them: latency of each stage, interleaved;\n"
+        "batches, threads, streams, energy; accuracy on pairs and identities; detection; drift; size, memory, cold\n"
+        "start. Every figure has its count and interval. Ends with 4 where --compare finds a significant regression."
     ),
     example=(
         "edge bench --bundle arcedge.bundle --pairs lfw/pairs.txt --images lfw/images --identities lfw/images \\\n"

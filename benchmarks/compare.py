@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import FORMAT, VERSION
 from benchmarks.statistics import McNemar, mcnemar, ratio_of_medians
-from benchmarks.suite import FORMAT, VERSION
 from edge.errors import InputError
 from edge.metrics.intervals import Interval
 

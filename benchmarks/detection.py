@@ -116,10 +116,12 @@ def precision(detector: FindsFaces, truth: Sequence[tuple[Path, Floats]]) -> Pre
         found = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
         scores = np.array([face.score for face in faces], np.float32)
         outcomes.append(match(found * scale, scores, boxes * scale, MIN_FACE))
-    return PrecisionReport(_over_images(outcomes), sum(outcome.faces for outcome in outcomes), len(outcomes))
+    return PrecisionReport(average_over_images(outcomes), sum(outcome.faces for outcome in outcomes), len(outcomes))
 
 
-def _over_images(outcomes: list[Outcome]) -> Interval:
+def average_over_images(outcomes: list[Outcome]) -> Interval:
+    """AP at IoU 0.5 of the outcomes of images, its interval from draws of images."""
+
     def average(draws: Any) -> Any:
         return np.array([average_precision([outcomes[i] for i in draw]).average for draw in draws])
 
@@ -133,7 +135,7 @@ def landmark_error(detector: FindsFaces, reference: FindsFaces, paths: Sequence[
     errors, missed = [], 0
     for path in paths:
         image = read_image(path)
-        wanted = _central(reference.detect(image), image)
+        wanted = central_face(reference.detect(image), image)
         if wanted is None:
             continue
         found = _overlapping(detector.detect(image), wanted)
@@ -152,7 +154,7 @@ def landmark_error(detector: FindsFaces, reference: FindsFaces, paths: Sequence[
     )
 
 
-def _central(faces: list[Face], image: Image) -> Face | None:
+def central_face(faces: list[Face], image: Image) -> Face | None:
     """The face nearest to the picture's centre: the one an LFW picture is about."""
     centre = np.array([image.shape[1], image.shape[0]]) / 2
     return min(faces, key=lambda f: float(np.hypot(*((f.box[:2] + f.box[2:]) / 2 - centre))), default=None)

@@ -13,7 +13,6 @@ from benchmarks.interleave import Candidate, Measurement, Plan, Stopwatch, inter
 from benchmarks.statistics import quantiles, speedup
 from benchmarks.subjects import Subject
 from edge.analyze import FaceAnalyzer
-from edge.bundle import Bundle
 from edge.errors import InputError
 from edge.gallery import Snapshot
 from edge.matching import match
@@ -52,6 +51,11 @@ def prepare(reference: FaceAnalyzer, images: Sequence[Image]) -> list[Work]:
     return work
 
 
+def decode(item: Work) -> Image:
+    """The frame's pixels."""
+    return np.asarray(cv2.imdecode(item.jpeg, cv2.IMREAD_COLOR), np.uint8)
+
+
 def measure_frames(
     analyzers: Mapping[str, FaceAnalyzer], work: Sequence[Work], plan: Plan, progress: Progress | None = None
 ) -> Measurement:
@@ -61,12 +65,18 @@ def measure_frames(
     return interleave(candidates, plan, progress)
 
 
+def whole_frame(analyzer: FaceAnalyzer, work: Sequence[Work]) -> Callable[[int], None]:
+    """Does every stage of frame i, untimed."""
+    run = _frame(analyzer, _gallery(analyzer.embedder.embedding_size), work)
+    return lambda i: run(i, Stopwatch())
+
+
 def _frame(analyzer: FaceAnalyzer, snapshot: Snapshot, work: Sequence[Work]) -> Candidate:
     threshold = analyzer.threshold.similarity if analyzer.threshold else 0.4
 
     def run(round_: int, watch: Stopwatch) -> None:
         item = work[round_ % len(work)]
-        image = watch.time("decode", lambda: cv2.imdecode(item.jpeg, cv2.IMREAD_COLOR))
+        image = watch.time("decode", lambda: decode(item))
         watch.time("detect", lambda: analyzer.detect(image))
         crops = watch.time("align", lambda: analyzer.align(image, item.faces))
         vectors = watch.time("embed", lambda: analyzer.embed(crops))
@@ -111,13 +121,13 @@ def _embed(analyzer: FaceAnalyzer, batch: Image) -> Candidate:
     return lambda _, watch: watch.time("embed", lambda: analyzer.embed(batch))
 
 
-def measure_cold_start(bundle: Bundle, subjects: Sequence[Subject], image: Image, opens: int = 5) -> dict[str, Any]:
+def measure_cold_start(subjects: Sequence[Subject], image: Image, opens: int = 5) -> dict[str, Any]:
     """Milliseconds from bytes on disk to the first embedding: opening both models, then the first frame."""
     samples: dict[str, list[Stopwatch]] = {subject.label: [] for subject in subjects}
     random = np.random.default_rng(0)
     for _ in range(opens):
         for i in random.permutation(len(subjects)):
-            samples[subjects[i].label].append(_cold_start(bundle, subjects[i], image))
+            samples[subjects[i].label].append(_cold_start(subjects[i], image))
     return {
         label: {
             "opens": opens,
@@ -129,9 +139,9 @@ def measure_cold_start(bundle: Bundle, subjects: Sequence[Subject], image: Image
     }
 
 
-def _cold_start(bundle: Bundle, subject: Subject, image: Image) -> Stopwatch:
+def _cold_start(subject: Subject, image: Image) -> Stopwatch:
     watch = Stopwatch()
-    analyzer: FaceAnalyzer = watch.time("open", lambda: subject.open(bundle))
+    analyzer: FaceAnalyzer = watch.time("open", subject.open)
     with analyzer:
         watch.time("first", lambda: analyzer.embed(analyzer.align(image, analyzer.detect(image)[:1])))
     return watch

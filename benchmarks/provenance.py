@@ -24,6 +24,7 @@ SIMD_FLAGS = (
 """Processor flags that decide how fast a convolution is, in each precision."""
 
 PACKAGES = ("arcedge", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino")
+PEER_PACKAGES = ("insightface", "ncnn")
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -105,7 +106,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of the packages that have a hand in the figures."""
-    return {package: there for package in PACKAGES if (there := _version(package))}
+    return {package: there for package in (*PACKAGES, *PEER_PACKAGES) if (there := _version(package))}
 
 
 def digest_of_files(files: Iterable[tuple[str, Path]]) -> tuple[str, dict[str, str]]:
@@ -113,6 +114,11 @@ def digest_of_files(files: Iterable[tuple[str, Path]]) -> tuple[str, dict[str, s
     each = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files)}
     lines = "".join(f"{digest}  {name}\n" for name, digest in each.items())
     return hashlib.sha256(lines.encode()).hexdigest(), each
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def command_line() -> str:

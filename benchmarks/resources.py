@@ -16,17 +16,17 @@ from edge.errors import EngineError
 _FRAMES = 5
 
 
-def measure_memory(bundle: Path, subjects: Sequence[Subject]) -> dict[str, Any]:
+def measure_memory(subjects: Sequence[Subject]) -> dict[str, Any]:
     """MiB of resident memory with both models open, and at the peak of five 640×480 frames of one face each.
 
     `models` is what opening added to a process that had the engine's package loaded.
     """
-    return {subject.label: _of_child(bundle, subject) for subject in subjects}
+    return {subject.label: _of_child(subject) for subject in subjects}
 
 
-def _of_child(bundle: Path, subject: Subject) -> dict[str, Any] | str:
+def _of_child(subject: Subject) -> dict[str, Any] | str:
     session = subject.options.session
-    arguments = [str(bundle), subject.precision, subject.engine, str(session.threads)]
+    arguments = [str(subject.bundle.path), subject.precision, subject.engine, str(session.threads)]
     done = subprocess.run(  # noqa: S603 - our own module with checked arguments
         [sys.executable, "-m", "benchmarks.resources", *arguments], capture_output=True, text=True, check=False
     )

@@ -1,38 +1,49 @@
-"""What is compared: the variants of a bundle, each opened on an engine with its own detector and embedder."""
+"""What is compared: the variants of bundles, each opened on an engine with its own detector and embedder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
-from edge.engines import SessionOptions, get_engine
-from edge.errors import BundleError, EngineError
+from edge.engines import ENGINES, SessionOptions, get_engine
+from edge.errors import BundleError, EngineError, InputError
 from edge.manifest import PRECISIONS
+
+ALL_ENGINES = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A variant under test. label: "INT8", or "INT8 openvino" where several engines are compared."""
+    """A variant under test.
+
+    label: "INT8", with the engine where several are compared, and after the bundle's name where several are.
+    reference: the label of the highest precision of the same bundle, from which drift is measured.
+    """
 
     label: str
     precision: str
     engine: str
     options: AnalyzerOptions
+    bundle: Bundle
+    reference: str
 
-    def open(self, bundle: Bundle) -> FaceAnalyzer:
+    def open(self) -> FaceAnalyzer:
         """Opens its models."""
-        return FaceAnalyzer(bundle, self.options)
+        return FaceAnalyzer(self.bundle, self.options)
 
     def describe(self, analyzer: FaceAnalyzer) -> dict[str, Any]:
         """Files, sizes and digests of what was opened, for the report."""
         embedder, detector = analyzer.embedder_variant, analyzer.detector_variant
         return {
             "label": self.label,
+            "bundle": name_of(self.bundle.path),
+            "reference": self.reference,
             "precision": self.precision,
             "engine": self.engine,
             "embedder": {"name": embedder.name, "bytes": embedder.size, "sha256": embedder.sha256},
@@ -55,23 +66,56 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """precisions: None for all of the bundle. engines: by name. threads: intra-op threads of a session."""
+    """precisions: None for all of a bundle. engines: by name, "all" for those that run here. threads: of a session."""
 
     precisions: tuple[str, ...] | None = None
     engines: tuple[str, ...] = ("onnxruntime",)
     threads: int = 1
     long_side: int = 640
 
+    def engine_names(self) -> tuple[str, ...]:
+        """Without "all"."""
+        if ALL_ENGINES not in self.engines:
+            return self.engines
+        return tuple(name for name in ENGINES if get_engine(name).available() is None)
 
-def choose(bundle: Bundle, choice: Choice) -> tuple[list[Subject], list[str]]:
+
+def name_of(path: Path) -> str:
+    """A bundle's name in labels: its folder's, without the ending."""
+    return path.resolve().stem
+
+
+def open_bundles(paths: Sequence[Path]) -> list[Bundle]:
+    """Raises BundleError, and InputError where two have one name: their columns could not be told apart."""
+    names = [name_of(path) for path in paths]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two bundles are called {twice[0]}; rename one folder, or their columns cannot be told apart")
+    return [Bundle.open(path) for path in paths]
+
+
+def choose_all(bundles: Sequence[Bundle], choice: Choice) -> tuple[list[Subject], list[str]]:
+    """The subjects of all bundles, the baseline first, and a line for each that is missing. Raises as `choose` does."""
+    subjects: list[Subject] = []
+    missing: list[str] = []
+    for bundle in bundles:
+        own, lines = choose(bundle, choice, name_of(bundle.path) if len(bundles) > 1 else "")
+        subjects += own
+        missing += [line for line in lines if line not in missing]
+    return subjects, missing
+
+
+def choose(bundle: Bundle, choice: Choice, name: str = "") -> tuple[list[Subject], list[str]]:
     """The subjects, the baseline (highest precision, first engine) first, and a line for each engine that is missing.
 
-    Raises BundleError for a precision the bundle lacks, EngineError where no engine is left.
+    name: put before each label. Raises BundleError for a precision the bundle lacks, EngineError where no engine is
+    left.
     """
     there = {variant.precision for variant in bundle.variants("embedder")} or {bundle.select("embedder").precision}
     wanted = choice.precisions or tuple(precision for precision in PRECISIONS if precision in there)
-    subjects, missing = [], []
-    for engine in choice.engines:
+    engines = choice.engine_names()
+    found: list[tuple[str, str]] = []
+    missing = []
+    for engine in engines:
         if reason := get_engine(engine).available():
             missing.append(f"{engine}: not measured: {reason}")
             continue
@@ -79,25 +123,35 @@ def choose(bundle: Bundle, choice: Choice) -> tuple[list[Subject], list[str]]:
             try:
                 bundle.select("embedder", precision, engine)
             except BundleError as error:
-                if len(choice.engines) == 1 and choice.precisions:
+                if len(engines) == 1 and choice.precisions:
                     raise
                 missing.append(f"{precision.upper()} {engine}: not measured: {error}")
                 continue
-            label = precision.upper() if len(choice.engines) == 1 else f"{precision.upper()} {engine}"
-            options = AnalyzerOptions(
-                precision,
-                engine=engine,
-                session=SessionOptions(threads=choice.threads),
-                detector=DetectorOptions(long_side=choice.long_side),
-            )
-            subjects.append(Subject(label, precision, engine, options))
-    if not subjects:
-        raise EngineError("; ".join(missing))
+            found.append((precision, engine))
+    if not found:
+        raise EngineError("; ".join(missing) or "no engine is chosen; give --engine onnxruntime")
+    labels = [
+        " ".join(filter(None, [name, precision.upper(), engine if len(engines) > 1 else ""]))
+        for precision, engine in found
+    ]
+    subjects = [
+        Subject(label, precision, engine, _options(precision, engine, choice), bundle, labels[0])
+        for label, (precision, engine) in zip(labels, found, strict=True)
+    ]
     return subjects, missing
 
 
+def _options(precision: str, engine: str, choice: Choice) -> AnalyzerOptions:
+    return AnalyzerOptions(
+        precision,
+        engine=engine,
+        session=SessionOptions(threads=choice.threads),
+        detector=DetectorOptions(long_side=choice.long_side),
+    )
+
+
 @contextmanager
-def opened(bundle: Bundle, subjects: Sequence[Subject]) -> Iterator[Mapping[str, FaceAnalyzer]]:
+def opened(subjects: Sequence[Subject]) -> Iterator[Mapping[str, FaceAnalyzer]]:
     """All subjects open side by side, by label."""
     with ExitStack() as stack:
-        yield {subject.label: stack.enter_context(subject.open(bundle)) for subject in subjects}
+        yield {subject.label: stack.enter_context(subject.open()) for subject in subjects}

@@ -22,13 +22,17 @@ __all__ = ["Evaluation", "evaluate", "load_evaluation", "measure_drift"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The pictures to measure accuracy on: pairs, identities, or both; digests: of each file, by its name."""
+    """The pictures to measure accuracy on: pairs, identities, or both.
+
+    named: each file by its name in digests; digests: SHA-256 of each.
+    """
 
     pairs: tuple[Pair, ...]
     located: Mapping[Any, Path]
     identities: tuple[LabelledImage, ...]
     digest: str
     digests: Mapping[str, str]
+    named: Mapping[str, Path]
 
     def paths(self) -> list[Path]:
         """Every picture once."""
@@ -48,18 +52,22 @@ def load_evaluation(pairs: Path | None, images: Path | None, identities: Path | 
     names = {f"{path.parent.name}/{path.name}": path for path in located.values()}
     names |= {f"{image.identity}/{image.path.name}": image.path for image in people}
     digest, digests = digest_of_files(names.items())
-    return Evaluation(listed, located, people, digest, digests)
+    return Evaluation(listed, located, people, digest, digests, names)
 
 
 def evaluate(
     analyzers: Mapping[str, FaceAnalyzer],
-    baseline: str,
+    references: Mapping[str, str],
     evaluation: Evaluation,
     own_detector: bool = False,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """JSON-ready: `pairs`, `identities` (None where not asked for) and `drift`, for every variant."""
+    """JSON-ready: `pairs`, `identities` (None where not asked for) and `drift`, for every variant.
+
+    references: the label each one's drift is measured from, in the analyzers' order; the first is the baseline.
+    """
+    baseline = next(iter(references))
     embeddings = embed_pictures(analyzers, baseline, evaluation.paths(), own_detector, progress)
     thresholds = {
         label: analyzer.threshold.similarity if analyzer.threshold else None for label, analyzer in analyzers.items()
@@ -73,13 +81,13 @@ def evaluate(
         if evaluation.pairs
         else None,
         "identities": identify(evaluation.identities, embeddings, baseline, seed) if evaluation.identities else None,
-        "drift": _drift(embeddings, baseline, seed),
+        "drift": _drift(embeddings, references, seed),
     }
 
 
-def _drift(embeddings: Embeddings, baseline: str, seed: int) -> dict[str, Any]:
+def _drift(embeddings: Embeddings, references: Mapping[str, str], seed: int) -> dict[str, Any]:
     used = np.logical_and.reduce(list(embeddings.found.values()))
-    return measure_drift(embeddings.vectors, used, baseline, seed)
+    return measure_drift(embeddings.vectors, used, references, seed)
 
 
 def _faces_in_words(baseline: str, own_detector: bool) -> str:

@@ -15,18 +15,19 @@ BINS = 40
 
 
 def measure_drift(
-    vectors: Mapping[str, Floats], used: npt.NDArray[np.bool_], baseline: str, seed: int = 0
+    vectors: Mapping[str, Floats], used: npt.NDArray[np.bool_], references: Mapping[str, str], seed: int = 0
 ) -> dict[str, Any]:
-    """JSON-ready: for each variant but the baseline the cosine over `used` rows of the same faces, median and low tail.
+    """JSON-ready: for each variant the cosine to its reference over `used` rows of the same faces, median and low tail.
 
+    references: label → the label it is compared with, itself where it is one; the first is the report's baseline.
     `identical` counts the faces whose embedding did not change at all.
     """
-    base = vectors[baseline][used].astype(np.float64)
     variants = {}
     for label, every in vectors.items():
-        other = every[used]
-        if label == baseline or other.shape != base.shape:
+        reference = references[label]
+        if label == reference:
             continue
+        base, other = vectors[reference][used].astype(np.float64), every[used]
         cosine = np.clip(np.einsum("ij,ij->i", base, other.astype(np.float64)), -1.0, 1.0)
         median = (
             bootstrap_interval(cosine, lambda draws: np.median(draws, axis=1), seed=seed).to_dict()
@@ -35,12 +36,13 @@ def measure_drift(
         )
         counts, edges = np.histogram(cosine, bins=BINS, range=(float(np.floor(cosine.min() * 200) / 200), 1.0))
         variants[label] = {
+            "reference": reference,
             "faces": len(cosine),
             "median": median,
             "p5": float(np.quantile(cosine, 0.05)),
             "p1": float(np.quantile(cosine, 0.01)) if len(cosine) >= 200 else None,
             "minimum": float(cosine.min()),
-            "identical": int((other == vectors[baseline][used]).all(axis=1).sum()),
+            "identical": int((other == vectors[reference][used]).all(axis=1).sum()),
             "histogram": {"counts": counts.tolist(), "edges": [round(float(edge), 6) for edge in edges]},
         }
-    return {"baseline": baseline, "faces": int(used.sum()), "variants": variants}
+    return {"baseline": next(iter(references)), "faces": int(used.sum()), "variants": variants}

@@ -11,6 +11,9 @@ from benchmarks.report.tables import comparison_rows
 from benchmarks.report.text import FILTERS
 from edge.errors import InputError
 
+FORMAT = "arcedge-bench"
+VERSION = 1
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCHEMA = Path(__file__).resolve().parent / "schema.json"
 
@@ -34,6 +37,17 @@ def write_report(report: Mapping[str, Any], out: Path) -> list[Path]:
 
 def render(template: str, report: Mapping[str, Any], plots: bool = False) -> str:
     """A page of the report. The HTML is one file: styles and plots inside, nothing fetched."""
+    pictures = {}
+    if plots:
+        from benchmarks.report.plots import draw_all
+
+        pictures = draw_all(report)
+    labels = [variant["label"] for variant in report["variants"]]
+    return render_page(template, r=report, labels=labels, rows=comparison_rows(report), plots=pictures)
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A template filled in, with the styles of the report as `style` and its filters."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -44,16 +58,5 @@ def render(template: str, report: Mapping[str, Any], plots: bool = False) -> str
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    pictures = {}
-    if plots:
-        from benchmarks.report.plots import draw_all
-
-        pictures = draw_all(report)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(
-        r=report,
-        labels=[variant["label"] for variant in report["variants"]],
-        rows=comparison_rows(report),
-        plots=pictures,
-        style=style,
-    )
+    return environment.get_template(template).render(style=style, **values)

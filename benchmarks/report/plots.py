@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,12 @@ _STYLE = {
 }
 
 Axes = Any
+Report = Mapping[str, Any]
 
 
 def draw_all(report: Mapping[str, Any]) -> dict[str, str]:
     """Data URIs by name; a plot whose figures were not measured is missing."""
-    from matplotlib import rc_context
-
-    drawers: dict[str, Callable[[Axes, Mapping[str, Any]], bool]] = {
+    drawers: dict[str, Callable[[Report, Axes], bool]] = {
         "time": _where_time_goes,
         "latency": _latency,
         "pareto": _pareto,
@@ -47,26 +47,24 @@ def draw_all(report: Mapping[str, Any]) -> dict[str, str]:
         "drift": _drift,
         "batches": _batches,
     }
-    drawn = {}
-    with rc_context(_STYLE):
-        for name, drawer in drawers.items():
-            picture = _draw(drawer, report)
-            if picture is not None:
-                drawn[name] = picture
-    return drawn
+    drawn = {name: draw(partial(drawer, report)) for name, drawer in drawers.items()}
+    return {name: picture for name, picture in drawn.items() if picture is not None}
 
 
-def _draw(drawer: Callable[[Axes, Mapping[str, Any]], bool], report: Mapping[str, Any]) -> str | None:
+def draw(drawer: Callable[[Axes], bool], size: tuple[float, float] = _SIZE) -> str | None:
+    """An SVG as data URI; None where the drawer, which fills the axes, says there is nothing to show."""
     # No pyplot: it would look for a display and keep every figure alive.
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    FigureCanvasSVG(figure)
-    if not drawer(figure.add_subplot(), report):
-        return None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        if not drawer(figure.add_subplot()):
+            return None
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -74,7 +72,7 @@ def _labels(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(variant["label"], COLOURS[i % len(COLOURS)]) for i, variant in enumerate(report["variants"])]
 
 
-def _where_time_goes(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _where_time_goes(report: Report, axes: Axes) -> bool:
     labels = [label for label, _ in _labels(report)][::-1]
     stages = [report["latency"]["variants"][label]["stages"] for label in labels]
     longest = max(sum(stage["wall_ms"]["mean"] for stage in one.values()) for one in stages)
@@ -95,7 +93,7 @@ def _where_time_goes(axes: Axes, report: Mapping[str, Any]) -> bool:
     return True
 
 
-def _latency(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _latency(report: Report, axes: Axes) -> bool:
     for label, colour in _labels(report):
         samples = np.sort(report["latency"]["variants"][label]["samples_ms"]["frame"])
         share = (np.arange(len(samples)) + 0.5) / len(samples)
@@ -112,7 +110,7 @@ def _latency(axes: Axes, report: Mapping[str, Any]) -> bool:
     return True
 
 
-def _pareto(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _pareto(report: Report, axes: Axes) -> bool:
     accuracy = report["accuracy"]
     part, name = (accuracy["pairs"], "accuracy") if accuracy["pairs"] else (accuracy["identities"], "rank_one")
     if part is None:
@@ -143,7 +141,7 @@ def _bars(figure: Mapping[str, float], scale: float) -> list[list[float]]:
     return [[scale * max(0.0, value - figure["low"])], [scale * max(0.0, figure["high"] - value)]]
 
 
-def _det(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _det(report: Report, axes: Axes) -> bool:
     accuracy = report["accuracy"]
     part = accuracy["identities"] or accuracy["pairs"]
     if part is None:
@@ -165,7 +163,7 @@ def _det(axes: Axes, report: Mapping[str, Any]) -> bool:
     return True
 
 
-def _drift(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _drift(report: Report, axes: Axes) -> bool:
     variants = report["accuracy"]["drift"]["variants"]
     lowest = 1.0
     for label, colour in _labels(report):
@@ -184,7 +182,7 @@ def _drift(axes: Axes, report: Mapping[str, Any]) -> bool:
     return bool(variants)
 
 
-def _batches(axes: Axes, report: Mapping[str, Any]) -> bool:
+def _batches(report: Report, axes: Axes) -> bool:
     batches = report["latency"]["batches"]
     if not batches:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.report import SCHEMA
 from benchmarks.subjects import Choice, choose
 from edge.bundle import Bundle
 from edge.errors import BundleError, InputError
+from edge.signatures import sign_picture, to_entry
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -77,6 +79,23 @@ def test_every_frame_went_through_every_variant(report: dict[str, Any]) -> None:
         total = sum(stage["wall_ms"]["mean"] for stage in figures["stages"].values())
         assert figures["frame"]["wall_ms"]["mean"] == pytest.approx(total, rel=1e-6)
     assert latency["frames"]["with_faces"] == 6
+
+
+def test_sweeps_cover_threads_streams_and_energy(report: dict[str, Any]) -> None:
+    latency = report["latency"]
+    assert latency["batches"]["sizes"] == [1, 2, 4, 8, 16, 32, 64]
+    for label in ("FP32", "FP16", "INT8"):
+        threads = latency["threads_sweep"]["rows"][label]
+        assert [row["threads"] for row in threads] == latency["threads_sweep"]["counts"]
+        assert threads[0]["times_faster"]["value"] == 1.0
+        streams = latency["streams"]["rows"][label]
+        assert [row["streams"] for row in streams][:2] == [1, 2]
+        assert streams[0]["times_one"]["value"] == 1.0
+    # One stream does about as many frames a second as a frame takes; FP32's detour shows there too.
+    quick, slow = (latency["streams"]["rows"][label][0]["frames_a_second"]["value"] for label in ("FP16", "FP32"))
+    assert quick > 1.5 * slow
+    energy = latency["energy"]
+    assert energy["measured"] or energy["reason"].startswith("not measured: RAPL: ")
 
 
 def test_memory_of_a_variant_is_its_own_processes(report: dict[str, Any]) -> None:
@@ -175,9 +194,63 @@ def test_evaluation_pictures_the_models_have_seen_are_refused(
     seen = tmp_path / "calibration"
     seen.mkdir()
     (seen / "renamed.png").write_bytes((people / "P03" / "P03_0002.png").read_bytes())
-    with pytest.raises(InputError, match=r"1 of 72 evaluation pictures are in .*calibration, first P03/P03_0002\.png"):
+    said = (
+        r"of 72 evaluation pictures were seen in calibration or training: .*P03/P03_0002\.png \(the same file, in .*cal"
+    )
+    with pytest.raises(InputError, match=said):
         bench("--bundle", bundle, "--identities", people, "--not-in", seen, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_calibrated_on_an_evaluation_picture_is_refused(
+    bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "told.bundle"
+    shutil.copytree(bundle, told)
+    values = json.loads((told / "bundle.json").read_text())
+    signature = sign_picture(people / "P05" / "P05_0001.png")
+    values["provenance"] = {"calibration": {"embedder": to_entry([signature])}}
+    (told / "bundle.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"P05/P05_0001\.png \(the same file, in the embedder calibration of told\)"):
+        bench("--bundle", told, "--identities", people, "--out", tmp_path / "out")
+
+
+def test_a_bundle_that_changed_since_export_is_refused(
+    bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed.bundle"
+    shutil.copytree(bundle, changed)
+    data = bytearray((changed / "embedder-int8.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (changed / "embedder-int8.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"embedder-int8\.onnx: digest differs from the manifest's"):
+        bench("--bundle", changed, "--pictures", people, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_bundles_and_engines_stand_in_one_report(
+    bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    other = tmp_path / "other.bundle"
+    shutil.copytree(bundle, other)
+    status = bench(
+        *("--bundle", bundle, "--bundle", other, "--precision", "fp16", "--engine", "all", "--pictures", people),
+        *("--frames", 3, "--seconds", 0.1, "--no-batches", "--no-sweeps", "--out", tmp_path / "out"),
+    )
+    assert status == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    labels = [variant["label"] for variant in report["variants"]]
+    assert labels == [f"{name} FP16 {engine}" for name in ("toy", "other") for engine in ("onnxruntime", "openvino")]
+    assert report["baseline"] == "toy FP16 onnxruntime"
+    drift = report["accuracy"]["drift"]["variants"]
+    # Each bundle drifts from its own highest precision.
+    assert set(drift) == {"toy FP16 openvino", "other FP16 openvino"}
+    assert drift["other FP16 openvino"]["reference"] == "other FP16 onnxruntime"
+    assert drift["other FP16 openvino"]["minimum"] > 0.9999
+    assert [one["name"] for one in report["provenance"]["bundles"]] == ["toy", "other"]
+    with pytest.raises(InputError, match="two bundles are called toy"):
+        bench("--bundle", bundle, "--bundle", bundle, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""NVIDIA GPUs through NVML: the energy counter from Volta on, else power readings."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from benchmarks.energy.base import CounterMeter, Meter, PowerMeter
+
+INSTALL = "pip install nvidia-ml-py"
+_MILLI = 1e-3
+
+
+def find_gpus(module: Any = None) -> tuple[list[Meter], str | None]:
+    """A meter for each GPU, else why there is none. module: nvidia-ml-py's `pynvml`, imported where it is None."""
+    if module is None:
+        try:
+            module = import_module("pynvml")
+        except ImportError:
+            return [], f"NVML: nvidia-ml-py is not installed; install it with: {INSTALL}"
+    try:
+        module.nvmlInit()
+        handles = [module.nvmlDeviceGetHandleByIndex(i) for i in range(module.nvmlDeviceGetCount())]
+        return [_meter(module, handle) for handle in handles], None if handles else "NVML: no NVIDIA GPU"
+    except module.NVMLError as error:
+        return [], f"NVML: {error}"
+
+
+def _meter(module: Any, handle: Any) -> Meter:
+    name = f"NVML {module.nvmlDeviceGetName(handle)}"
+    try:
+        module.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except module.NVMLError:
+        return PowerMeter(name, lambda: float(module.nvmlDeviceGetPowerUsage(handle)) * _MILLI)
+    return CounterMeter(name, lambda: float(module.nvmlDeviceGetTotalEnergyConsumption(handle)) * _MILLI)

@@ -1,0 +1,183 @@
+"""Readers on a made-up /sys tree, and meters on made-up sources whose joules are known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.energy import CounterMeter, PowerMeter, find_meters
+from benchmarks.energy.jetson import find_rails
+from benchmarks.energy.measure import measure_energy
+from benchmarks.energy.nvml import find_gpus
+from benchmarks.energy.rapl import find_zones
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+    return path
+
+
+def zone(root: Path, folder: str, name: str, joules: float) -> Path:
+    write(root / folder / "name", name)
+    write(root / folder / "max_energy_range_uj", "262143328850")
+    return write(root / folder / "energy_uj", str(round(joules * 1e6)))
+
+
+def test_rapl_counts_packages_and_not_their_parts_twice(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 1000.0)
+    zone(tmp_path, "intel-rapl:1", "package-1", 5.0)
+    zone(tmp_path, "intel-rapl:0:0", "core", 700.0)
+    meters, reason = find_zones(tmp_path)
+    assert reason is None
+    assert [meter.name for meter in meters] == ["RAPL package-0", "RAPL package-1"]
+    meters[0].start()
+    counter.write_text(str(round(1012.5e6)))
+    assert meters[0].stop() == pytest.approx(12.5)
+    assert meters[1].name.endswith("1")
+
+
+def test_rapl_that_wraps_around_goes_on_counting(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 262143.0)
+    (meter,), _ = find_zones(tmp_path)
+    meter.start()
+    counter.write_text("3000000")
+    assert meter.stop() == pytest.approx(3.0 + 0.32885, abs=1e-3)
+
+
+def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
+    assert find_zones(tmp_path) == ([], "RAPL: this machine shows no counter (virtual machines hide them)")
+    assert find_rails(tmp_path)[1] == "Jetson: no INA3221 power sensor"
+    (tmp_path / "intel-rapl:0").mkdir()  # a zone without files is passed over
+    assert find_zones(tmp_path)[0] == []
+    meters, missing = find_meters()
+    assert len(meters) + len(missing) >= 3 or meters
+
+
+def test_a_counter_only_root_may_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 1.0)
+    read = Path.read_text
+
+    def refuse(self: Path, *args: object, **kwargs: object) -> str:
+        if self == counter:
+            raise PermissionError(13, "Permission denied")
+        return read(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # the tests may run as root, who may read everything
+    meters, reason = find_zones(tmp_path)
+    assert meters == []
+    assert reason == "RAPL: intel-rapl:0/energy_uj can be read by root alone; allow it with chmod o+r, or run as root"
+
+
+def test_a_jetsons_whole_board_is_metered_once(tmp_path: Path) -> None:
+    folder = tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon3"
+    for number, (rail, millivolts, milliamperes) in enumerate(
+        [("VDD_IN", 5000, 1500), ("VDD_CPU_GPU_CV", 5000, 600), ("VDD_SOC", 5000, 300)], start=1
+    ):
+        write(folder / f"in{number}_label", rail)
+        write(folder / f"in{number}_input", str(millivolts))
+        write(folder / f"curr{number}_input", str(milliamperes))
+    write(folder / "in7_label", "sum of shunt voltages")
+    meters, reason = find_rails(tmp_path)
+    assert reason is None
+    assert [meter.name for meter in meters] == ["INA3221 VDD_IN"]
+    meters[0].start()
+    time.sleep(0.2)
+    assert meters[0].stop() == pytest.approx(7.5 * 0.2, rel=0.25)
+
+
+def test_an_old_jetsons_rails_are_all_metered_where_none_is_the_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "ina3221x" / "6-0040" / "iio:device0"
+    for number, (rail, milliwatts) in enumerate([("POM_5V_CPU", 900), ("POM_5V_GPU", 400)]):
+        write(folder / f"rail_name_{number}", rail)
+        write(folder / f"in_power{number}_input", str(milliwatts))
+    meters, _ = find_rails(tmp_path)
+    assert [meter.name for meter in meters] == ["INA3221 POM_5V_CPU", "INA3221 POM_5V_GPU"]
+
+
+class Nvml:
+    """What nvidia-ml-py offers, of a GPU that draws 30 W; `counter`: whether it counts energy itself."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, counter: bool, gpus: int = 1) -> None:
+        self.counter, self.gpus, self.begun = counter, gpus, time.monotonic()
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self.gpus < 0:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, i: int) -> int:  # noqa: N802
+        return i
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return "Abacus GPU"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
+        if not self.counter:
+            raise self.NVMLError("Not Supported")
+        return round(30_000 * (time.monotonic() - self.begun))
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        return 30_000
+
+
+@pytest.mark.parametrize("counter", [True, False])
+def test_nvml_counts_energy_or_sums_power(counter: bool) -> None:
+    (meter,), reason = find_gpus(Nvml(counter))
+    assert reason is None
+    assert isinstance(meter, CounterMeter if counter else PowerMeter)
+    assert meter.name == "NVML Abacus GPU"
+    meter.start()
+    time.sleep(0.2)
+    assert meter.stop() == pytest.approx(6.0, rel=0.3)
+
+
+def test_nvml_without_a_gpu_or_a_driver_says_so() -> None:
+    assert find_gpus(Nvml(True, gpus=0)) == ([], "NVML: no NVIDIA GPU")
+    assert find_gpus(Nvml(True, gpus=-1)) == ([], "NVML: Driver Not Loaded")
+
+
+def test_power_that_changes_is_summed_by_trapezoids() -> None:
+    begun = time.monotonic()
+    meter = PowerMeter("ramp", lambda: 100.0 * (time.monotonic() - begun), every=0.005)
+    meter.start()
+    time.sleep(0.3)
+    joules = meter.stop()
+    assert joules == pytest.approx(50.0 * 0.3**2, rel=0.3)
+    assert threading.active_count() >= 1
+
+
+def test_joules_of_a_frame_are_told_apart_from_what_the_idle_machine_takes() -> None:
+    """A made-up machine that draws 10 W and 2 J a frame, and one variant that takes a quarter of it."""
+    used = {"frames": 0.0}
+
+    def work(joules: float, seconds: float):
+        def frame(_: int) -> None:
+            used["frames"] += joules
+            time.sleep(seconds)
+
+        return frame
+
+    meter = CounterMeter("made-up", lambda: 10.0 * time.monotonic() + used["frames"])
+    frames = {"FP32": work(2.0, 0.004), "INT8": work(0.5, 0.001)}
+    figures = measure_energy(frames, [meter], ["NVML: none"], blocks=4, seconds=0.08)
+    assert figures["measured"]
+    assert figures["meters"][0]["idle_watts"] == pytest.approx(10.0, rel=0.05)
+    (full,), (quarter,) = figures["variants"]["FP32"], figures["variants"]["INT8"]
+    assert full["above_idle"]["value"] == pytest.approx(2.0, rel=0.05)
+    assert quarter["above_idle"]["value"] == pytest.approx(0.5, rel=0.05)
+    assert full["joules_a_frame"]["value"] > full["above_idle"]["value"]
+
+
+def test_without_a_meter_energy_is_not_measured() -> None:
+    figures = measure_energy({"FP32": lambda i: None}, [], ["RAPL: hidden", "NVML: no NVIDIA GPU"])
+    assert figures["variants"] == {}
+    assert figures["reason"] == "not measured: RAPL: hidden; NVML: no NVIDIA GPU"
