@@ -58,7 +58,7 @@ def load_embedder_checkpoint(path: Path, passes: Passes) -> Source:
 
     network, info = load_embedder(path)
     contract = info.contract
-    sample = _network_input(synthetic_crops(4), contract)
+    sample = network_input(synthetic_crops(4), contract)
     model, _ = embedder_to_onnx(network, sample, passes)
 
     def reference(crops: Image) -> Floats:
@@ -66,7 +66,7 @@ def load_embedder_checkpoint(path: Path, passes: Passes) -> Source:
 
         with torch.inference_mode():
             parts = [
-                network(torch.from_numpy(_network_input(crops[i : i + 16], contract))).numpy()
+                network(torch.from_numpy(network_input(crops[i : i + 16], contract))).numpy()
                 for i in range(0, len(crops), 16)
             ]
         return np.concatenate(parts)
@@ -93,7 +93,7 @@ def load_embedder_onnx(path: Path, contract_path: Path, passes: Passes) -> Sourc
         with open_session(data) as session:
             name = session.inputs[0].name
             parts = [
-                next(iter(session.run({name: _network_input(crops[i : i + 16], candidate)}).values()))
+                next(iter(session.run({name: network_input(crops[i : i + 16], candidate)}).values()))
                 for i in range(0, len(crops), 16)
             ]
         vectors: Floats = np.concatenate(parts).astype(np.float32)
@@ -135,7 +135,7 @@ def load_detector(path: Path, passes: Passes) -> Source:
     return Source(path, _digest(path), kind, model, bundle_contract(DETECTOR_CONTRACT))
 
 
-def _network_input(crops: Image, contract: ModelContract) -> Array:
+def network_input(crops: Image, contract: ModelContract) -> Array:
     """What the network took before the preprocessing moved into the graph, written out plainly."""
     values: Array = crops[..., ::-1] if contract.color == "rgb" else crops
     if contract.dtype == "float32":
