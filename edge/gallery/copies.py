@@ -37,19 +37,21 @@ class Copies:
         if base is None or base.revision != state.revision or self._many(base):
             base = self._base = self._load(state)
         rows = list(self._store.vectors(after=base.matrix.last))
-        known = set(base.names)
-        names = {**base.names, **self._store.names(after=max(known, default=0))}
-        order = [*base.identities, *dict.fromkeys(row.identity for row in rows if row.identity not in base.places)]
-        places = {**base.places, **{identity: place for place, identity in enumerate(order)}} if rows else base.places
+        added = list(dict.fromkeys(row.identity for row in rows if row.identity not in base.places))
+        places = base.places
+        if added:
+            names = {**base.without_vectors, **self._store.names(after=base.last_identity)}
+            places = {**places, **{identity: len(base.named) + i for i, identity in enumerate(added)}}
         late = read_rows(rows, self._store.binding.embedding_size)
         return Snapshot(
-            tuple(names[identity] for identity in order) if rows else base.named,
+            base.named + tuple(names[identity] for identity in added) if added else base.named,
             base.matrix.vectors,
             base.starts,
             state.generation,
             Loose(late.vectors, _places(late, places)) if rows else None,
             self._negatives(places),
             base.screen,
+            base.places_by_name,
         )
 
     def erase(self) -> None:
@@ -115,12 +117,13 @@ class _Base:
         identities, starts = np.unique(matrix.owners, return_index=True)
         self.revision = revision
         self.matrix = matrix
-        self.names = names
         self.screen = screen
         self.starts: Positions = starts.astype(np.intp)
-        self.identities: list[int] = identities.tolist()
-        self.places = {identity: place for place, identity in enumerate(self.identities)}
-        self.named = tuple(names[identity] for identity in self.identities)
+        self.places = {identity: place for place, identity in enumerate(identities.tolist())}
+        self.named = tuple(names[identity] for identity in self.places)
+        self.without_vectors = {identity: name for identity, name in names.items() if identity not in self.places}
+        self.last_identity = max(names, default=0)
+        self.places_by_name: dict[str, int] = {}
 
 
 def _places(matrix: Matrix, places: dict[int, int]) -> Positions:

@@ -34,6 +34,7 @@ class Snapshot:
     identity together, in the order of `names`. starts: (S,) first row of each of the first S identities; S < I where
     some have come since the file was written. late: vectors that came since. negatives: vectors that are not of their
     identity. screen: INT8 copy of `vectors` that makes the search of many quick; the result is the same without.
+    places: by name, of the first S identities; filled when first asked for, and shared by snapshots of one file.
     """
 
     names: tuple[str, ...]
@@ -43,7 +44,7 @@ class Snapshot:
     late: Loose | None = None
     negatives: Loose | None = None
     screen: Screen | None = None
-    _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Vectors, without negatives."""
@@ -51,9 +52,12 @@ class Snapshot:
 
     def place_of(self, name: str) -> int | None:
         """Where an identity stands in `names`; None for one that has no vectors."""
-        if len(self._places) != len(self.names):
-            self._places.update({known: place for place, known in enumerate(self.names)})
-        return self._places.get(name)
+        written = len(self.starts)
+        if len(self.places) != written:
+            self.places.update(zip(self.names, range(written), strict=False))
+        if (place := self.places.get(name)) is not None:
+            return place
+        return next((i for i in range(written, len(self.names)) if self.names[i] == name), None)
 
     def rows_of(self, place: int) -> slice:
         """The rows of `vectors` that are of the identity at `place`."""

@@ -212,7 +212,9 @@ class SqliteStore:
             yield VectorRow(number, identity, self._cipher.open(vector, "vector"))
 
     def negatives(self) -> list[VectorRow]:
-        rows = self._connection.execute("SELECT id, identity, vector FROM embedding WHERE negative ORDER BY id")
+        rows = self._connection.execute(
+            "SELECT id, identity, vector FROM embedding INDEXED BY embedding_negative WHERE negative ORDER BY id"
+        )
         return [VectorRow(number, identity, self._cipher.open(vector, "vector")) for number, identity, vector in rows]
 
     def rekey(self, key: Key | None) -> None:
