@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,19 @@ class AnalyzerOptions:
     engine: str = "onnxruntime"
     session: SessionOptions = field(default_factory=SessionOptions)
     detector: DetectorOptions = field(default_factory=DetectorOptions)
+
+
+class Analyzer(Protocol):
+    """What a camera needs of a set of models; the methods are those of `FaceAnalyzer`."""
+
+    def detect(self, image: Image) -> list[Face]:
+        """Faces of a frame, best first."""
+
+    def align(self, image: Image, faces: Sequence[Face]) -> Image:
+        """(N, 112, 112, 3) uint8 BGR crops of the faces."""
+
+    def embed(self, crops: Image) -> Floats:
+        """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
 
 
 class FaceAnalyzer:

@@ -67,12 +67,13 @@ class SimulatedClock:
     def wait(self, event: threading.Event, seconds: float) -> bool:
         if event.is_set():
             return True
-        self._now = max(self._now, min(self._now + seconds, self._alarm))
+        # Nothing happens before the alarm: whoever waits in slices would only count them.
+        self._now = self._now + seconds if self._alarm == math.inf else max(self._now, self._alarm)
         self._alarm = math.inf
         return event.is_set()
 
     def wake_at(self, moment: float) -> None:
-        """Ends the next `wait` at `moment` (monotonic) at the latest: something will be there to do."""
+        """Ends the next `wait` at `moment` (monotonic), when something will be there to do, however long it waits."""
         self._alarm = min(self._alarm, moment)
 
 

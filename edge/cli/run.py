@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from edge.cli import options
 from edge.cli.verb import Verb
-from edge.errors import SourceError
+from edge.errors import InputError, SourceError
 
 if TYPE_CHECKING:
     from edge.pipeline import Stream
+    from edge.replay import World
     from edge.sinks import Sink
-    from edge.sources import Source
+    from edge.sources import Source, SourceName
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[NAME=]SRC",
         help=(
-            "camera number, /dev/videoN, video file, picture, folder of pictures, rtsp://, http://, csi://N; "
-            "again for each further one; NAME stands in events and logs"
+            "camera number, /dev/videoN, video file, picture, folder of pictures, rtsp://, http://, csi://N, "
+            "replay://scenario.toml; again for each further one; NAME stands in events and logs"
         ),
     )
     parser.add_argument("--events", type=Path, metavar="FILE", help="write one JSON line a decision; - is stdout")
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.summary import as_text
 
     logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    names = parse_names(args.source)
     with ExitStack() as opened:
         analyzers = [opened.enter_context(options.open_analyzer(args)) for _ in range(args.workers)]
         analyzer = analyzers[0]
@@ -82,12 +84,17 @@ def run(args: argparse.Namespace) -> int:
         threshold = options.threshold_of(args, analyzer)
         if not gallery.snapshot().names:
             print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
+        world = _world(args, names)
         wanted = SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps)
-        sources = [opened.enter_context(source) for source in open_sources(parse_names(args.source), wanted)]
+        sources: Sequence[Source] = world.sources() if world is not None else open_sources(names, wanted)
+        for source in sources:
+            opened.enter_context(source)
         stop = partial(_stop_all, sources)
         streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
         with _stopping_at_signals(stop):
             pipeline = Pipeline(analyzers, gallery.snapshot, threshold, _open_sinks(args, stop))
+            if world is not None:
+                pipeline = world.troubled(pipeline)
             summary = pipeline.run_streams(streams, args.max_frames)
         figures = {
             **summary.to_dict({source.name: source.counts() for source in sources}),
@@ -118,6 +125,19 @@ def _stream(args: argparse.Namespace, source: Source, threshold: float, *, alone
     tracked = source.moving and not args.no_tracking
     tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
     return Stream(source, tracker, args.search_every, sinks)
+
+
+def _world(args: argparse.Namespace, names: Sequence[SourceName]) -> World | None:
+    """The simulated world of replay:// sources; None where there are none. Raises InputError for a mixture."""
+    if not any(name.address.startswith("replay://") for name in names):
+        return None
+    from edge.replay import SCHEME, World, read_scenario
+
+    if not all(name.address.startswith(SCHEME) for name in names):
+        raise InputError("replay:// passes in simulated time and cameras do not: run them apart")
+    if args.workers > 1:
+        raise InputError("replay:// passes in simulated time, on one thread: leave --workers out")
+    return World({name.label: read_scenario(Path(name.address.removeprefix(SCHEME))) for name in names})
 
 
 def _stop_all(sources: Sequence[Source]) -> None:

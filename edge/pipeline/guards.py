@@ -46,7 +46,7 @@ class LastingSink:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._worked = False
-        self._failing = False
+        self._failing = ""
         self.lost = 0
 
     def write(self, result: FrameResult) -> None:
@@ -59,11 +59,11 @@ class LastingSink:
             self.lost += 1
             if not self._failing:
                 _LOG.warning("%s; going on without", error)
-            self._failing = True
+            self._failing = str(error).partition(": ")[0]
             return
         if self._failing:
-            _LOG.warning("%s takes results again, %d were lost", type(self._sink).__name__, self.lost)
-        self._worked, self._failing = True, False
+            _LOG.warning("%s: takes results again; %d were lost so far", self._failing, self.lost)
+        self._worked, self._failing = True, ""
 
     def close(self) -> None:
         """Closes it."""

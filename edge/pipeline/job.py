@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from edge.analyze import FaceAnalyzer
+from edge.analyze import Analyzer
 from edge.clock import Clock
 from edge.quality import Quality, measure
 from edge.tracking import Sighting
@@ -52,7 +52,7 @@ class Detection:
     clock: Clock
     late_seconds: float
 
-    def __call__(self, analyzer: FaceAnalyzer, job: Job) -> Job:
+    def __call__(self, analyzer: Analyzer, job: Job) -> Job:
         arrived = job.frame.arrived
         if arrived is not None and self.clock.monotonic() - arrived > self.late_seconds:
             job.late = True
@@ -63,7 +63,7 @@ class Detection:
         return job
 
 
-def embed(analyzer: FaceAnalyzer, job: Job) -> Job:
+def embed(analyzer: Analyzer, job: Job) -> Job:
     """Aligns and embeds the faces at `job.places`, together; stages that have nothing to do leave no time behind."""
     if not job.places:
         return job

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from edge.analyze import FaceAnalyzer
+from edge.analyze import Analyzer
 from edge.clock import SYSTEM_CLOCK, Clock
 from edge.errors import EdgeError, EngineError
 from edge.gallery import Snapshot
@@ -27,6 +27,9 @@ from edge.types import Decision, FrameResult, Match, TrackView
 
 _IDLE_SECONDS = 0.1
 """A signal handler cannot wake the thread it interrupted: nothing is waited for longer."""
+
+_HEALTHY = 100
+"""Frames without an engine error after which the next one is worth a line in the log."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Pipeline:
     one source in order. tracker, search_every: of the source given to `run`.
     """
 
-    analyzers: Sequence[FaceAnalyzer]
+    analyzers: Sequence[Analyzer]
     gallery: Callable[[], Snapshot]
     threshold: float
     sinks: Sequence[Sink] = ()
@@ -95,6 +98,7 @@ class _Run:
         self._snapshot = LastSnapshot(pipeline.gallery)
         self._sinks: dict[str, list[Sink]] = {}
         self._failures = 0
+        self._healthy = _HEALTHY
 
     def until_all_end(self, streams: Sequence[Stream], max_frames: int | None) -> None:
         lanes = [self._lane(stream) for stream in streams]
@@ -179,7 +183,7 @@ class _Run:
             job = self._result(lane, future)
             if job is not None:
                 if job.searched or job.places:
-                    self._failures = 0
+                    self._failures, self._healthy = 0, self._healthy + 1
                 self._deliver(lane, self._finish(lane, job))
         return moved
 
@@ -195,8 +199,9 @@ class _Run:
                 raise EngineError(
                     f"{name}: {self._failures} frames in a row failed, the last one so: {error}"
                 ) from error
-            if self._failures == 1:
+            if self._healthy >= _HEALTHY:
                 _LOG.warning("%s: %s; going on with the next frame", name, error)
+            self._healthy = 0
             return None
         if job.late:
             self._summary.of(name).late += 1

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
-from edge.analyze import FaceAnalyzer
+from edge.analyze import Analyzer
 from edge.pipeline.job import Job
 
-Work = Callable[[FaceAnalyzer, Job], Job]
+Work = Callable[[Analyzer, Job], Job]
 
 
 class Workers:
@@ -21,9 +21,9 @@ class Workers:
     source's turn comes after a bounded number of jobs of the others.
     """
 
-    def __init__(self, analyzers: Sequence[FaceAnalyzer], wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, analyzers: Sequence[Analyzer], wake: Callable[[], None] = lambda: None) -> None:
         """wake: called from a thread whenever a job is done."""
-        self._free: SimpleQueue[FaceAnalyzer] = SimpleQueue()
+        self._free: SimpleQueue[Analyzer] = SimpleQueue()
         for analyzer in analyzers:
             self._free.put(analyzer)
         self._pool = ThreadPoolExecutor(len(analyzers), "edge") if len(analyzers) > 1 else None
