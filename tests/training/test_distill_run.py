@@ -79,6 +79,13 @@ def _distiller(crops: CropStore, recipe: Recipe = QUICK, seed: int = 0) -> Disti
     return Distiller(MobileFaceNet(32), _teacher, TEACHER_SIZE, crops, recipe)
 
 
+def _whole(crops: CropStore) -> Distiller:
+    """At the beginning of the second phase."""
+    distiller = _distiller(crops)
+    distiller._start_phase(WHOLE)
+    return distiller
+
+
 def _weights(distiller: Distiller) -> list[torch.Tensor]:
     return [value.clone() for value in distiller.student.state_dict().values()]
 
@@ -136,7 +143,7 @@ def test_state_of_another_seed_is_refused_and_a_shorter_tail_is_not(crops: CropS
 
 
 def test_a_finished_run_can_be_given_more_steps(crops: CropStore, tmp_path: Path) -> None:
-    finished = _distiller(crops)
+    finished = _whole(crops)
     finished.run()
     finished.save(tmp_path / "state.pt")
     same = _distiller(crops)
@@ -152,7 +159,7 @@ def test_a_finished_run_can_be_given_more_steps(crops: CropStore, tmp_path: Path
 
 
 def test_timing_a_step_leaves_no_trace(crops: CropStore) -> None:
-    timed, other = _distiller(crops), _distiller(crops)
+    timed, other = _whole(crops), _whole(crops)
     assert timed.crops_per_second() > 0.0
     assert all(torch.equal(a, b) for a, b in zip(_weights(timed), _weights(other), strict=True))
     timed.run()

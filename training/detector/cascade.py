@@ -20,7 +20,7 @@ from training.detector.losses import Answers, Weights, answer_loss, head_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector
 from training.detector.stages import teacher_answers
 from training.detector.teacher import TAPS, Teacher
-from training.teaching import Lesson, as_float, measure_statistics, teach
+from training.teaching import Lesson, as_float, teach
 
 CHUNK = 8
 """Samples that features are computed for at once."""
@@ -29,6 +29,8 @@ PLACES = 6400
 FEWEST, MOST = 2, 32
 """An update sees about so many places of a unit's map, in so many samples at least and at most: many small updates of
 the wide maps near the picture, whose neighbouring places say much the same, bring more than few large ones."""
+
+MOVING = 0.2
 
 UNITS: tuple[str, ...] = (*TAPS, "heads")
 """What is taught, in this order."""
@@ -119,13 +121,11 @@ class Cascade:
         if self._next():
             mean = float(target.float().square().mean()) + 1e-6
 
-            def loss(rows: Tensor) -> Tensor:
-                error: Tensor = (unit(as_float(x[rows])) - target[rows].float()).square().mean() / mean
+            def loss(output: Tensor, rows: Tensor) -> Tensor:
+                error: Tensor = (output - target[rows].float()).square().mean() / mean
                 return error
 
-            error = teach(unit, loss, len(self.bank), self._lesson(target), self._rng())
-            rows = self._rng().permutation(len(self.bank))[: 16 * CHUNK]
-            measure_statistics(unit, [as_float(x[part]) for part in torch.split(torch.from_numpy(rows), CHUNK)])
+            error = teach(unit, x, loss, self._lesson(target), self._rng())
             yield name, error
         with torch.no_grad():
             return torch.cat([unit(as_float(chunk)).half() for chunk in torch.split(x, CHUNK)])
@@ -134,19 +134,20 @@ class Cascade:
         """Teaches the heads of all levels together, for a face shows in the cells of several."""
         if not self._next():
             return
+        flat = torch.cat([neck.flatten(2) for neck in necks], dim=2)
+        heads = _Heads(self.network.heads, [(neck.shape[2], neck.shape[3]) for neck in necks])
 
-        def loss(rows: Tensor) -> Tensor:
-            raw = [head(as_float(neck[rows])) for head, neck in zip(self.network.heads, necks, strict=True)]
+        def loss(raw: list[Tensor], rows: Tensor) -> Tensor:
             own = Answers.of_levels(raw)
             wanted = teacher_answers({name: value[rows] for name, value in self.bank.heads.items()})
             samples = [self.bank.samples[row] for row in rows.tolist()]
             return head_error(own, wanted) + answer_loss(own, wanted, self.cells, samples, Weights())["teacher"]
 
-        yield "heads", teach(self.network.heads, loss, len(self.bank), self._lesson(necks[0]), self._rng())
+        yield "heads", teach(heads, flat, loss, self._lesson(necks[0]), self._rng())
 
     def _lesson(self, features: Tensor) -> Lesson:
         batch = PLACES // (features.shape[2] * features.shape[3])
-        return Lesson(self._steps, min(max(batch, FEWEST), MOST), self._lr)
+        return Lesson(self._steps, min(max(batch, FEWEST), MOST), self._lr, moving=MOVING)
 
     def _next(self) -> bool:
         """Whether the next unit is still to be taught."""
@@ -155,6 +156,18 @@ class Cascade:
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng([self._seed, 1, self._number])
+
+
+class _Heads(nn.Module):
+    """The heads of all levels over their features side by side: (N, 64, all places) → raw predictions of each level."""
+
+    def __init__(self, heads: nn.ModuleList, maps: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.heads, self._maps = heads, maps
+
+    def forward(self, flat: Tensor) -> list[Tensor]:
+        levels = torch.split(flat, [height * width for height, width in self._maps], dim=2)
+        return [head(torch.unflatten(x, 2, m)) for head, x, m in zip(self.heads, levels, self._maps, strict=True)]
 
 
 def _empty(count: int, like: Tensor, dtype: torch.dtype) -> Tensor:

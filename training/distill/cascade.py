@@ -18,10 +18,8 @@ from torch.nn.functional import normalize
 from training.distill.blocks import BLOCK_NAMES, run_frozen, student_blocks
 from training.distill.losses import relational_error, relative_error
 from training.mobilefacenet import MobileFaceNet
-from training.teaching import Lesson, as_float, measure_statistics, teach
+from training.teaching import CHUNK, Lesson, as_float, teach
 
-CHUNK = 32
-"""Crops that features are computed for at once; part of what makes a resumed run repeat itself to the bit."""
 BATCH = 16
 """Crops a step."""
 HEAD_BATCH = 64
@@ -51,18 +49,12 @@ def learn_block(
 ) -> float:
     """Teaches one block (or `HEAD`) in place; the mean loss of its last tenth of steps.
 
-    features: (N, C, H, W) float16, what the blocks before make of the bank's crops. Learning, BatchNorm takes the
-    statistics of each batch; afterwards it has those of many.
+    features: (N, C, H, W) float16, what the blocks before make of the bank's crops.
     """
     module: nn.Module = _Head(student) if name == HEAD else dict(student_blocks(student))[name]
     error = _head_error if name == HEAD else relative_error
     targets = bank.targets if name == HEAD else bank.blocks[name]
-    last = teach(
-        module, lambda rows: error(module(as_float(features[rows])), targets[rows].float()), len(bank), lesson, rng
-    )
-    rows = torch.from_numpy(rng.permutation(len(bank))[: 16 * CHUNK])
-    measure_statistics(module, [as_float(features[part]) for part in torch.split(rows, CHUNK)])
-    return last
+    return teach(module, features, lambda output, rows: error(output, targets[rows].float()), lesson, rng)
 
 
 @torch.no_grad()

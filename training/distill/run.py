@@ -25,14 +25,14 @@ from torch.nn.functional import normalize
 from edge.errors import InputError
 from training.checkpoint import MEAN, STD
 from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
-from training.distill.cascade import BATCH, CHUNK, HEAD, HEAD_BATCH, STEPS, Bank, advance, fill_bank, learn_block
+from training.distill.cascade import BATCH, HEAD, HEAD_BATCH, STEPS, Bank, advance, fill_bank, learn_block
 from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
-from training.teaching import Lesson
+from training.teaching import CHUNK, Lesson
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
