@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "safetensors", "onnx", "onnxscript", "matplotlib"),
     "report": ("jinja2", "matplotlib", "scipy"),
     "openvino": ("openvino",),
+    "sign": ("cryptography",),
     "tensorrt": ("tensorrt", "pycuda"),
 }
 """Modules each extra of arcedge brings."""

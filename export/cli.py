@@ -65,6 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="most points of accuracy, or of TAR at the FAR, a variant may lose",
     )
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle with this key (edge bundle keygen)")
     parser.add_argument("--explain", action="store_true", help="print what each graph pass changed")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON, and nothing else")
 
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         budget=Budget(args.min_cosine, MAX_DROP if args.max_drop is None else args.max_drop),
         save_calibration=args.save_calibration,
+        sign=args.sign,
         quiet=args.json or not sys.stderr.isatty(),
     )
     result = export(request, (lambda _: None) if args.json else print)

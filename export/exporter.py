@@ -15,6 +15,7 @@ from edge.bundle import Bundle
 from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.signatures import to_entry
+from edge.signing import SigningKey
 from edge.weights import find_weights
 from export.calibration.photos import read_training_part
 from export.calibration.table import CalibrationTable, read_tables, write_tables
@@ -53,6 +54,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     Nothing is written before everything has been judged.
     """
     require_writable(request.out)
+    key = SigningKey.read(request.sign) if request.sign is not None else None
     _require_inputs(request)
     training_part = _training_part(request)
     notes: list[str] = []
@@ -74,7 +76,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     provenance = _provenance(embedder, detector, tables, passes)
     if request.pairs_from is not None:
         provenance["calibration"]["threshold"] = to_entry(photos.faces(request.pairs_from).with_face)
-    bundle = write_bundle(request.out, artefacts, provenance)
+    bundle = write_bundle(request.out, artefacts, provenance, key=key)
     if request.save_calibration is not None:
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
         _save(request, list(tables.values()), thresholds, tell)

@@ -57,7 +57,7 @@ class ExportRequest:
     thresholds on; None for the calibration photos, then what is stored beside the weights. far: None for what is
     stored, else DEFAULT_FAR. evaluate, images: LFW-style pairs the gate compares on.
     repair: whether layers may stay in float to bring INT8 into its budget. save_calibration: file to write
-    tables to.
+    tables to. sign: private key file to sign the bundle with.
     """
 
     out: Path
@@ -76,4 +76,5 @@ class ExportRequest:
     budget: Budget = field(default_factory=Budget)
     repair: bool = True
     save_calibration: Path | None = None
+    sign: Path | None = None
     quiet: bool = False

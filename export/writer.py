@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -16,6 +17,9 @@ from edge.bundle import MANIFEST_NAME, Bundle
 from edge.contract import ModelContract
 from edge.errors import BundleError
 from edge.manifest import Manifest, Threshold, Variant
+from edge.signing import SIGNATURE_NAME, SigningKey
+
+_AT_FDCWD = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,15 @@ def require_writable(path: Path) -> None:
 
 
 def write_bundle(
-    path: Path, artefacts: Sequence[Artefact], provenance: Mapping[str, Any], extras: Mapping[str, bytes] | None = None
+    path: Path,
+    artefacts: Sequence[Artefact],
+    provenance: Mapping[str, Any],
+    extras: Mapping[str, bytes] | None = None,
+    key: SigningKey | None = None,
 ) -> Bundle:
     """Writes models, manifest and `extras` (file name → bytes) beside `path`, checks them, and moves them into place.
+
+    key: signs the manifest.
 
     Raises BundleError where `path` is something else, or cannot be written.
     """
@@ -75,7 +85,10 @@ def write_bundle(
         for name, data in (extras or {}).items():
             _write(work / name, data)
         text = json.dumps(manifest.to_dict(), indent=2, allow_nan=False)
-        _write(work / MANIFEST_NAME, (text + "\n").encode())
+        data = (text + "\n").encode()
+        _write(work / MANIFEST_NAME, data)
+        if key is not None:
+            _write(work / SIGNATURE_NAME, key.sign(data).to_bytes())
         work.chmod(0o755)
         written = Bundle.open(work)
         for variant in written.manifest.variants:
@@ -96,10 +109,24 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _move(work: Path, path: Path) -> None:
-    """Puts `work` where `path` is. An old bundle steps aside first, and comes back should the second step fail."""
+    """Puts `work` where `path` is, in one step where the system can: the old bundle is then where `work` was."""
     if not path.exists():
         work.rename(path)
-        return
+    elif not _exchange(work, path):
+        _step_aside(work, path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two directories in one step (renameat2, Linux 3.15); False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one.absolute()), _AT_FDCWD, os.fsencode(other.absolute()), 2) == 0)
+
+
+def _step_aside(work: Path, path: Path) -> None:
+    """In two steps: the old bundle steps aside first, and comes back should the second step fail."""
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.absolute().parent))
     path.rename(aside / "bundle")
     try:

@@ -69,6 +69,8 @@ def _extras_of(path: Path) -> set[str]:
         return ENGINE_PACKAGES.get(path.parts[2].removesuffix(".py"), set())
     if path.parts[:2] == ("edge", "cuda"):
         return CUDA_PACKAGES
+    if path.parts == ("edge", "signing.py"):
+        return {"cryptography"}
     if path.parts[:2] == ("edge", "gallery"):
         return GALLERY_PACKAGES.get(path.name, set())
     return set()

@@ -1,50 +1,102 @@
-"""`edge bundle`: what a bundle holds, whether it is whole, and how two differ."""
+"""`edge bundle`: what a bundle holds, whether it is whole and whose it is, and how two differ."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge.cli import options
 from edge.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from edge.bundle import Bundle
     from edge.manifest import Manifest, Variant
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    inspect = actions.add_parser("inspect", help="the variants with their thresholds, and where they come from")
-    inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
+    inspect = _action(actions, "inspect", "the variants with their thresholds, and where they come from")
     inspect.add_argument("--json", action="store_true", help="print the whole manifest")
-    verify = actions.add_parser("verify", help="check size and digest of every file")
-    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    diff = actions.add_parser("diff", help="how two bundles differ; ends with 1 where they do")
-    diff.add_argument("bundle", type=Path, metavar="BUNDLE")
+    _action(actions, "verify", "check size and digest of every file, and the signature where one is required")
+    diff = _action(actions, "diff", "how two bundles differ; ends with 1 where they do")
     diff.add_argument("other", type=Path, metavar="OTHER")
+    sign = actions.add_parser("sign", help="check every file, then sign the bundle")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE")
+    sign.add_argument("--key", required=True, type=Path, metavar="KEY", help="private key, made by keygen")
+    keygen = actions.add_parser("keygen", help="make a key pair: KEY, to sign with, and KEY.pub, for devices")
+    keygen.add_argument("key", type=Path, metavar="KEY")
 
 
 def run(args: argparse.Namespace) -> int:
-    from edge.bundle import Bundle
-
-    bundle = Bundle.open(args.bundle)
+    if args.action == "keygen":
+        return _keygen(args.key)
+    if args.action == "sign":
+        return _sign(args.bundle, args.key)
+    bundle = options.open_signed(args.bundle, args.require_signed)
     if args.action == "inspect":
-        print(json.dumps(bundle.manifest.to_dict(), indent=2) if args.json else _described(bundle.manifest))
+        print(json.dumps(bundle.manifest.to_dict(), indent=2) if args.json else _described(bundle))
         return 0
     if args.action == "verify":
         size = sum(len(bundle.load(variant)) for variant in bundle.manifest.variants)
         print(f"{args.bundle}: {len(bundle.manifest.variants)} files, {size / 1e6:.1f} MB, all as the manifest says")
+        print(_signature(bundle, checked=args.require_signed is not None))
         return 0
-    lines = _differences(bundle.manifest, Bundle.open(args.other).manifest)
+    lines = differences(bundle.manifest, options.open_signed(args.other, args.require_signed).manifest)
     print("\n".join(lines) if lines else "the same variants")
     return 1 if lines else 0
 
 
-def _described(manifest: Manifest) -> str:
-    lines = [_line(variant) for variant in manifest.variants]
-    lines += [f"{key}: {value}" for key, value in sorted(manifest.provenance.items()) if not isinstance(value, dict)]
-    return "\n".join(lines)
+def _action(actions: Any, name: str, words: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=words)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    options.add_require_signed(parser)
+    return parser
+
+
+def _keygen(file: Path) -> int:
+    from edge.signing import generate
+
+    identity = generate(file)
+    print(f"key {identity}: {file} signs, keep it secret; {file}.pub goes to whoever requires signed bundles")
+    return 0
+
+
+def _sign(path: Path, key_file: Path) -> int:
+    from edge.bundle import Bundle, sign_bundle
+    from edge.signing import SigningKey
+
+    key = SigningKey.read(key_file)
+    bundle = Bundle.open(path)
+    for variant in bundle.manifest.variants:
+        bundle.load(variant)
+    signature = sign_bundle(bundle, key)
+    print(f"{path}: signed with key {signature.key}")
+    return 0
+
+
+def _described(bundle: Bundle) -> str:
+    lines = [_line(variant) for variant in bundle.manifest.variants]
+    provenance = bundle.manifest.provenance
+    lines += [f"{key}: {value}" for key, value in sorted(provenance.items()) if not isinstance(value, dict)]
+    for role in ("embedder", "detector"):
+        if isinstance(source := provenance.get(role), dict):
+            lines.append(f"{role}: {source.get('file')}, sha256 {str(source.get('sha256'))[:12]}")
+    calibration = provenance.get("calibration")
+    for role, entry in calibration.items() if isinstance(calibration, dict) else ():
+        if "method" in entry:
+            lines.append(f"calibration of the {role}: {entry.get('count')} pictures, {entry['method']}")
+    return "\n".join([*lines, _signature(bundle, checked=False)])
+
+
+def _signature(bundle: Bundle, *, checked: bool) -> str:
+    found = bundle.signature()
+    if found is None:
+        return "not signed"
+    said = "signature checked" if checked else "not checked: name the public key with --require-signed"
+    return f"signed with key {found.key}; {said}"
 
 
 def _line(variant: Variant) -> str:
@@ -54,27 +106,46 @@ def _line(variant: Variant) -> str:
     return f"{line}  threshold {variant.threshold.similarity:.3f} at FAR {variant.threshold.far:g}"
 
 
-def _differences(one: Manifest, two: Manifest) -> list[str]:
-    """A line for each variant that only one of them has, or that both have with other content."""
+def differences(one: Manifest, two: Manifest) -> list[str]:
+    """A line for each variant that only one of them has, and for each entry in which both differ."""
     mine = {variant.name: variant for variant in one.variants}
     theirs = {variant.name: variant for variant in two.variants}
-    lines = []
-    for name in sorted(mine.keys() | theirs.keys()):
-        if name not in theirs:
-            lines.append(f"- {_line(mine[name])}")
-        elif name not in mine:
-            lines.append(f"+ {_line(theirs[name])}")
-        elif mine[name] != theirs[name]:
-            lines += [f"- {_line(mine[name])}", f"+ {_line(theirs[name])}"]
-            if mine[name].contract != theirs[name].contract:
-                lines.append("  the model contracts differ as well: galleries do not fit both")
+    lines = [f"- {_line(mine[name])}" for name in sorted(mine.keys() - theirs.keys())]
+    lines += [f"+ {_line(theirs[name])}" for name in sorted(theirs.keys() - mine.keys())]
+    for name in sorted(mine.keys() & theirs.keys()):
+        first, second = _entries(asdict(mine[name])), _entries(asdict(theirs[name]))
+        changed = [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
+        lines += [f"{name} {key}: {_short(first.get(key))} → {_short(second.get(key))}" for key in changed]
+        if mine[name].contract != theirs[name].contract:
+            lines.append(f"{name}: the model contracts differ: galleries do not fit both")
     return lines
+
+
+def _entries(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested entries by their path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _entries(inner, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
 
 
 VERB = Verb(
     name="bundle",
-    summary="inspect a bundle, verify its files, or compare two",
+    summary="inspect a bundle, verify or sign it, or compare two",
     configure=configure,
     run=run,
-    example="edge bundle inspect arcedge.bundle\nedge bundle diff old.bundle new.bundle",
+    example=(
+        "edge bundle inspect arcedge.bundle\nedge bundle diff old.bundle new.bundle\n"
+        "edge bundle keygen release.key\nedge bundle sign arcedge.bundle --key release.key\n"
+        "edge bundle verify arcedge.bundle --require-signed release.key.pub"
+    ),
 )

@@ -17,8 +17,21 @@ GROUP = "edge.verbs"
 
 def find_verbs() -> list[Verb]:
     """Verbs of every installed part, in the order of the work: train, export, …, then the rest by name."""
-    order = ("train", "calibrate", "export", "parity", "bundle", "weights", "enroll", "gallery", "run", "embed")
-    order += ("verify", "bench", "doctor")
+    order = [
+        "train",
+        "calibrate",
+        "export",
+        "parity",
+        "bundle",
+        "weights",
+        "enroll",
+        "gallery",
+        "run",
+        "embed",
+        "verify",
+        "bench",
+        "doctor",
+    ]
     verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
     names = [name for name in order if name in verbs] + sorted(set(verbs) - set(order))
     return [verbs[name].load() for name in names]

@@ -17,11 +17,22 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """--bundle, --precision, --engine."""
+    """--bundle, --require-signed, --precision, --engine."""
     parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
+    add_require_signed(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help="of the models (default: the first in the bundle)")
     parser.add_argument(
         "--engine", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)"
+    )
+
+
+def add_require_signed(parser: argparse.ArgumentParser) -> None:
+    """--require-signed."""
+    parser.add_argument(
+        "--require-signed",
+        type=Path,
+        metavar="PUBKEY",
+        help="refuse a bundle that is not signed with this key (default: $ARCEDGE_REQUIRE_SIGNED, else none is needed)",
     )
 
 
@@ -59,10 +70,16 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
 
 
 def open_bundle(args: argparse.Namespace) -> Bundle:
-    """Raises BundleError."""
-    from edge.bundle import Bundle
+    """The bundle named, signed where the user requires it. Raises BundleError, and InputError for an unfit key."""
+    return open_signed(args.bundle, args.require_signed)
 
-    return Bundle.open(args.bundle)
+
+def open_signed(path: Path, require_signed: Path | None) -> Bundle:
+    """A bundle, signed with the key of a file where one is named. Raises as `open_bundle` does."""
+    from edge.bundle import Bundle
+    from edge.signing import PublicKey
+
+    return Bundle.open(path, PublicKey.read(require_signed) if require_signed is not None else None)
 
 
 def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> FaceAnalyzer:

@@ -28,6 +28,7 @@ MOSAICS = 8
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
+    options.add_require_signed(parser)
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="the embedder's checkpoint: the ladder then starts at torch"
     )

@@ -11,6 +11,7 @@ import pytest
 from edge.bundle import Bundle
 from edge.contract import ModelContract
 from edge.errors import BundleError
+from edge.signing import PublicKey, SigningKey, generate
 from export.writer import Artefact, require_writable, write_bundle
 
 CONTRACT = ModelContract(role="detector", size=None)
@@ -97,3 +98,51 @@ def test_a_killed_export_leaves_the_old_bundle_or_none(
     # And the next export goes through, whatever the killed one left beside.
     write_bundle(path, artefacts(b"next"), {})
     assert Bundle.open(path).load(Bundle.open(path).select("detector")) == b"nextfp32"
+
+
+KILLED_WHILE_MOVING = """
+import os, signal, sys
+from pathlib import Path
+from export import writer
+from export.writer import Artefact, write_bundle
+from edge.contract import ModelContract
+real = writer._exchange
+def exchange(one, other):
+    if sys.argv[2] == "after":
+        real(one, other)
+    os.kill(os.getpid(), signal.SIGKILL)
+writer._exchange = exchange
+contract = ModelContract(role="detector", size=None)
+write_bundle(Path(sys.argv[1]), [Artefact(f"detector-{p}", p, contract, b"new" + p.encode()) for p in ("fp32",)], {})
+"""
+
+
+@pytest.mark.parametrize(("moment", "there"), [("before", b"oldfp32"), ("after", b"newfp32")])
+def test_killed_at_the_last_step_there_is_a_whole_bundle(
+    tmp_path: Path, repository: Path, moment: str, there: bytes
+) -> None:
+    path = tmp_path / "a.bundle"
+    write_bundle(path, artefacts(b"old"), {})
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    words = [sys.executable, "-c", KILLED_WHILE_MOVING, str(path), moment]
+    assert subprocess.run(words, env=environment, check=False).returncode == -signal.SIGKILL
+    bundle = Bundle.open(path)
+    assert bundle.load(bundle.select("detector")) == there
+
+
+def test_where_directories_cannot_be_exchanged_the_old_one_steps_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.writer._exchange", lambda one, other: False)
+    path = tmp_path / "a.bundle"
+    write_bundle(path, artefacts(b"old"), {})
+    write_bundle(path, artefacts(b"new"), {})
+    assert Bundle.open(path).load(Bundle.open(path).select("detector")) == b"newfp32"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bundle"]
+
+
+def test_a_bundle_is_signed_before_it_is_in_its_place(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    generate(tmp_path / "k")
+    write_bundle(tmp_path / "b", artefacts(), {}, key=SigningKey.read(tmp_path / "k"))
+    assert Bundle.open(tmp_path / "b", PublicKey.read(tmp_path / "k.pub")).manifest.variants

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -64,7 +65,7 @@ def test_each_engine_gets_the_files_it_can_read(tmp_path: Path) -> None:
     assert bundle.select("embedder", "int8", "tensorrt").engine == "tensorrt"
     assert bundle.select("embedder", None, "tensorrt").precision == "fp32"
     assert [v.name for v in tensorrt_variants(bundle)] == ["embedder-fp32-onnx", "embedder-int8-tensorrt"]
-    plain = Bundle(bundle.path, Manifest(bundle.manifest.variants[:2]))
+    plain = replace(bundle, manifest=Manifest(bundle.manifest.variants[:2]))
     with pytest.raises(BundleError, match=r"no int8 embedder for tensorrt; there is fp32; export it with --target"):
         plain.select("embedder", "int8", "tensorrt")
 
