@@ -20,6 +20,7 @@ from export.graph import parameters_digest
 from export.passes import Passes
 from export.passes.fp16 import fp16_report, to_fp16
 from export.passes.integer_pixels import integer_pixels
+from export.passes.pair_sums import saturation
 from export.passes.qdq import Ranges, Scheme, final_layers, placement, quantise
 from export.sources import Source
 
@@ -68,8 +69,9 @@ def build_variants(
             "calibration": {"method": table.method, "count": table.count, "judged": dict(table.judged)},
             "kept_in_float": sorted(keep | final_layers(model)),
         }
-        data = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), model).SerializeToString()
-        built.append(Built(f"{role}-int8", "int8", "onnx", data, notes))
+        whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), model)
+        proven = {**notes, "saturation": saturation(whole).to_dict()}
+        built.append(Built(f"{role}-int8", "int8", "onnx", whole.SerializeToString(), proven))
         if "tensorrt" in targets:
             model_trt = passes.run(
                 f"{role} INT8 TensorRT", lambda m: int8_model(m, ranges, "int8-tensorrt", keep), model

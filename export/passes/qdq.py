@@ -1,8 +1,9 @@
 """INT8 as the file carries it: where QuantizeLinear and DequantizeLinear stand, for each kind of engine.
 
 int8-cpu: U8S8 for ONNX Runtime on a CPU. Activations uint8 asymmetric; weights int8 symmetric per channel, held as
-int8; bias int32. A pair stands behind every quantised layer, after its activation, so that DQ → Conv → Relu → Q becomes
-one integer kernel. Layers that feed a graph output directly give float.
+int8, and small enough that no CPU's 16-bit sums saturate (see pair_sums); bias int32. A pair stands behind every
+quantised layer, after its activation, so that DQ → Conv → Relu → Q becomes one integer kernel. Layers that feed a graph
+output directly give float.
 
 int8-tensorrt: S8S8 for TensorRT 8.5 and newer. Symmetric, zero points 0. Pairs stand on inputs of layers alone, none
 between a layer and its activation; of a residual sum only the skip input has one; weights are float32 with a pair of
@@ -21,6 +22,7 @@ from onnx import ModelProto, NodeProto
 from edge.errors import InputError
 from export.graph import Array, Graph, attribute
 from export.passes.integer_pixels import quantised_already
+from export.passes.pair_sums import bounded_scales
 
 Scheme = Literal["int8-cpu", "int8-tensorrt"]
 Ranges = Mapping[str, tuple[float, float]]
@@ -195,7 +197,7 @@ def channel_scales(weight: Array, axis: int) -> Array:
 def _integer_parameters(graph: Graph, layer: NodeProto, input_scale: np.float32) -> None:
     """Weight to int8 and bias to int32, behind DequantizeLinear; scales widen where the bias would leave int32."""
     weight, axis = graph.arrays[layer.input[1]], _channel_axis(layer)
-    scales = channel_scales(weight, axis)
+    scales = np.maximum(channel_scales(weight, axis), bounded_scales(weight, axis))
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
     if bias is not None:
         # A channel BatchNorm almost switched off has tiny weights under a normal bias; int32 must still hold the bias.
