@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
+from edge.auto import AUTO, choose_engine
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
 from edge.engines import ENGINES, SessionOptions, get_engine
@@ -66,7 +67,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """precisions: None for all of a bundle. engines: by name, "all" for those that run here. threads: of a session."""
+    """precisions: None for all of a bundle. threads: of a session.
+
+    engines: by name, "all" for those that run here, "auto" for the fastest that agrees.
+    """
 
     precisions: tuple[str, ...] | None = None
     engines: tuple[str, ...] = ("onnxruntime",)
@@ -116,22 +120,28 @@ def choose(bundle: Bundle, choice: Choice, name: str = "") -> tuple[list[Subject
     found: list[tuple[str, str]] = []
     missing = []
     for engine in engines:
-        if reason := get_engine(engine).available():
+        if engine != AUTO and (reason := get_engine(engine).available()):
             missing.append(f"{engine}: not measured: {reason}")
             continue
         for precision in sorted(wanted, key=PRECISIONS.index):
+            taken = engine
             try:
-                bundle.select("embedder", precision, engine)
+                if engine == AUTO:
+                    decided = choose_engine(bundle, precision, SessionOptions(threads=choice.threads))
+                    taken = decided.engine
+                    missing.append(f"{precision.upper()}: {decided.words}")
+                bundle.select("embedder", precision, taken)
             except BundleError as error:
                 if len(engines) == 1 and choice.precisions:
                     raise
                 missing.append(f"{precision.upper()} {engine}: not measured: {error}")
                 continue
-            found.append((precision, engine))
+            found.append((precision, taken))
+    found = list(dict.fromkeys(found))
     if not found:
         raise EngineError("; ".join(missing) or "no engine is chosen; give --engine onnxruntime")
     labels = [
-        " ".join(filter(None, [name, precision.upper(), engine if len(engines) > 1 else ""]))
+        " ".join(filter(None, [name, precision.upper(), engine if len(engines) > 1 or AUTO in engines else ""]))
         for precision, engine in found
     ]
     subjects = [

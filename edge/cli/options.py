@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     add_require_signed(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help="of the models (default: the first in the bundle)")
     parser.add_argument(
-        "--engine", default="onnxruntime", help="onnxruntime, openvino or tensorrt (default: %(default)s)"
+        "--engine",
+        default="onnxruntime",
+        help="onnxruntime, openvino, openvino-bf16, tensorrt, or auto: the fastest that agrees (default: %(default)s)",
     )
 
 
@@ -83,14 +86,23 @@ def open_signed(path: Path, require_signed: Path | None) -> Bundle:
 
 
 def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> FaceAnalyzer:
-    """The models asked for; `precision` counts where the user asked for none. Raises BundleError or EngineError."""
+    """The models asked for; `precision` counts where the user asked for none. Raises BundleError or EngineError.
+
+    The engine `auto` becomes the one it stands for in `args`, and is said on standard error.
+    """
     import cv2
 
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
+    from edge.auto import AUTO, choose_engine
 
     # Pools of OpenCV and of the engines would fight over the same cores.
     cv2.setNumThreads(1)
-    return FaceAnalyzer(open_bundle(args), AnalyzerOptions(precision=args.precision or precision, engine=args.engine))
+    bundle, wanted = open_bundle(args), args.precision or precision
+    if args.engine == AUTO:
+        choice = choose_engine(bundle, wanted)
+        print(choice.words, file=sys.stderr)
+        args.engine = choice.engine
+    return FaceAnalyzer(bundle, AnalyzerOptions(precision=wanted, engine=args.engine))
 
 
 def threshold_of(args: argparse.Namespace, analyzer: FaceAnalyzer) -> float:

@@ -13,6 +13,7 @@ __all__ = ["ENGINES", "Array", "Engine", "Session", "SessionOptions", "TensorSpe
 ENGINES: dict[str, str] = {
     "onnxruntime": "edge.engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "edge.engines.openvino:OpenVinoEngine",
+    "openvino-bf16": "edge.engines.openvino:OpenVinoBf16Engine",
     "tensorrt": "edge.engines.tensorrt:TensorRtEngine",
 }
 

@@ -1,4 +1,4 @@
-"""OpenVINO: the fast engine on x86, for FP32 and INT8, and bf16 where the CPU computes in it."""
+"""OpenVINO: the fast engine on x86, for FP32 and INT8; `openvino-bf16` where the CPU computes in that."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edge.errors import EngineError
 
 
 class OpenVinoSession(Session):
-    """A model compiled by OpenVINO for the CPU, at the precision its ONNX file carries."""
+    """A model compiled by OpenVINO for the CPU. hint: "f32", the precision its file carries, or "bf16"."""
 
-    def __init__(self, model: bytes, options: SessionOptions) -> None:
+    def __init__(self, model: bytes, options: SessionOptions, hint: str = "f32") -> None:
         super().__init__()
         import openvino as ov
 
@@ -25,14 +25,14 @@ class OpenVinoSession(Session):
             "INFERENCE_NUM_THREADS": options.threads,
             "NUM_STREAMS": 1,
             # Precision is the file's business: without this, CPUs with bf16 would run an FP32 model in it unasked.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": hint,
         }
         try:
             core = ov.Core()
             compiled = core.compile_model(core.read_model(model), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO refuses the model: {str(error).strip().splitlines()[-1]}") from error
-        self._options = options
+        self._options, self._hint = options, hint
         self._request = compiled.create_infer_request()
         self.inputs = tuple(_spec(port) for port in compiled.inputs)
         self.outputs = tuple(_spec(port) for port in compiled.outputs)
@@ -45,6 +45,7 @@ class OpenVinoSession(Session):
             "version": ov.__version__,
             "device": self._options.device,
             "threads": str(self._options.threads),
+            "float layers": self._hint,
         }
 
     def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -79,6 +80,29 @@ class OpenVinoEngine(Engine):
 
     def open(self, model: bytes, options: SessionOptions) -> OpenVinoSession:
         return OpenVinoSession(model, options)
+
+
+class OpenVinoBf16Engine(OpenVinoEngine):
+    """OpenVINO with float layers in bf16, on CPUs that compute in it. Asked for by name: it is another precision."""
+
+    name = "openvino-bf16"
+
+    def available(self) -> str | None:
+        if missing := super().available():
+            return missing
+        if "BF16" not in capabilities():
+            return "this CPU does not compute in bf16 (needs AVX-512 BF16 or AMX); use --engine openvino"
+        return None
+
+    def open(self, model: bytes, options: SessionOptions) -> OpenVinoSession:
+        return OpenVinoSession(model, options, "bf16")
+
+
+def capabilities() -> tuple[str, ...]:
+    """What OpenVINO says this CPU computes in: "FP32", "INT8", "BF16", … Needs the package."""
+    import openvino as ov
+
+    return tuple(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _spec(port: Any) -> TensorSpec:

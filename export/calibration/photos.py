@@ -18,10 +18,11 @@ from edge.align import align
 from edge.detect import Detector, find_main_face
 from edge.errors import GateError, InputError
 from edge.pictures import find_pictures, read_picture
+from edge.probes import SEED
+from edge.probes import synthetic_crops as synthetic_crops
 from edge.signatures import PictureSignature, sign_picture
 from edge.types import Floats, Image
 
-SEED = 20260101
 MOSAIC = (320, 320)
 """(height, width) pixels of the pictures a detector is calibrated on."""
 
@@ -163,23 +164,3 @@ def _readable(photos: Sequence[Path]) -> list[Image]:
         with contextlib.suppress(InputError):
             found.append(read_picture(path))
     return found
-
-
-def synthetic_crops(count: int) -> Image:
-    """(count, 112, 112, 3) uint8: smooth random fields with a face's coarse layout, where no photo is at hand.
-
-    They check mechanics, not accuracy: what is measured on them says so.
-    """
-    generator = np.random.default_rng(SEED)
-    y, x = np.mgrid[0:112, 0:112].astype(np.float32)
-    crops = []
-    for _ in range(count):
-        field = cv2.GaussianBlur(generator.normal(128, 220, (112, 112, 3)).astype(np.float32), (0, 0), 6)
-        skin = generator.uniform(60, 210, 3)
-        oval = np.clip(1.6 - ((x - 56) / 42) ** 2 - ((y - 62) / 54) ** 2, 0, 1)[..., None]
-        picture = field * (1 - oval) + (skin + 0.35 * (field - 128)) * oval
-        for cx, cy, size in ((38, 51, 6), (73, 51, 6), (56, 72, 5), (56, 92, 12)):
-            spot = np.exp(-(((x - cx) / size) ** 2 + ((y - cy) / 5) ** 2))[..., None]
-            picture -= spot * generator.uniform(30, 90)
-        crops.append(np.clip(picture + generator.normal(0, 4, picture.shape), 0, 255).astype(np.uint8))
-    return np.stack(crops)

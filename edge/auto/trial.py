@@ -1,0 +1,124 @@
+"""One engine tried on one bundle: whether it computes the same, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.bundle import Bundle
+from edge.engines import Array, Session, SessionOptions, open_session
+from edge.probes import synthetic_crops, synthetic_scenes
+from edge.types import Image
+
+CROPS = 8
+SCENES = 2
+ROUNDS = 15
+WARM_UP = 3
+
+LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.9}
+"""Of an engine's embeddings to FP32's, mean over the probes.
+
+Eight bits lose more on the probes than on faces (default weights: 0.968 against 0.985 on ONNX Runtime, 0.976 against
+0.990 on OpenVINO), so this bound tells an engine that computes something else; what eight bits cost, export measured.
+"""
+
+MOST_ERROR = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.35}
+"""Of a detector's heads: norm of the difference as a share of the norm of FP32's, the worst of class, box, landmarks.
+
+The default detector: 4e-7, 3e-3 and 0.15 on the probes.
+"""
+
+HEADS = ("cls", "bbox", "kps")
+"""Objectness is left out: where a scene holds no real face it is near 0, and its share says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """crops: (N, 112, 112, 3), scenes: (M, 480, 640, 3), both uint8 BGR."""
+
+    crops: Image
+    scenes: Image
+
+    @classmethod
+    def make(cls) -> Probes:
+        """The same ones every time."""
+        return cls(synthetic_crops(CROPS), synthetic_scenes(SCENES))
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What an engine gives for the probes. embeddings: (N, D) unit rows; heads: a detector's outputs by name."""
+
+    embeddings: Array
+    heads: Mapping[str, Array]
+
+
+class Opened:
+    """A bundle's two models, opened on one engine."""
+
+    def __init__(self, bundle: Bundle, engine: str, precision: str | None, options: SessionOptions) -> None:
+        embedder = bundle.select("embedder", precision, engine)
+        there = {variant.precision for variant in bundle.variants("detector")}
+        detector = bundle.select("detector", embedder.precision if embedder.precision in there else None, engine)
+        self.precisions = embedder.precision, detector.precision
+        self.embedder: Session = open_session(bundle.load(embedder), engine, options)
+        self.detector: Session = open_session(bundle.load(detector), engine, options)
+
+    def outputs(self, probes: Probes) -> Outputs:
+        """Runs both on the probes."""
+        step = self.embedder.inputs[0].shape[0] or len(probes.crops)
+        name, output = self.embedder.inputs[0].name, self.embedder.outputs[0].name
+        rows = np.concatenate(
+            [self.embedder.run({name: probes.crops[i : i + step]})[output] for i in range(0, len(probes.crops), step)]
+        ).astype(np.float64)
+        heads = [self.detector.run({self.detector.inputs[0].name: scene[None]}) for scene in probes.scenes]
+        joined = {key: np.concatenate([one[key].reshape(-1) for one in heads]) for key in heads[0]}
+        return Outputs(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), joined)
+
+    def milliseconds(self, probes: Probes) -> float:
+        """One frame with one face, once."""
+        start = time.perf_counter()
+        self.detector.run({self.detector.inputs[0].name: probes.scenes[:1]})
+        self.embedder.run({self.embedder.inputs[0].name: probes.crops[:1]})
+        return 1000 * (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Closes both."""
+        self.embedder.close()
+        self.detector.close()
+
+
+def cosine(given: Outputs, wanted: Outputs) -> float:
+    """Mean cosine of the embeddings; -1 where values are not finite or have another shape."""
+    if given.embeddings.shape != wanted.embeddings.shape or not np.isfinite(given.embeddings).all():
+        return -1.0
+    return float((given.embeddings * wanted.embeddings).sum(axis=1).mean())
+
+
+def head_error(given: Outputs, wanted: Outputs) -> float:
+    """Relative error of the worst of HEADS; infinite where values are not finite or have another shape."""
+    worst = 0.0
+    for kind in HEADS:
+        names = sorted(name for name in wanted.heads if name.startswith(kind))
+        if any(name not in given.heads or given.heads[name].shape != wanted.heads[name].shape for name in names):
+            return float("inf")
+        a = np.concatenate([given.heads[name] for name in names]).astype(np.float64)
+        b = np.concatenate([wanted.heads[name] for name in names]).astype(np.float64)
+        error = float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12))
+        worst = max(worst, error if np.isfinite(error) else float("inf"))
+    return worst
+
+
+def race(opened: Mapping[str, Opened], probes: Probes) -> dict[str, float]:
+    """Median milliseconds a frame with one face, by engine; they take turns, so that a busy moment hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in opened}
+    order: Sequence[str] = list(opened)
+    for turn in range(WARM_UP + ROUNDS):
+        for name in order if turn % 2 else reversed(order):
+            spent = opened[name].milliseconds(probes)
+            if turn >= WARM_UP:
+                times[name].append(spent)
+    return {name: float(np.median(spent)) for name, spent in times.items()}

@@ -1,0 +1,169 @@
+"""`auto`: the fastest engine that computes the same, decided by running it, and remembered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.auto import choose as choosing
+from edge.auto import choose_engine
+from edge.bundle import Bundle
+from edge.engine_cache import EngineCache
+from edge.engines import Array, Engine, Session, SessionOptions, get_engine
+from edge.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
+from edge.engines.openvino import OpenVinoBf16Engine
+from edge.errors import EngineError
+from edge.probes import synthetic_crops, synthetic_scenes
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "cache")
+
+
+class Slow(OnnxRuntimeEngine):
+    """ONNX Runtime, held up."""
+
+    name = "slow"
+
+    def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
+        return _Held(model, options)
+
+
+class _Held(OnnxRuntimeSession):
+    def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        time.sleep(0.05)
+        return super()._run_impl(batch)
+
+
+class Crooked(OnnxRuntimeEngine):
+    """ONNX Runtime whose results are shifted by one place: fast, and wrong."""
+
+    name = "crooked"
+
+    def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
+        return _Shifted(model, options)
+
+
+class _Shifted(OnnxRuntimeSession):
+    def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: np.roll(value, 1, axis=-1) for name, value in super()._run_impl(batch).items()}
+
+
+class Absent(OnnxRuntimeEngine):
+    name = "absent"
+
+    def available(self) -> str | None:
+        return "absent is not installed; install it with: pip install 'arcedge[absent]'"
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Engine]]:
+    """The engines there are; a test adds to them."""
+    there: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine}
+
+    def find(name: str) -> Engine:
+        return there[name]()
+
+    def opened(model: bytes, engine: str = "onnxruntime", options: SessionOptions | None = None) -> Session:
+        return there[engine]().open(model, options or SessionOptions())
+
+    monkeypatch.setattr(choosing, "ENGINES", there)
+    monkeypatch.setattr(choosing, "get_engine", find)
+    monkeypatch.setattr("edge.auto.trial.open_session", opened)
+    return there
+
+
+def test_the_fastest_engine_that_agrees_is_taken_and_said(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]]
+) -> None:
+    engines.update(slow=Slow, crooked=Crooked, absent=Absent)
+    choice = choose_engine(Bundle.open(own_bundle), cache=cache)
+    assert choice.engine == "onnxruntime"
+    trials = {trial.engine: trial for trial in choice.trials}
+    assert trials["slow"].problem is None
+    assert trials["slow"].milliseconds is not None
+    assert trials["slow"].milliseconds > 90, "both models were run"
+    assert trials["crooked"].problem is not None
+    assert "cosine" in trials["crooked"].problem
+    assert trials["crooked"].milliseconds is None
+    assert "crooked: its embeddings have cosine" in choice.words
+    assert "not here: absent" in choice.words
+    assert "slow" in choice.words
+
+
+def test_a_choice_is_remembered_until_something_it_depends_on_changes(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(own_bundle)
+    first = choose_engine(bundle, cache=cache)
+    again = choose_engine(bundle, cache=cache)
+    assert not first.remembered
+    assert again.remembered
+    assert again.trials == first.trials
+    assert f"measured {first.measured}" in again.words
+    assert not choose_engine(bundle, options=SessionOptions(threads=2), cache=cache).remembered
+    values = json.loads((own_bundle / "bundle.json").read_text())
+    values["provenance"] = {"note": "another export"}
+    (own_bundle / "bundle.json").write_text(json.dumps(values))
+    assert not choose_engine(Bundle.open(own_bundle), cache=cache).remembered
+    monkeypatch.setattr(OnnxRuntimeEngine, "version", lambda self: "99.0")
+    assert not choose_engine(bundle, cache=cache).remembered
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "arcedge-engine-choice", "version": 1}'])
+def test_a_damaged_memory_is_measured_again(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]], content: str
+) -> None:
+    choose_engine(Bundle.open(own_bundle), cache=cache)
+    (kept,) = cache.folder.iterdir()
+    kept.write_text(content)
+    assert not choose_engine(Bundle.open(own_bundle), cache=cache).remembered
+    assert choose_engine(Bundle.open(own_bundle), cache=cache).remembered
+
+
+def test_where_no_engine_agrees_there_is_an_error_and_no_fall_back(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]]
+) -> None:
+    bundle = Bundle.open(own_bundle)
+    real = choosing._reference(bundle, None, SessionOptions(), choosing.Probes.make())
+    engines["onnxruntime"] = Crooked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "_reference", lambda *_: real)
+        with pytest.raises(EngineError, match=r"no engine of this machine.*onnxruntime: its embeddings have cosine"):
+            choose_engine(bundle, cache=cache)
+    assert not list(cache.folder.iterdir()), "a failure is not remembered"
+
+
+def test_every_engine_of_this_machine_is_tried_for_real(own_bundle: Path, cache: EngineCache) -> None:
+    choice = choose_engine(Bundle.open(own_bundle), cache=cache)
+    tried = {trial.engine for trial in choice.trials if trial.milliseconds is not None}
+    assert choice.engine in tried
+    assert "onnxruntime" in tried
+    assert {trial.engine for trial in choice.trials if not trial.there} == {
+        name for name in choosing.ENGINES if get_engine(name).available()
+    }
+
+
+def test_bf16_is_there_exactly_where_the_processor_has_it() -> None:
+    engine = OpenVinoBf16Engine()
+    if get_engine("openvino").available():
+        assert engine.available()
+        return
+    info = Path("/proc/cpuinfo").read_text()
+    has = "avx512_bf16" in info or "amx_bf16" in info
+    assert (engine.available() is None) == has
+
+
+def test_probes_are_the_same_everywhere_and_look_like_pictures() -> None:
+    first, again = synthetic_crops(3), synthetic_crops(3)
+    np.testing.assert_array_equal(first, again)
+    scenes = synthetic_scenes(2)
+    assert scenes.shape == (2, 480, 640, 3)
+    assert scenes.dtype == np.uint8
+    assert all(20 < scene.std() < 110 for scene in scenes)
