@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types bench format clean
+.PHONY: help demo test lint types bench results format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ types: $(READY)  ## mypy --strict
 bench: $(READY)  ## micro and stage benchmarks, with machine info, to build/benchmarks.json
 	mkdir -p build
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-json build/benchmarks.json
+
+results: $(READY)  ## export, measure beside peers, keep: benchmarks/results, docs/results.md, README (DATA=folder of real data)
+	$(BIN)/python -m benchmarks.reproduce --data $(or $(DATA),../shared)
 
 format: $(READY)  ## let ruff put things right
 	$(BIN)/ruff check --fix .

@@ -72,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--threads", type=positive, default=1, help="of a model (default: %(default)s)")
     how.add_argument("--seconds", type=positive_float, default=20.0, help="for frames (default: %(default)s)")
     how.add_argument("--frames", type=positive, default=32, help="frames to take (default: %(default)s)")
+    how.add_argument("--height", type=positive, metavar="LINES", help="scale frames down to this height, as 720")
     how.add_argument("--long-side", type=positive, default=640, help="of the detector's input (default: %(default)s)")
     how.add_argument("--no-batches", action="store_true", help="skip the batch sweep")
     how.add_argument("--no-sweeps", action="store_true", help="skip threads, streams and energy")
@@ -159,6 +160,7 @@ def _settings(args: argparse.Namespace) -> Any:
         choice=Choice(args.precision, args.engine, args.threads, args.long_side),
         plan=Plan(seconds=args.seconds, seed=args.seed),
         frames=args.frames,
+        height=args.height,
         batches=() if args.no_batches else BATCHES,
         sweeps=not args.no_sweeps,
         own_detector=args.own_detector,
@@ -202,24 +204,9 @@ def _summary(report: Mapping[str, Any], files: list[Path]) -> dict[str, Any]:
 
 
 def _print(report: Mapping[str, Any], out: Path) -> None:
-    from benchmarks.report.tables import comparison_rows
+    from benchmarks.report.console import table_lines, verdict_lines
 
-    labels = [variant["label"] for variant in report["variants"]]
-    table = [["", *labels]]
-    table += [
-        [row.name, *(f"{cell.value} {_brackets(cell.detail)}".strip() for cell in row.cells)]
-        for row in comparison_rows(report)
-    ]
-    widths = [max(len(line[column]) for line in table) for column in range(len(labels) + 1)]
-    for line in table:
-        cells = [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        print("  ".join(cells).rstrip())
-    print()
-    for verdict in report["verdicts"]:
-        print(f"{'. '.join([verdict['sentence'], *verdict['notes']])}.")
+    print("\n".join([*table_lines(report), "", *verdict_lines(report)]))
     for warning in report["warnings"]:
         print(f"edge bench: {warning}", file=sys.stderr)
     if report["comparison"]:
@@ -229,10 +216,6 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         if not report["comparison"]["regressed"]:
             print("Nothing became significantly worse.")
     print(f"\n{out / 'report.html'}")
-
-
-def _brackets(detail: str) -> str:
-    return detail[: detail.index("]") + 1] if detail.startswith("[") else ""
 
 
 def _precisions(text: str) -> tuple[str, ...]:

@@ -29,8 +29,29 @@ class Frames:
         return {"count": len(self.images), "source": self.source, "sizes": sizes}
 
 
-def load_frames(video: Path | None, pictures: Sequence[Path], count: int = DEFAULT_FRAMES) -> Frames:
-    """At most `count` frames, evenly spread over what there is. Raises InputError or SourceError in one line."""
+def load_frames(
+    video: Path | None, pictures: Sequence[Path], count: int = DEFAULT_FRAMES, height: int | None = None
+) -> Frames:
+    """At most `count` frames, evenly spread over what there is, scaled down to `height` lines where they have more.
+
+    Raises InputError or SourceError in one line.
+    """
+    frames = _load(video, pictures, count)
+    if height is None or all(image.shape[0] <= height for image in frames.images):
+        return frames
+    return Frames(
+        tuple(_scaled(image, height) for image in frames.images), f"{frames.source}, scaled to {height} lines"
+    )
+
+
+def _scaled(image: Image, height: int) -> Image:
+    if image.shape[0] <= height:
+        return image
+    width = round(image.shape[1] * height / image.shape[0])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _load(video: Path | None, pictures: Sequence[Path], count: int) -> Frames:
     if count < 1:
         raise InputError(f"--frames must be 1 or more, not {count}")
     if video is not None:

@@ -1,7 +1,8 @@
 """Results for the repository: `python -m benchmarks.publish report.json --name lfw` keeps the figures of a run.
 
-Names of people, paths and pictures stay where they were measured. `benchmarks/results/README.md` is made from the kept
-files alone, by the same command without arguments; a test fails where it differs.
+Names of people, paths and pictures stay where they were measured. `docs/results.md` and the list in
+`benchmarks/results/README.md` are made from the kept files alone, by the same command without arguments; a test fails
+where they differ.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edge.errors import EdgeError, InputError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 INDEX = "README.md"
+PAGE = RESULTS.parent.parent / "docs" / "results.md"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -35,6 +37,8 @@ def publishable(report: Mapping[str, Any]) -> dict[str, Any]:
     kept["overlap"]["statement"] = _optional(kept["overlap"]["statement"])
     kept["warnings"] = [_without_folders(line) for line in kept["warnings"]]
     kept["provenance"]["bundle"]["provenance"] = {}
+    if kept.get("peers"):
+        kept["peers"]["missing"] = [_without_folders(line) for line in kept["peers"]["missing"]]
     for variant in kept["variants"]:
         if variant["threshold"]:
             variant["threshold"]["source"] = _without_folders(variant["threshold"]["source"])
@@ -59,25 +63,60 @@ def file_name(report: Mapping[str, Any], name: str) -> str:
     return f"{report['provenance']['time'][:10]}-{processor}-{name}.json"
 
 
-def publish(source: Path, name: str, results: Path = RESULTS) -> Path:
-    """Keeps one report and writes the index anew. Raises InputError."""
+def publish(source: Path, name: str, results: Path = RESULTS, page: Path = PAGE) -> Path:
+    """Keeps one report and writes the pages anew. Raises InputError."""
     report = read_report(source)
     target = results / file_name(report, name)
     text = json.dumps(publishable(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     results.mkdir(exist_ok=True)
     target.write_text(text + "\n", encoding="utf-8")
-    (results / INDEX).write_text(index(results), encoding="utf-8")
+    write_pages(results, page)
     return target
 
 
+def write_pages(results: Path = RESULTS, page: Path = PAGE) -> None:
+    """The list beside the files, and the page of all figures."""
+    (results / INDEX).write_text(index(results), encoding="utf-8")
+    page.write_text(figures(results), encoding="utf-8")
+
+
+def kept_files(results: Path = RESULTS) -> list[Path]:
+    """Newest first: names begin with the day."""
+    files = [(read_report(path)["provenance"]["time"], path.name, path) for path in results.glob("*.json")]
+    return [path for _, _, path in sorted(files, reverse=True)]
+
+
 def index(results: Path = RESULTS) -> str:
+    """The list of kept results, newest first."""
+    lines = [
+        "# Kept results",
+        "",
+        "JSON of `edge bench` after [the schema](../report/schema.json). [docs/results.md](../../docs/results.md) has",
+        "the figures. Both pages are made by `python -m benchmarks.publish`.",
+        "",
+        "| file | machine | variants | peers |",
+        "|---|---|---|---|",
+    ]
+    for path in kept_files(results):
+        report = read_report(path)
+        machine = report["provenance"]["machine"]
+        variants = ", ".join(variant["label"] for variant in report["variants"])
+        peers = ", ".join((report.get("peers") or {}).get("described", {})) or "–"
+        lines.append(
+            f"| [{path.stem}]({path.name}) | {machine['cpu']}, {machine['cores']} cores | {variants} | {peers} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def figures(results: Path = RESULTS) -> str:
     """The page over all kept results, newest first."""
     lines = [
         "# Results",
         "",
-        "Made by `python -m benchmarks.publish` from the JSON files beside it. Brackets hold 95 % intervals.",
+        "Made by `python -m benchmarks.publish` from [benchmarks/results](../benchmarks/results/README.md).",
+        "Brackets hold 95 % intervals. How each figure is measured: [benchmarks](benchmarks.md).",
     ]
-    files = sorted((path for path in results.glob("*.json")), key=lambda path: path.name, reverse=True)
+    files = kept_files(results)
     if not files:
         lines += ["", "Nothing was kept yet."]
     for path in files:
@@ -89,7 +128,7 @@ def section(report: Mapping[str, Any], path: Path) -> list[str]:
     """One result: verdicts, warnings, table, machine."""
     labels = [variant["label"] for variant in report["variants"]]
     machine, load = report["provenance"]["machine"], report["provenance"]["load"]
-    lines = [f"## [{path.stem}]({path.name})", ""]
+    lines = [f"## [{path.stem}](../benchmarks/results/{path.name})", ""]
     lines += [
         f"- **{verdict['decision']}**: {'. '.join([verdict['sentence'], *verdict.get('notes', [])])}."
         for verdict in report["verdicts"]
@@ -99,6 +138,8 @@ def section(report: Mapping[str, Any], path: Path) -> list[str]:
     for row in comparison_rows(report):
         cells = " | ".join(f"{cell.value} {cell.detail}".strip() for cell in row.cells)
         lines.append(f"| {row.name} | {cells} | {row.over} |")
+    for one in (report.get("peers") or {}).get("sentences", []):
+        lines += ["", *_beside(one, report["peers"]["described"][one["peer"]])]
     frames = report["latency"]["frames"]
     lines += [
         "",
@@ -112,18 +153,30 @@ def section(report: Mapping[str, Any], path: Path) -> list[str]:
     return lines
 
 
+def _beside(one: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]:
+    lines = [f"Beside **{one['peer']}** ({described['version']}; {described['runs']}):", ""]
+    for kind, said in (
+        ("better", "the peer is better"),
+        ("open", "cannot be told apart"),
+        ("worse", "the peer is worse"),
+    ):
+        lines += [f"- {said}: {line}." for line in one[kind]]
+    return lines
+
+
 def main(arguments: list[str] | None = None) -> int:
     """With a report: keeps it. Always: writes the index."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
     parser.add_argument("report", nargs="?", type=Path, help="report.json of edge bench")
     parser.add_argument("--name", default="bundle", help="what was measured, in the file's name (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    parser.add_argument("--page", type=Path, default=PAGE, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         if options.report:
-            print(publish(options.report, options.name, options.results).name)
+            print(publish(options.report, options.name, options.results, options.page).name)
         else:
-            (options.results / INDEX).write_text(index(options.results), encoding="utf-8")
+            write_pages(options.results, options.page)
     except EdgeError as error:
         print(f"publish: {error}", file=sys.stderr)
         return error.exit_code

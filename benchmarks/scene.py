@@ -44,11 +44,15 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to measure. batches: sizes, empty for none. sweeps: threads, streams and energy too."""
+    """How to measure.
+
+    height: lines that frames are scaled down to. batches: sizes, empty for none. sweeps: threads, streams, energy too.
+    """
 
     choice: Choice = field(default_factory=Choice)
     plan: Plan = field(default_factory=Plan)
     frames: int = DEFAULT_FRAMES
+    height: int | None = None
     batches: tuple[int, ...] = BATCHES
     sweeps: bool = True
     own_detector: bool = False

@@ -55,7 +55,7 @@ def measure(inputs: Inputs, settings: Settings, announce: Announce) -> dict[str,
     subjects, missing = choose_all(bundles, settings.choice)
     evaluation = load_evaluation(inputs.pairs, inputs.images, inputs.identities)
     overlap = _overlap(bundles, evaluation, inputs)
-    frames = load_frames(inputs.video, inputs.pictures, settings.frames)
+    frames = load_frames(inputs.video, inputs.pictures, settings.frames, settings.height)
     with ExitStack() as stack:
         analyzers = stack.enter_context(opened(subjects))
         peers, peers_missing = stack.enter_context(open_peers(inputs.peers, inputs.peer_models))
@@ -170,7 +170,9 @@ def _peers(
     pairs = None
     if latency is not None and evaluation is not None and evaluation.pairs:
         progress = scene.announce("pairs beside peers")
-        pairs = measure_pairs(scene.lines(), scene.baseline, evaluation, progress, scene.settings.plan.seed)
+        # The other variants' pairs stand under accuracy; peers are compared with the baseline.
+        lines = {name: line for name, line in scene.lines().items() if name == scene.baseline or name in scene.peers}
+        pairs = measure_pairs(lines, scene.baseline, evaluation, progress, scene.settings.plan.seed)
     return {
         "described": {name: dict(peer.describe()) for name, peer in scene.peers.items()},
         "missing": list(missing),

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.energy.base import CounterMeter, Meter, PowerMeter
 
-INSTALL = "pip install nvidia-ml-py"
+INSTALL = "pip install 'arcedge[energy]'"
 _MILLI = 1e-3
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from edge.contract import ModelContract
 
+# No name a published model would use.
+_MEAN, _SCALE, _CENTRED, _NORMALISED = (f"arcedge.peer.{name}" for name in ("mean", "scale", "centred", "normalised"))
+
 
 def with_normalisation_inside(path: Path, contract: ModelContract) -> Any:
     """The model (an onnx.ModelProto) of a float32 NCHW file after `(x - mean) / std`: the same weights, fed raw pixels.
@@ -22,11 +25,11 @@ def with_normalisation_inside(path: Path, contract: ModelContract) -> Any:
     model = onnx.load(str(path))
     fed = model.graph.input[0].name
     for node in model.graph.node:
-        node.input[:] = ["normalised" if name == fed else name for name in node.input]
+        node.input[:] = [_NORMALISED if name == fed else name for name in node.input]
     mean = np.array(contract.mean, np.float32).reshape(1, 3, 1, 1)
     scale = (1.0 / np.array(contract.std, np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
-    model.graph.initializer.extend([numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(scale, "scale")])
-    model.graph.node.insert(0, helper.make_node("Mul", ["centred", "scale"], ["normalised"], name="Mul_0"))
-    model.graph.node.insert(0, helper.make_node("Sub", [fed, "mean"], ["centred"], name="Sub_0"))
+    model.graph.initializer.extend([numpy_helper.from_array(mean, _MEAN), numpy_helper.from_array(scale, _SCALE)])
+    model.graph.node.insert(0, helper.make_node("Mul", [_CENTRED, _SCALE], [_NORMALISED], name="Mul_0"))
+    model.graph.node.insert(0, helper.make_node("Sub", [fed, _MEAN], [_CENTRED], name="Sub_0"))
     onnx.checker.check_model(model)
     return model

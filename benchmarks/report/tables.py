@@ -58,6 +58,13 @@ def _latency(report: Mapping[str, Any]) -> Iterator[Row]:
         yield Row(group, f"{stage.capitalize()}, p50, ms", over, cells)
     cells = tuple(Cell(number(figure["frame"]["cpu_ms"]), "median") for figure in figures)
     yield Row(group, "Frame, processor time, ms", "whatever else the machine did", cells)
+    if streams := latency.get("streams"):
+        best = [max(streams["rows"][label], key=lambda row: row["frames_a_second"]["value"]) for label in labels]
+        cells = tuple(
+            Cell(number(row["frames_a_second"]["value"], 1), f"{interval(row['frames_a_second'], 1)} {_streams(row)}")
+            for row in best
+        )
+        yield Row(group, "Throughput, frames a second", f"best of {_listed(streams['counts'])} streams", cells)
 
 
 def _accuracy(report: Mapping[str, Any]) -> Iterator[Row]:
@@ -74,12 +81,16 @@ def _accuracy(report: Mapping[str, Any]) -> Iterator[Row]:
         if accuracy["identities"]
         else iter([Row("Accuracy", "Identities, rank-1, TAR at FAR", "give --identities", missing)])
     )
+    if report.get("detection"):
+        yield from _detection(report["detection"], labels, report["baseline"])
     drift = accuracy["drift"]
+    references = {label: one.get("reference", drift["baseline"]) for label, one in drift["variants"].items()}
     cells = tuple(
-        Cell("1", "baseline") if label == report["baseline"] else _drift(drift["variants"].get(label))
-        for label in labels
+        _drift(drift["variants"][label]) if label in references else Cell("1", "the reference") for label in labels
     )
-    yield Row("Accuracy", f"Cosine to {report['baseline']}, median", f"{drift['faces']:,} faces", cells)
+    several = len(set(references.values())) > 1
+    name = "Cosine to the bundle's own first variant" if several else f"Cosine to {drift['baseline']}"
+    yield Row("Accuracy", f"{name}, median", f"{drift['faces']:,} faces", cells)
 
 
 def _pairs(pairs: Mapping[str, Any], labels: list[str], baseline: str) -> Iterator[Row]:
@@ -124,6 +135,52 @@ def _identities(identities: Mapping[str, Any], labels: list[str], baseline: str)
         )
         if identities["by_identity"] and first["refusal"] is None:
             yield Row("Accuracy", f"TAR at FAR {rate(first['far'])}, points lost", "drawn over identities", cells)
+    strangers = figures[0]["open_set"]
+    for position, first in enumerate(strangers["rows"]):
+        yield Row(
+            "Accuracy",
+            f"Open set, FNIR at FPIR {rate(first['fpir'])}, %",
+            f"{strangers['enrolled']:,} enrolled, {strangers['probes']:,} probes, {strangers['strangers']:,} strangers",
+            tuple(_fnir(one["open_set"]["rows"][position]) for one in figures),
+        )
+
+
+def _detection(detection: Mapping[str, Any], labels: list[str], baseline: str) -> Iterator[Row]:
+    lines = [detection["lines"][label] for label in labels]
+    over = f"{detection['faces']:,} faces of {detection['pictures']:,} pictures"
+    cells = tuple(
+        Cell(number(100 * one["average_precision"]["value"]), interval(one["average_precision"], 2, 100))
+        for one in lines
+    )
+    yield Row("Accuracy", "Detector, AP at IoU 0.5, %", over, cells)
+    cells = tuple(
+        Cell(
+            number(100 * one["recall"]["value"]),
+            f"{interval(one['recall'], 2, 100)} {one['false_alarms']} false alarms",
+        )
+        for one in lines
+    )
+    yield Row("Accuracy", "Detector, faces found, %", "at the working threshold", cells)
+    marks = detection["landmarks"]
+    if any(label in marks["lines"] for label in labels):
+        cells = tuple(_landmarks(marks["lines"].get(label)) for label in labels)
+        yield Row("Accuracy", "Landmark error, median, % of the eye distance", f"against {marks['reference']}", cells)
+
+
+def _landmarks(figure: Mapping[str, Any] | str | None) -> Cell:
+    if figure is None or isinstance(figure, str):
+        return Cell("0", "the reference") if figure is None else Cell(NOT_MEASURED, "too few faces")
+    missed = f"{figure['faces']} faces, {figure['missed']} missed"
+    return Cell(number(100 * figure["median"]["value"]), f"{interval(figure['median'], 2, 100)} {missed}")
+
+
+def _streams(row: Mapping[str, Any]) -> str:
+    count = row["streams"]
+    return "one stream" if count == 1 else f"{count} streams"
+
+
+def _listed(counts: list[int]) -> str:
+    return ", ".join(str(count) for count in counts)
 
 
 def _cost(report: Mapping[str, Any]) -> Iterator[Row]:
@@ -141,6 +198,15 @@ def _cost(report: Mapping[str, Any]) -> Iterator[Row]:
             for one in variants
         ),
     )
+    if (energy := latency.get("energy")) and energy["measured"]:
+        for position, meter in enumerate(energy["meters"]):
+            figures = [energy["variants"][one["label"]][position]["above_idle"] for one in variants]
+            yield Row(
+                "Cost",
+                f"Energy of a frame above idle, mJ, {meter['name']}",
+                f"idle {number(meter['idle_watts'], 1)} W",
+                tuple(Cell(number(1000 * one["value"], 1), interval(one, 1, 1000)) for one in figures),
+            )
     memory = latency["memory_mib"]
     yield Row(
         "Cost",
@@ -191,6 +257,10 @@ def _tar(row: Mapping[str, Any]) -> Cell:
     if by_identity is None:
         return _percent(row["tar"])
     return Cell(number(100 * row["tar"]["value"]), f"{interval(by_identity, 2, 100)} {count(row['tar'])}")
+
+
+def _fnir(row: Mapping[str, Any]) -> Cell:
+    return Cell(NOT_MEASURED, "too few strangers") if row["fnir"] is None else _percent(row["fnir"])
 
 
 def _points(figure: Mapping[str, Any] | None) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.report.plots import COLOURS, Axes, draw
+from benchmarks.report.style import COLOURS, Axes, draw
 
 Rows = Sequence[Mapping[str, Any]]
 
