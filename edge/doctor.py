@@ -17,8 +17,10 @@ from pathlib import Path
 import cv2
 
 from edge import __version__
-from edge.engines import ENGINES, get_engine
+from edge.bundle import Bundle
+from edge.engines import ENGINES, get_engine, open_session
 from edge.engines.onnxruntime import provider_names
+from edge.selftest import run_self_test
 from edge.sinks.window import why_no_window
 from edge.sources.capture import has_gstreamer
 
@@ -60,6 +62,24 @@ class Finding:
 def examine() -> list[Finding]:
     """Everything, in the order it is printed."""
     return [*_machine(), *_engines(), *_gpu(), *_opencv(), *_cameras(), *_extras(), *_jetson()]
+
+
+def examine_bundle(path: Path) -> list[Finding]:
+    """Whether this machine's engines compute each model of a bundle as its export did.
+
+    Raises BundleError where `path` is none, EngineError where a model cannot be opened.
+    """
+    bundle = Bundle.open(path)
+    found = []
+    for variant in bundle.manifest.variants:
+        engines = ("onnxruntime", "openvino") if variant.engine == "onnx" else (variant.engine,)
+        for engine in (name for name in engines if get_engine(name).available() is None):
+            with open_session(bundle.load(variant), engine) as session:
+                result = run_self_test(session, variant)
+            untold = "the bundle stores no self-test; export it again"
+            usable, detail = (result.passed, str(result)) if result is not None else (False, untold)
+            found.append(Finding("bundle", f"{variant.name}, {engine}", usable, detail))
+    return found
 
 
 def _machine() -> Iterator[Finding]:

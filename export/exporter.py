@@ -14,6 +14,7 @@ from edge import __version__
 from edge.bundle import Bundle
 from edge.errors import InputError
 from edge.manifest import Threshold
+from edge.selftest import ENTRY as SELF_TEST
 from edge.signatures import to_entry
 from edge.signing import SigningKey
 from edge.weights import find_weights
@@ -26,6 +27,7 @@ from export.photos import Photos
 from export.plausibility import require_plausible
 from export.repairing import repaired
 from export.request import ExportRequest
+from export.selftest import self_test_entry
 from export.sources import (
     CALIBRATION_SUFFIX,
     Source,
@@ -33,7 +35,7 @@ from export.sources import (
     load_embedder_checkpoint,
     load_embedder_onnx,
 )
-from export.variants import build_variants, calibrate_detector, calibrate_embedder
+from export.variants import Built, build_variants, calibrate_detector, calibrate_embedder
 from export.writer import Artefact, require_writable, write_bundle
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
@@ -169,7 +171,7 @@ def _embedder_artefacts(
     artefacts = []
     for built in build_variants(source, request.precisions, table, passes, targets=request.targets):
         measured, threshold = judge.judge(built)
-        notes = {**built.notes, **measured}
+        notes = {**built.notes, **measured, SELF_TEST: _self_test(source, built)}
         artefacts.append(
             Artefact(built.name, built.precision, source.contract, built.data, built.engine, threshold, notes)
         )
@@ -183,11 +185,16 @@ def _detector_artefacts(
     pictures = photos.pictures(folder) if folder is not None and folder.is_dir() else []
     artefacts = []
     for built in build_variants(source, request.precisions, table, passes, targets=request.targets):
-        notes = {**built.notes, **judge_detector(source, built, pictures, request)}
+        measured = judge_detector(source, built, pictures, request)
+        notes = {**built.notes, **measured, SELF_TEST: _self_test(source, built)}
         artefacts.append(
             Artefact(built.name, built.precision, source.contract, built.data, built.engine, measured=notes)
         )
     return artefacts
+
+
+def _self_test(source: Source, built: Built) -> dict[str, Any]:
+    return self_test_entry(built.data, source.float_model.SerializeToString(), source.contract, built.precision)
 
 
 def _save(

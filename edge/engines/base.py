@@ -39,10 +39,13 @@ class SessionOptions:
     """threads: intra-op threads; one an engine is the house rule, pipelines get their cores from workers.
 
     device: where the model must run. An engine that cannot is an error, never a silent fall back.
+    as_written: node by node, nothing fused, so that what the file says is computed in float32; for ONNX Runtime, where
+    exact arithmetic is the reference. Other engines always fuse.
     """
 
     threads: int = 1
     device: Device = "cpu"
+    as_written: bool = False
 
 
 class Session(ABC):

@@ -35,6 +35,8 @@ class OnnxRuntimeSession(Session):
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
+        if options.as_written:
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # A pool that spins between two frames burns the core the next stage needs.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
