@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,13 +12,13 @@ import numpy as np
 import pytest
 
 from edge.analyze import FaceAnalyzer
-from edge.errors import InputError
+from edge.errors import EngineError, InputError, SourceError
 from edge.gallery import Binding, Gallery
-from edge.pipeline import Pipeline
-from edge.sources import open_source
-from edge.tracking import Tracker, TrackerOptions
+from edge.pipeline import Pipeline, PipelineOptions, Stream
+from edge.sources import Source, SourceCounts, open_source, open_sources, parse_names
+from edge.tracking import Pacing, Tracker, TrackerOptions
 from edge.tracking.evidence import EvidenceOptions
-from edge.types import FrameResult
+from edge.types import Frame, FrameResult
 
 
 class Kept:
@@ -206,3 +210,236 @@ def test_sinks_are_closed_when_one_of_them_fails(toy: Any, gallery: Gallery, vid
     ):
         Pipeline([analyzer], gallery.snapshot, 0.5, [first, failing, last]).run(source)
     assert (first.closed, failing.closed, last.closed) == (1, 1, 1)
+
+
+class Camera(Source):
+    """A live source that gives what a test puts in, and says so."""
+
+    live, length, fps = True, None, 25.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._frames: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._wake: Callable[[], None] = lambda: None
+        self._index = 0
+
+    def put(self, image: Any, arrived: float | None = None) -> None:
+        self._frames.put((image, time.monotonic() if arrived is None else arrived))
+        self._wake()
+
+    def read(self) -> Frame | None:
+        raise NotImplementedError("a pipeline polls")
+
+    def poll(self) -> Frame | None:
+        try:
+            image, arrived = self._frames.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(image, Exception):
+            raise image
+        self.ended = image is None
+        self._index += 1
+        return None if image is None else Frame(image, self._index - 1, time.time(), self.name, arrived)
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def stop(self) -> None:
+        self.put(None)
+
+    def counts(self) -> SourceCounts:
+        return SourceCounts(self._index)
+
+    def close(self) -> None:
+        return
+
+
+class TestSeveralSources:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_each_has_its_own_people_its_own_tracks_and_its_frames_in_order(
+        self, toy: Any, gallery: Gallery, tmp_path: Path, workers: int
+    ) -> None:
+        paths = [
+            toy.write_video(
+                tmp_path / f"{n}.mp4", [toy.scene(400, 240, [(n, 300 - 2 * i, 150)]) for i in range(length)]
+            )
+            for n, length in ((1, 12), (2, 20))
+        ]
+        kept, own = Kept(), [Kept(), Kept()]
+        with ExitStack() as opened:
+            analyzers = [opened.enter_context(FaceAnalyzer(toy.bundle)) for _ in range(workers)]
+            sources = open_sources(parse_names([f"one={paths[0]}", f"two={paths[1]}"]))
+            streams = [
+                Stream(
+                    opened.enter_context(source),
+                    Tracker(TrackerOptions(EvidenceOptions(toy.threshold))),
+                    sinks=[sink],
+                )
+                for source, sink in zip(sources, own, strict=True)
+            ]
+            summary = Pipeline(analyzers, gallery.snapshot, toy.threshold, [kept]).run_streams(streams)
+        for name, person, length, alone in (("one", "p1", 12, own[0]), ("two", "p2", 20, own[1])):
+            mine = [result for result in kept.results if result.frame.source == name]
+            assert [result.frame.index for result in mine] == list(range(length))
+            assert alone.results == mine
+            assert {d.track.number for result in mine for d in result.decisions if d.track} == {1}
+            assert {d.source for result in mine for d in result.decisions} == {name}
+            assert set(summary.of(name).people) == {person}
+            assert alone.closed == 1
+        assert summary.frames == 32
+        # Neither waits for the other to end.
+        assert {result.frame.source for result in kept.results[:8]} == {"one", "two"}
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_one_that_dies_and_one_that_stalls_hold_nobody_up(
+        self, toy: Any, gallery: Gallery, workers: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        well, silent, dying = Camera("well"), Camera("silent"), Camera("dying")
+        scene = toy.scene(160, 160, [(1, 48, 48)])
+
+        class Feeds(Kept):
+            def write(self, result: FrameResult) -> None:
+                super().write(result)
+                if len(self.results) == 30:
+                    silent.stop()
+                    well.stop()
+                else:
+                    well.put(scene)
+
+        kept = Feeds()
+        dying.put(scene)
+        dying.put(SourceError("dying: unplugged"))
+        with ExitStack() as opened:
+            analyzers = [opened.enter_context(FaceAnalyzer(toy.bundle)) for _ in range(workers)]
+            streams = [Stream(source) for source in (silent, dying, well)]
+            well.put(scene)
+            summary = Pipeline(analyzers, gallery.snapshot, toy.threshold, [kept]).run_streams(streams)
+        assert summary.of("well").frames >= 29
+        assert (summary.of("dying").frames, summary.of("silent").frames) == (1, 0)
+        assert summary.errors == {"dying": "dying: unplugged"}
+        assert "dying: unplugged; the other sources go on" in caplog.text
+
+    def test_where_all_die_the_first_error_is_raised(self, toy: Any, gallery: Gallery) -> None:
+        one, two = Camera("one"), Camera("two")
+        two.put(SourceError("two: gone"))
+        one.put(SourceError("one: gone"))
+        with FaceAnalyzer(toy.bundle) as analyzer, pytest.raises(SourceError, match="one: gone"):
+            Pipeline([analyzer], gallery.snapshot, 0.5).run_streams([Stream(one), Stream(two)])
+
+
+def test_a_live_frame_whose_turn_comes_too_late_is_dropped_and_counted(toy: Any, gallery: Gallery) -> None:
+    camera, kept = Camera("cam"), Kept()
+    scene = toy.scene(160, 160, [(1, 48, 48)])
+    for age in (0.0, 30.0, 0.0):
+        camera.put(scene, time.monotonic() - age)
+    camera.put(None)
+    with FaceAnalyzer(toy.bundle) as analyzer:
+        options = PipelineOptions(late_seconds=10.0)
+        summary = Pipeline([analyzer], gallery.snapshot, 0.5, [kept], options=options).run(camera)
+    assert [result.frame.index for result in kept.results] == [0, 2]
+    assert summary.of("cam").late == 1
+
+
+def test_a_live_source_has_no_more_frames_under_way_than_workers_can_begin(toy: Any, gallery: Gallery) -> None:
+    camera = Camera("cam")
+    begun, release = [], threading.Event()
+
+    class Slow(FaceAnalyzer):
+        def detect(self, image: Any) -> Any:
+            begun.append(1)
+            release.wait(10)
+            return super().detect(image)
+
+    for _ in range(10):
+        camera.put(toy.scene(96, 96, [(1, 16, 16)]))
+    with Slow(toy.bundle) as first, Slow(toy.bundle) as second:
+        known = gallery.snapshot()
+        pipeline = Pipeline([first, second], lambda: known, 0.5)
+        thread = threading.Thread(target=pipeline.run, args=(camera,))
+        thread.start()
+        end = time.monotonic() + 10
+        while len(begun) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert camera.counts().frames == 2
+        release.set()
+        camera.put(None)
+        thread.join(20)
+    assert pipeline.summary.frames == 10
+
+
+def test_a_camera_goes_on_where_a_sink_fails_for_a_while_but_not_where_it_never_worked(
+    toy: Any, gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fails(Kept):
+        def __init__(self, at: range) -> None:
+            super().__init__()
+            self.at = at
+
+        def write(self, result: FrameResult) -> None:
+            if result.frame.index in self.at:
+                raise InputError("events: disk full")
+            super().write(result)
+
+    def run(sink: Fails) -> None:
+        camera = Camera("cam")
+        for _ in range(6):
+            camera.put(toy.scene(96, 96, []))
+        camera.put(None)
+        with FaceAnalyzer(toy.bundle) as analyzer:
+            Pipeline([analyzer], gallery.snapshot, 0.5, [sink]).run(camera)
+
+    passing = Fails(range(2, 4))
+    run(passing)
+    assert [result.frame.index for result in passing.results] == [0, 1, 4, 5]
+    assert "events: disk full; going on without" in caplog.text
+    assert "events: takes results again; 2 were lost so far" in caplog.text
+    never = Fails(range(9))
+    with pytest.raises(InputError, match="disk full"):
+        run(never)
+    assert never.closed == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_error_on_a_frame_of_a_file_costs_that_frame_only(
+    toy: Any, gallery: Gallery, video: Path, workers: int
+) -> None:
+    count = 0
+    lock = threading.Lock()
+
+    class Third(FaceAnalyzer):
+        def detect(self, image: Any) -> Any:
+            nonlocal count
+            with lock:
+                count += 1
+                mine = count
+            if mine % 3 == 0:
+                raise EngineError("out of memory")
+            return super().detect(image)
+
+    kept = Kept()
+    with ExitStack() as opened:
+        analyzers = [opened.enter_context(Third(toy.bundle)) for _ in range(workers)]
+        source = opened.enter_context(open_source(str(video)))
+        summary = Pipeline(analyzers, gallery.snapshot, toy.threshold, [kept]).run(source)
+    assert summary.of(str(video)).failed == 10
+    indices = [result.frame.index for result in kept.results]
+    assert len(indices) == 20
+    assert indices == sorted(indices)
+
+
+def test_pacing_searches_seldom_while_expectations_hold_and_at_once_when_they_do_not() -> None:
+    def searched(agreements: Sequence[float], longest: int) -> list[int]:
+        pacing, frames = Pacing(longest), []
+        for frame, agreement in enumerate(agreements):
+            if pacing.due(settled=True):
+                frames.append(frame)
+                pacing.saw(agreement)
+        return frames
+
+    assert searched([0.9] * 12, 1) == list(range(12))
+    assert searched([0.9] * 14, 4) == [0, 2, 5, 9, 13]
+    assert searched([0.9] * 5 + [0.1] * 3 + [0.9] * 6, 4) == [0, 2, 5, 6, 7, 8, 10, 13]
+    pacing = Pacing(4)
+    assert [pacing.due(settled=False) for _ in range(4)] == [True] * 4
