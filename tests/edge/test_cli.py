@@ -142,6 +142,49 @@ def test_events_on_standard_output_are_nothing_but_events(toy: Any, world: Path)
     assert "3 frames" in done.stderr
 
 
+def test_several_sources_share_a_run_and_have_a_video_each(toy: Any, world: Path, tmp_path: Path) -> None:
+    done = edge(
+        *("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source", f"door={world / 'walk.mp4'}"),
+        *("--source", world / "walk.mp4", "--events", tmp_path / "e.jsonl", "--video", tmp_path / "v.mp4"),
+        *("--max-frames", 5, "--json-summary"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert {event["source"] for event in events} == {"door", str(world / "walk.mp4")}
+    summary = json.loads(done.stdout)
+    assert [figures["frames"] for figures in summary["sources"].values()] == [5, 5]
+    videos = sorted(tmp_path.glob("v.*"))
+    assert len(videos) == 2
+    assert videos[0].name == "v.door.mp4"
+    assert all(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 5 for video in videos)
+
+
+def test_a_replay_is_run_from_the_command_line(
+    toy: Any, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy.write_scene(tmp_path / "p1.png", 96, 96, [(1, 16, 16)])
+    plan = tmp_path / "trouble.toml"
+    plan.write_text(
+        'length = "2m"\nsize = [160, 96]\nfps = 1\n'
+        '[[show]]\npicture = "p1.png"\nheight = 1.0\nfor = "2m"\n'
+        '[[trouble]]\nkind = "disconnect"\nat = "30s"\nfor = "10s"\n'
+    )
+    arguments = ("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source", f"cam=replay://{plan}")
+    done = edge(*arguments, "--json-summary")
+    summary = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert caplog.records[0].message == "cam: gives no frame; trying again"
+    assert (summary["reconnects"], list(summary["people"])) == (1, ["p1"])
+    assert summary["seconds"] == pytest.approx(120, abs=2)
+    for extra, message in (
+        (("--source", world / "walk.mp4"), "run them apart"),
+        (("--workers", 2), "leave --workers out"),
+    ):
+        refused = edge(*arguments, *extra)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert message in refused.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_everything_whole(
     toy: Any, world: Path, tmp_path: Path, number: signal.Signals

@@ -1,0 +1,48 @@
+"""The files people copy: what they start has to be a command line this version takes."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edge.cli.main import build_parser, find_verbs
+
+
+def options_of(arguments: list[str]) -> dict[str, object]:
+    return vars(build_parser(find_verbs()).parse_args(arguments))
+
+
+def test_the_systemd_unit_starts_a_run(repository: Path) -> None:
+    text = (repository / "deploy" / "edge-run.service").read_text()
+    command = next(line for line in text.replace("\\\n", " ").splitlines() if line.startswith("ExecStart="))
+    program, *arguments = shlex.split(command.partition("=")[2])
+    assert Path(program).name == "edge"
+    options = options_of(arguments)
+    assert options["source"] == ["door=/dev/video0", "yard=rtsp://camera.local/stream"]
+    assert str(options["events"]).startswith("/var/lib/arcedge/")
+    assert "Restart=always" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_finds_nothing_wrong_with_the_unit(repository: Path, tmp_path: Path) -> None:
+    # The program is not installed where the unit will find it on a device.
+    program = tmp_path / "edge"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / "edge-run.service"
+    unit.write_text((repository / "deploy" / unit.name).read_text().replace("/opt/arcedge/bin/edge", str(program)))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_compose_file_starts_a_run(repository: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((repository / "deploy" / "compose.yaml").read_text())["services"]["edge"]
+    options = options_of(service["command"])
+    assert options["source"] == ["door=0", "yard=rtsp://camera.local/stream"]
+    assert str(options["events"]).startswith(service["volumes"][0].partition(":")[2])
+    assert (service["restart"], service["stop_signal"]) == ("unless-stopped", "SIGTERM")
