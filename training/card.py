@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
+import sys
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +31,17 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Where it ran: processor, threads, device. No host name, no path."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"processor": _processor(), "system": platform.system(), "threads": torch.get_num_threads(), "device": name}
+
+
+def command() -> str:
+    """The command line of this process, for a card: of a path its last two parts, so that no machine shows."""
+    return " ".join(["edge", *(_short(word) for word in sys.argv[1:])])
+
+
+def _short(word: str) -> str:
+    path = Path(word)
+    word = "/".join(path.parts[-2:]) if path.is_absolute() else word
+    return shlex.quote(word)
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:

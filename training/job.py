@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from edge.errors import InputError
 from edge.types import Image
-from training.card import describe_dataset, machine, versions, write_card, write_history
+from training.card import command, describe_dataset, machine, versions, write_card, write_history
 from training.checkpoint import save_embedder, save_head
 from training.curves import draw_curves
 from training.distill.crops import CropStore
@@ -114,6 +114,7 @@ def run_job(job: TrainingJob, say: Callable[[str], None], *, progress: bool = Tr
         "total_wall_seconds": round(time.perf_counter() - began, 1),
         "machine": machine(device),
         "versions": versions(),
+        "command": command(),
         "limits": LIMITS,
     }
     _write(job.out, prepared, tuner, model, head, measured, card)

@@ -19,12 +19,12 @@ points of verification accuracy lost to fine-tuning."""
 
 KEPT = (
     "base", "activation", "embedding_size", "detector", "rehearsal", "split", "split_leaks", "hyper_parameters",
-    "epochs_run", "best_epoch", "metrics", "training_seconds", "total_wall_seconds", "machine", "versions",
+    "epochs_run", "best_epoch", "metrics", "training_seconds", "total_wall_seconds", "machine", "versions", "command",
 )  # fmt: skip
 """Entries of a run's card that go into the shipped one as they are; its data set does as `dataset`."""
 
 
-def ship(run: Path, name: str, folder: Path, *, terms: str, published: Path | None, command: str) -> Path:
+def ship(run: Path, name: str, folder: Path, *, terms: str, published: Path | None) -> Path:
     """Copies a run's weights to `folder/name.safetensors` and writes the card beside; its path.
 
     terms: of the photos, in words. published: another run of the same photos under the split published with them.
@@ -49,7 +49,6 @@ def ship(run: Path, name: str, folder: Path, *, terms: str, published: Path | No
             **{key: card[key] for key in KEPT},
             "dataset": data,
             "threshold": _threshold(card),
-            "command": command,
         },
     )
 
@@ -173,12 +172,11 @@ def main() -> int:
     add("--name", default="mobilefacenet-avengers", help="of the weights (default: %(default)s)")
     add("--folder", type=Path, default=Path("model_weights"), metavar="DIR", help="default: %(default)s")
     add("--terms", default="Terms of the photos: not stated.", metavar="TEXT", help="of the photos, for the card")
-    add("--command", default="", metavar="TEXT", help="the command of the run, for the card")
     args = parser.parse_args()
     try:
         print(
             "wrote",
-            ship(args.run, args.name, args.folder, terms=args.terms, published=args.published, command=args.command),
+            ship(args.run, args.name, args.folder, terms=args.terms, published=args.published),
         )
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import signal
@@ -229,6 +230,9 @@ class TestCommand:
         assert card.fault() is None
         assert "12 aligned face crops" in card.data
         assert card.figures[0].value is not None
+        command = json.loads((tmp_path / "out" / "student.card.json").read_text(encoding="utf-8"))["command"]
+        assert command.startswith("edge ")
+        assert str(tmp_path) not in command
         log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
         assert "whole 2/2" in log
         assert "56 crops to go" in log, "32 of the bank, 16 through the blocks, 8 through the network"

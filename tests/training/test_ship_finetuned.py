@@ -40,7 +40,7 @@ def _change(folder: Path, *path: str, to: Any) -> None:
 
 
 def test_the_card_says_what_the_run_measured(run: Path, tmp_path: Path) -> None:
-    path = ship(run, "mine", tmp_path, terms="Web photos.", published=None, command="edge train …")
+    path = ship(run, "mine", tmp_path, terms="Web photos.", published=None)
     card = read_card(path)
     assert card.fault() is None
     assert card.weights.name == "mine.safetensors"
@@ -68,7 +68,7 @@ _MANY = {"value": 0.0101, "low": 0.007, "high": 0.0139, "hits": 38, "count": 381
 )
 def test_a_missed_target_says_so(run: Path, tmp_path: Path, path: tuple[str, ...], value: Any, figure: str) -> None:
     _change(run, "metrics", *path, to=value)
-    card = read_card(ship(run, "mine", tmp_path, terms="", published=None, command=""))
+    card = read_card(ship(run, "mine", tmp_path, terms="", published=None))
     assert {found.what for found in card.figures if found.met is False} == {figure}
 
 
@@ -76,14 +76,14 @@ def test_the_published_split_stands_beside_with_its_leaks(run: Path, tmp_path: P
     other = tmp_path / "other"
     shutil.copytree(run, other)
     _change(other, "split_leaks", "groups_in_two_parts", to=12)
-    card = read_card(ship(run, "mine", tmp_path, terms="", published=other, command=""))
+    card = read_card(ship(run, "mine", tmp_path, terms="", published=other))
     assert "12 groups of near-duplicates" in card.figures[-1].on
 
 
 def test_figures_that_were_not_measured_are_asked_for(run: Path, tmp_path: Path) -> None:
     _change(run, "metrics", "tuned", "pairs", to="not measured")
     with pytest.raises(InputError, match="train with --strangers and --pairs"):
-        ship(run, "mine", tmp_path, terms="", published=None, command="")
+        ship(run, "mine", tmp_path, terms="", published=None)
 
 
 def test_an_unfinished_run_is_one_line(

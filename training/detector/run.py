@@ -22,7 +22,7 @@ from torch import Tensor
 
 from edge.errors import InputError
 from edge.types import Floats
-from training.card import machine, versions, write_card
+from training.card import command, machine, versions, write_card
 from training.detector.augment import Sample, draw
 from training.detector.cascade import UNITS, Cascade, fill_bank
 from training.detector.data import Pools
@@ -277,6 +277,7 @@ class Run:
             "took": {"wall_seconds": round(self.spent_wall), "cpu_seconds": round(self.spent_cpu)},
             "machine": machine(torch.device("cpu")),
             "versions": versions(),
+            "command": command(),
         }
 
     @torch.no_grad()

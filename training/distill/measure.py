@@ -21,7 +21,7 @@ from edge.metrics.scores import all_pair_scores
 from edge.metrics.verification import KFoldAccuracy, TarAtFar, kfold_accuracy, tar_at_far
 from edge.types import Floats, Image
 from edge.weights.cards import Figure
-from training.card import machine, versions
+from training.card import command, machine, versions
 from training.distill.crops import CropStore
 from training.distill.feed import to_pixels
 from training.distill.run import Distiller, TeacherLike, to_student
@@ -145,6 +145,7 @@ def write_distilled_card(
         "took": {"wall_seconds": round(distiller.seconds), "cpu_seconds": round(distiller.cpu_seconds)},
         "machine": machine(torch.device("cpu")),
         "versions": versions(),
+        "command": command(),
     }
     figures = _agreement(distiller)
     if data is not None:
