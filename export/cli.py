@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from edge.cli.verb import Verb
@@ -30,7 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--precision", default=",".join(PRECISIONS), metavar="LIST", help="of fp32,fp16,int8 (default: all three)"
     )
     parser.add_argument(
-        "--target", default="onnx", metavar="LIST", help="of onnx,tensorrt: adds INT8 graphs laid out for TensorRT"
+        "--target",
+        default="onnx",
+        metavar="LIST",
+        help="of onnx, tensorrt (adds INT8 graphs laid out for it), triton (adds a model repository); default: onnx",
+    )
+    parser.add_argument(
+        "--triton-out", type=Path, metavar="DIR", help="model repository of --target triton (default: BUNDLE.triton)"
     )
     calibration = parser.add_argument_group("calibration and threshold")
     calibration.add_argument(
@@ -73,6 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from export.exporter import export
     from export.request import MAX_DROP, Budget, ExportRequest
+    from export.triton import TritonOptions, require_repository, write_repository
 
     if (args.onnx is None) != (args.contract is None):
         raise InputError("--onnx and --contract go together")
@@ -86,6 +94,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--evaluate and --images go together")
     if args.max_drop is not None and (args.evaluate is None or not args.max_drop >= 0):
         raise InputError("--max-drop POINTS is 0 or more, and needs --evaluate PAIRS.txt --images DIR")
+    targets = _choices(args.target, ("onnx", "tensorrt", "triton"), "--target")
+    if args.triton_out is not None and "triton" not in targets:
+        raise InputError("--triton-out needs --target triton")
+    repository = args.triton_out or args.out.with_name(f"{args.out.name}.triton")
+    if "triton" in targets:
+        require_repository(repository)
     request = ExportRequest(
         out=args.out,
         weights=args.weights,
@@ -95,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         calibration=args.calibration,
         split=args.split,
         precisions=_choices(args.precision, PRECISIONS, "--precision"),
-        targets=_choices(args.target, ("onnx", "tensorrt"), "--target"),
+        targets=tuple(target for target in targets if target != "triton") or ("onnx",),
         far=args.far,
         pairs_from=args.pairs_from,
         repair=not args.no_repair,
@@ -106,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
         sign=args.sign,
         quiet=args.json or not sys.stderr.isatty(),
     )
-    result = export(request, (lambda _: None) if args.json else print)
+    say: Callable[[str], None] = (lambda _: None) if args.json else print
+    result = export(request, say)
+    models = write_repository(result.bundle, repository, TritonOptions(), say) if "triton" in targets else ()
     if args.json:
         print(json.dumps(result.bundle.manifest.to_dict(), indent=2))
         return 0
@@ -118,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
         threshold = f"{variant.threshold.similarity:.4f} at FAR {variant.threshold.far:g}" if variant.threshold else "–"
         print(f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {threshold}")
     print(f"\nwritten: {args.out}")
+    for model in models:
+        print(f"written: {repository / model.model}, version {model.version}, {model.variant}")
     return 0
 
 

@@ -1,0 +1,39 @@
+"""How Triton is to run the models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edge.errors import InputError
+
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonOptions:
+    """precision: of the models, None for the bundle's first that the device runs. instances: copies of each model.
+
+    max_batch: requests that are put together at most; 1 turns dynamic batching off. max_delay: microseconds a request
+    waits for others.
+    """
+
+    precision: str | None = None
+    device: Device = "cpu"
+    instances: int = 1
+    max_batch: int = 16
+    max_delay: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.instances < 1 or self.max_batch < 1 or self.max_delay < 0:
+            raise InputError(
+                f"triton: {self.instances} instances, batch {self.max_batch}, {self.max_delay} µs: too few"
+            )
+        if self.device == "gpu" and self.precision == "int8":
+            raise InputError("triton: the INT8 graphs of a bundle are for CPUs; take --precision fp16 on a GPU")
+
+    @property
+    def preferred(self) -> tuple[int, ...]:
+        """Batch sizes worth waiting for: powers of two up to the largest batch."""
+        sizes = [2**power for power in range(1, 12) if 2**power <= self.max_batch]
+        return tuple(sizes[-3:])

@@ -1,0 +1,113 @@
+"""Writes the repository: a folder a model, a numbered folder a version, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.bundle import Bundle
+from edge.engines import open_session
+from edge.errors import BundleError, InputError
+from edge.manifest import Variant
+from export.triton.config import config_text, require_valid, schema
+from export.triton.options import TritonOptions
+
+ROLES = ("detector", "embedder")
+CONFIG = "config.pbtxt"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One model of the repository."""
+
+    model: str
+    version: int
+    variant: str
+
+
+def write_repository(
+    bundle: Bundle, folder: Path, options: TritonOptions, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Written, ...]:
+    """Puts detector and embedder of a bundle into a Triton model repository, as the next version of each.
+
+    Everything is built and checked before anything is put in its place. Raises BundleError where the bundle lacks a
+    variant, InputError where the folder cannot take it, GateError where a configuration does not fit Triton's schema.
+    """
+    module = schema()
+    if module is None:
+        tell("config.pbtxt was not validated: pip install 'arcedge[triton]' brings Triton's schema")
+    require_repository(folder)
+    chosen = [_variant(bundle, role, options) for role in ROLES]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    try:
+        for variant in chosen:
+            data, name = bundle.load(variant), model_name(variant)
+            with open_session(data) as session:
+                text = config_text(name, variant, session.inputs, session.outputs, options)
+            if module is not None:
+                require_valid(text, module)
+            (work / name).mkdir()
+            _write(work / name / "model.onnx", data)
+            _write(work / name / CONFIG, text.encode())
+        return tuple(_install(work / model_name(variant), folder / model_name(variant), variant) for variant in chosen)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def model_name(variant: Variant) -> str:
+    """What clients call the model; it does not change with precision."""
+    return f"arcedge_{variant.role}"
+
+
+def _variant(bundle: Bundle, role: str, options: TritonOptions) -> Variant:
+    precision = options.precision
+    if precision is None and options.device == "gpu":
+        there = [variant.precision for variant in bundle.variants(role) if variant.precision != "int8"]
+        if not there:
+            raise BundleError(f"{bundle.path}: has INT8 alone for the {role}, which is for CPUs; export FP16 as well")
+        precision = there[0]
+    return bundle.select(role, precision)
+
+
+def require_repository(folder: Path) -> None:
+    """Raises InputError where `folder` holds something that is no Triton model."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: there is a file or link; name another folder for the repository")
+    strangers = [path.name for path in folder.iterdir() if not _belongs(path)] if folder.is_dir() else []
+    if strangers:
+        raise InputError(f"{folder}: holds {strangers[0]}, which is no Triton model; name another folder")
+
+
+def _belongs(path: Path) -> bool:
+    return path.name.startswith(".") or (path / CONFIG).is_file()
+
+
+def _install(built: Path, model: Path, variant: Variant) -> Written:
+    """Moves one model in: the version's folder in one step, then the configuration that goes with it."""
+    model.mkdir(exist_ok=True)
+    numbers = [int(path.name) for path in model.iterdir() if path.name.isdecimal()]
+    version = max(numbers, default=0) + 1
+    staged = model / f".{version}.part"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    (built / "model.onnx").replace(staged / "model.onnx")
+    staged.rename(model / str(version))
+    (built / CONFIG).replace(model / CONFIG)
+    return Written(model.name, version, variant.name)
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
