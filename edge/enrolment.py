@@ -143,7 +143,7 @@ def reject(
             person.name,
             np.stack([shot.vector for shot in shots]),
             [shot.source for shot in shots],
-            [_png(shot.crop) if keep_crops else None for shot in shots],
+            [to_png(shot.crop) if keep_crops else None for shot in shots],
         )
     return report
 
@@ -193,7 +193,7 @@ def add(gallery: Gallery, shots: Sequence[Shot], options: EnrolmentOptions, repo
             report.name,
             np.stack([shot.vector for shot in kept]),
             [shot.source for shot in kept],
-            [_png(shot.crop) if options.keep_crops else None for shot in kept],
+            [to_png(shot.crop) if options.keep_crops else None for shot in kept],
         )
     return report
 
@@ -269,7 +269,8 @@ def _rivals(other: Face, main: Face) -> bool:
     return not same and other.width * other.height >= RIVAL_AREA * main.width * main.height
 
 
-def _png(crop: Image) -> bytes:
+def to_png(crop: Image) -> bytes:
+    """A (H, W, 3) crop as it is kept in a gallery."""
     done, data = cv2.imencode(".png", crop)
     assert done, "OpenCV encodes any 8-bit picture as PNG"
     return bytes(data.tobytes())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edge.errors import InputError
 from edge.types import Image
@@ -47,6 +48,11 @@ def read_picture(path: Path) -> Image:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_picture(data, path)
+
+
+def decode_picture(data: npt.NDArray[np.uint8], path: Path) -> Image:
+    """As `read_picture`, of the bytes of a file; `path` is for the message."""
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:  # a size beyond OpenCV's limit

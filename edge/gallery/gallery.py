@@ -17,7 +17,7 @@ from edge.gallery.cipher import Key
 from edge.gallery.copies import Copies
 from edge.gallery.snapshot import Snapshot
 from edge.gallery.sqlite import SqliteStore
-from edge.gallery.store import Entry, Identity, NewEntry, Store, StoreUnavailableError
+from edge.gallery.store import Entry, Identity, NewEntry, Outcome, Picture, Store, StoreUnavailableError
 from edge.manifest import Variant
 from edge.types import Floats
 
@@ -136,6 +136,24 @@ class Gallery:
         """
         entries = self._entries(identity, embeddings, sources, crops)
         return self.add_entries([replace(entry, negative=True) for entry in entries])
+
+    def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        """Adds what bulk indexing has found, and remembers the pictures in the same step: none counts twice.
+
+        Raises as `add` does.
+        """
+        checked = []
+        for picture in pictures:
+            entry = picture.entry
+            if entry is not None:
+                self._check([entry])
+                entry = replace(entry, identity=checked_name(entry.identity))
+            checked.append(replace(picture, entry=entry))
+        return self._store.add_pictures(checked)
+
+    def seen(self, files: Sequence[bytes]) -> list[bool]:
+        """Whether each picture's file was given to `add_pictures`, and its person not forgotten since."""
+        return self._store.seen(files)
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""

@@ -16,8 +16,9 @@ APPLICATION_ID = 0x41454731
 VERSION = 2
 BUSY_SECONDS = 5.0
 
-# Names, sources, vectors and crops are blobs that may be encrypted; tokens are digests by which names and vectors are
-# found. The index by identity gives the vectors in the order of the matrix without a sort, which could spill to disk.
+# Names, sources, vectors and crops are blobs that may be encrypted; tokens are digests by which names, vectors and the
+# pictures that bulk indexing has seen are found. The index by identity gives the vectors in the order of the matrix
+# without a sort, which could spill to disk.
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE identity (
@@ -37,6 +38,11 @@ CREATE TABLE embedding (
     created REAL NOT NULL,
     UNIQUE (identity, token)
 ) STRICT;
+CREATE TABLE picture (
+    token BLOB PRIMARY KEY,
+    identity INTEGER REFERENCES identity (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX picture_identity ON picture (identity);
 CREATE INDEX embedding_identity ON embedding (identity);
 CREATE INDEX embedding_negative ON embedding (negative) WHERE negative;
 """

@@ -16,10 +16,12 @@ from edge.errors import GalleryError
 from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Cipher, Key, Plain, Sealed
-from edge.gallery.store import Entry, Identity, NewEntry, State, StoreUnavailableError, VectorRow
+from edge.gallery.store import Entry, Identity, NewEntry, Outcome, Picture, State, StoreUnavailableError, VectorRow
 
 ERASE_ATTEMPTS = 50
 _PROOF = b"arcedge"
+_Row = tuple[bytes, bytes, bytes, bytes | None]
+"""Token and sealed vector, sealed source, sealed crop."""
 
 
 @dataclass(slots=True)
@@ -78,26 +80,18 @@ class SqliteStore:
         with self._change() as change:
             numbers = {name: self._number(name, now) for name in self._names_to_add(entries)}
             for entry, row in zip(entries, rows, strict=True):
-                identity, negative = numbers[entry.identity], int(entry.negative)
-                known = self._connection.execute(
-                    "SELECT negative FROM embedding WHERE identity = ? AND token = ?", (identity, row[0])
-                ).fetchone()
-                if known is None:
-                    self._connection.execute(
-                        "INSERT INTO embedding (identity, negative, token, vector, source, crop, created) "
-                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        (identity, negative, *row, now),
-                    )
-                elif known[0] != negative:
-                    change.revised = True
-                    self._connection.execute(
-                        "UPDATE embedding SET negative = ? WHERE identity = ? AND token = ?",
-                        (negative, identity, row[0]),
-                    )
-                else:
-                    continue
-                added += 1
+                added += self._put(numbers[entry.identity], entry, row, now, change)
         return added
+
+    def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        now = time.time()
+        rows = [None if picture.entry is None else self._row(picture.entry) for picture in pictures]
+        with self._change() as change:
+            return [self._add_picture(picture, row, now, change) for picture, row in zip(pictures, rows, strict=True)]
+
+    def seen(self, files: Sequence[bytes]) -> list[bool]:
+        with self._translated("read"):
+            return [self._owner(self._cipher.token(file, "file")) is not None for file in files]
 
     def identities(self) -> list[Identity]:
         with self._translated("read"):
@@ -155,6 +149,7 @@ class SqliteStore:
             )
             before = self._positives(new)
             self._connection.execute("UPDATE OR IGNORE embedding SET identity = ? WHERE identity = ?", (new, old))
+            self._connection.execute("UPDATE picture SET identity = ? WHERE identity = ?", (new, old))
             self._connection.execute("DELETE FROM identity WHERE id = ?", (old,))
             return self._positives(new) - before
 
@@ -226,6 +221,8 @@ class SqliteStore:
         with self._change(revised=True, erasing=True):
             self._rewrite("identity", ("name",), cipher, "name")
             self._rewrite("embedding", ("vector", "source", "crop"), cipher, "vector")
+            # Their content is not kept, so no token of the new key can be made; indexing looks at the files again.
+            self._connection.execute("DELETE FROM picture")
             self._connection.execute("DELETE FROM meta WHERE key = 'proof'")
             if key is not None:
                 self._connection.execute("INSERT INTO meta VALUES ('proof', ?)", (_proof(cipher),))
@@ -250,6 +247,51 @@ class SqliteStore:
                 (cipher.token(plain[found_by] or b"", found_by), *values, number),
             )
 
+    def _put(self, identity: int, entry: NewEntry, row: _Row, now: float, change: _Change) -> bool:
+        """Whether the vector says what was not known."""
+        negative = int(entry.negative)
+        known = self._connection.execute(
+            "SELECT negative FROM embedding WHERE identity = ? AND token = ?", (identity, row[0])
+        ).fetchone()
+        if known is None:
+            self._connection.execute(
+                "INSERT INTO embedding (identity, negative, token, vector, source, crop, created) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (identity, negative, *row, now),
+            )
+        elif known[0] != negative:
+            change.revised = True
+            self._connection.execute(
+                "UPDATE embedding SET negative = ? WHERE identity = ? AND token = ?", (negative, identity, row[0])
+            )
+        return known is None or known[0] != negative
+
+    def _add_picture(self, picture: Picture, row: _Row | None, now: float, change: _Change) -> Outcome:
+        outcome, identity = Outcome.NOTHING, None
+        if picture.entry is not None and row is not None and picture.content is not None:
+            content = self._cipher.token(picture.content, "content")
+            owner = self._owner(content)
+            if owner is None:
+                identity = self._number(picture.entry.identity, now)
+                added = self._put(identity, picture.entry, row, now, change)
+                outcome = Outcome.ADDED if added else Outcome.KNOWN
+                self._mark(content, identity)
+            else:
+                identity = owner[0]
+                name = self._connection.execute("SELECT token FROM identity WHERE id = ?", (identity,)).fetchone()
+                same = name is not None and name[0] == self._token(picture.entry.identity)
+                outcome = Outcome.DUPLICATE if same else Outcome.ANOTHERS
+        self._mark(self._cipher.token(picture.file, "file"), identity)
+        return outcome
+
+    def _owner(self, token: bytes) -> tuple[int | None] | None:
+        """Number of the identity a picture's token belongs to; None where it was not seen."""
+        row = self._connection.execute("SELECT identity FROM picture WHERE token = ?", (token,)).fetchone()
+        return None if row is None else (row[0],)
+
+    def _mark(self, token: bytes, identity: int | None) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO picture VALUES (?, ?)", (token, identity))
+
     def _names_to_add(self, entries: Sequence[NewEntry]) -> list[str]:
         """Of the people of `entries`; those of negatives must be known, from before or from the same entries."""
         here = dict.fromkeys(entry.identity for entry in entries if not entry.negative)
@@ -266,7 +308,7 @@ class SqliteStore:
         )
         return self._id_of(name)
 
-    def _row(self, entry: NewEntry) -> tuple[bytes, bytes, bytes, bytes | None]:
+    def _row(self, entry: NewEntry) -> _Row:
         vector, seal = entry.vector.astype("<f4").tobytes(), self._cipher.seal
         crop = None if entry.crop is None else seal(entry.crop, "crop")
         return self._cipher.token(vector, "vector"), seal(vector, "vector"), seal(entry.source.encode(), "source"), crop

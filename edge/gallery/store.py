@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from edge.errors import GalleryError
@@ -57,6 +58,29 @@ class NewEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that bulk indexing has looked at: whose, what names its file and its content, and what it gave.
+
+    file: says that this file need not be looked at again; content: the same for equal pictures. entry: None where there
+    was nothing to add.
+    """
+
+    file: bytes
+    content: bytes | None
+    entry: NewEntry | None
+
+
+class Outcome(Enum):
+    """What became of a picture: its vector is new, was there already, the picture was there already, or another's."""
+
+    ADDED = "added"
+    KNOWN = "known"
+    DUPLICATE = "duplicate"
+    ANOTHERS = "another's"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What tells copies of the vectors whether they are stale.
 
@@ -106,6 +130,12 @@ class Store(Protocol):
         Negatives are of people who are known. The last word counts: a vector of a person that comes as a negative of
         theirs becomes one, and the other way round.
         """
+
+    def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        """Adds what the pictures gave, and remembers files and contents in the same step: no picture counts twice."""
+
+    def seen(self, files: Sequence[bytes]) -> list[bool]:
+        """Whether each file was given to `add_pictures` before. Those of a forgotten person were not."""
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.analyze import FaceAnalyzer
+from edge.bundle import Bundle
+from edge.cli.main import main
+from edge.errors import EngineError, InputError
+from edge.gallery import Binding, Gallery, Key
+from edge.indexing import Job, Result, Summary, WorkOptions, index, read_jobs
+from edge.indexing.local import LocalEngine
+from edge.indexing.work import Worker
+
+
+class Here:
+    """An engine without processes, which may be told to stop in the middle."""
+
+    def __init__(self, options: WorkOptions, stop_after: int | None = None) -> None:
+        self._worker = Worker(options)
+        self._left = stop_after
+        self.done: list[str] = []
+
+    def run(self, chunks: Iterable[Sequence[Job]]) -> Iterator[list[Result]]:
+        for chunk in chunks:
+            for job in chunk:
+                if self._left is not None and len(self.done) == self._left:
+                    raise KeyboardInterrupt
+                self.done.append(job.path.name)
+                yield self._worker([job])
+
+
+@pytest.fixture
+def options(toy: Any) -> WorkOptions:
+    return WorkOptions(toy.path)
+
+
+@pytest.fixture
+def gallery(toy: Any, tmp_path: Path) -> Iterator[Gallery]:
+    with Gallery.create(tmp_path / "g", Binding.of(toy.bundle.select("embedder"))) as made:
+        yield made
+
+
+@pytest.fixture
+def photos(toy: Any, tmp_path: Path) -> Path:
+    """Two people with three good pictures each."""
+    for person, name in ((1, "ada"), (2, "bob")):
+        for i in range(3):
+            toy.write_scene(tmp_path / "in" / name / f"{name}{i}.png", 200, 200, [(person, 40 + 5 * i, 56)])
+    return tmp_path / "in"
+
+
+def counts(summary: Summary) -> tuple[int, ...]:
+    return summary.pictures, summary.seen, summary.added, summary.duplicates, len(summary.problems)
+
+
+def sources(gallery: Gallery) -> list[str]:
+    return sorted(Path(entry.source).name for entry in gallery.entries())
+
+
+def test_what_is_indexed_is_what_enrolment_would_find(
+    toy: Any, gallery: Gallery, options: WorkOptions, photos: Path
+) -> None:
+    assert counts(index(gallery, read_jobs(photos), Here(options))) == (6, 0, 6, 0, 0)
+    with FaceAnalyzer(Bundle.open(toy.path)) as analyzer:
+        for person, name in ((1, "ada"), (2, "bob")):
+            image = toy.scene(200, 200, [(person, 45, 56)])
+            (vector,) = analyzer.embed(analyzer.align(image, analyzer.detect(image)))
+            found = {Path(entry.source).name: entry for entry in gallery.entries(name)}[f"{name}1.png"]
+            np.testing.assert_allclose(found.vector, vector, atol=1e-6)
+
+
+def test_bad_pictures_are_listed_and_equal_ones_count_once(
+    toy: Any, gallery: Gallery, options: WorkOptions, photos: Path
+) -> None:
+    shutil.copy(photos / "ada" / "ada0.png", photos / "ada" / "copy.png")
+    shutil.copy(photos / "ada" / "ada0.png", photos / "bob" / "not bob.png")
+    (photos / "ada" / "broken.png").write_bytes(b"broken")
+    toy.write_scene(photos / "bob" / "empty.png", 200, 200, [])
+    toy.write_scene(photos / "bob" / "two.png", 300, 200, [(1, 8, 40), (2, 160, 80)])
+    (photos / "bob" / "gone.png").symlink_to(photos / "nowhere.png")
+    done: list[int] = []
+    summary = index(gallery, read_jobs(photos), Here(options), done.append)
+    assert counts(summary) == (12, 0, 6, 1, 5)
+    assert sum(done) == 12
+    problems = {Path(path).name: problem for path, problem in summary.problems}
+    assert problems.pop("broken.png").startswith("not a picture")
+    assert problems == {
+        "empty.png": "no face found",
+        "two.png": "2 faces of like size; cut out the one meant",
+        "gone.png": "cannot be read (No such file or directory)",
+        "not bob.png": "the same picture is of somebody else already",
+    }
+    assert sources(gallery) == ["ada0.png", "ada1.png", "ada2.png", "bob0.png", "bob1.png", "bob2.png"]
+
+
+def test_a_second_run_looks_only_at_what_is_new_or_changed(
+    toy: Any, gallery: Gallery, options: WorkOptions, photos: Path
+) -> None:
+    index(gallery, read_jobs(photos), Here(options))
+    again = Here(options)
+    assert counts(index(gallery, read_jobs(photos), again)) == (6, 6, 0, 0, 0)
+    assert again.done == []
+    toy.write_scene(photos / "ada" / "new.png", 200, 200, [(1, 70, 70)])
+    os.utime(photos / "bob" / "bob1.png", ns=(1, 1))  # touched, and the same inside
+    third = Here(options)
+    assert counts(index(gallery, read_jobs(photos), third)) == (7, 5, 1, 1, 0)
+    assert sorted(third.done) == ["bob1.png", "new.png"]
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(
+    gallery: Gallery, options: WorkOptions, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.indexing.indexing.STEP", 2)
+    with pytest.raises(KeyboardInterrupt):
+        index(gallery, read_jobs(photos), Here(options, stop_after=5))
+    assert len(gallery.entries()) == 4  # two steps were whole, the third was not
+    again = Here(options)
+    assert counts(index(gallery, read_jobs(photos), again)) == (6, 4, 2, 0, 0)
+    assert len(again.done) == 2
+    assert len(sources(gallery)) == 6
+
+
+def test_a_forgotten_person_left_no_trace_and_may_be_indexed_again(
+    gallery: Gallery, options: WorkOptions, photos: Path
+) -> None:
+    index(gallery, read_jobs(photos), Here(options))
+    gallery.rename("ada", "countess")
+    assert counts(index(gallery, read_jobs(photos), Here(options)))[1:3] == (6, 0)
+    gallery.forget("countess")
+    assert counts(index(gallery, read_jobs(photos), Here(options))) == (6, 3, 3, 0, 0)
+
+
+def test_an_engine_may_give_a_result_twice(gallery: Gallery, options: WorkOptions, photos: Path) -> None:
+    class Stuttering(Here):
+        def run(self, chunks: Iterable[Sequence[Job]]) -> Iterator[list[Result]]:
+            for results in super().run(chunks):
+                yield results
+                yield results
+
+    assert counts(index(gallery, read_jobs(photos), Stuttering(options))) == (6, 0, 6, 0, 0)
+
+
+def test_crops_are_kept_where_asked_and_an_encrypted_gallery_hides_what_was_seen(
+    toy: Any, photos: Path, tmp_path: Path
+) -> None:
+    key = Key.random()
+    binding = Binding.of(toy.bundle.select("embedder"))
+    with Gallery.create(tmp_path / "s", binding, key) as gallery:
+        index(gallery, read_jobs(photos), Here(WorkOptions(toy.path, keep_crops=True)))
+        assert all(entry.crop for entry in gallery.entries())
+        assert counts(index(gallery, read_jobs(photos), Here(WorkOptions(toy.path)))) == (6, 6, 0, 0, 0)
+        content = b"".join(file.read_bytes() for file in gallery.path.iterdir())
+        assert b"ada0" not in content
+        gallery.rekey(Key.random())
+        assert counts(index(gallery, read_jobs(photos), Here(WorkOptions(toy.path)))) == (6, 0, 0, 0, 0)
+        assert len(gallery.entries()) == 6
+
+
+class TestLists:
+    def test_names_come_from_the_line_or_the_folder(self, tmp_path: Path) -> None:
+        file = tmp_path / "list.txt"
+        file.write_text("ada/1.png\nZoë Smith\tx/2.png\n\n/abs/bob/3.png\n", encoding="utf-8")
+        assert read_jobs(file) == [
+            Job("ada", tmp_path / "ada" / "1.png"),
+            Job("Zoë Smith", tmp_path / "x" / "2.png"),
+            Job("bob", Path("/abs/bob/3.png")),
+        ]
+
+    @pytest.mark.parametrize(
+        ("content", "message"), [(b"", "empty list"), (b"\xff\xfe", "UTF-8"), (b"\x07\tx.png", "line 1: .*no name")]
+    )
+    def test_what_is_no_list_is_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_jobs(tmp_path / "list.txt")
+        with pytest.raises(InputError, match="cannot be read"):
+            read_jobs(tmp_path / "none.txt")
+
+
+def test_a_picture_that_kills_its_worker_is_found_and_costs_no_other(
+    gallery: Gallery, options: WorkOptions, photos: Path
+) -> None:
+    """The picture is a pipe: who reads it waits for what never comes, and is killed while it waits."""
+    pipe = photos / "ada" / "deadly.png"
+    os.mkfifo(pipe)
+    over = threading.Event()
+
+    def kill_readers() -> None:
+        while not over.wait(0.02):
+            try:
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                continue  # nobody reads
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGKILL)
+            os.close(writer)
+
+    killer = threading.Thread(target=kill_readers)
+    killer.start()
+    try:
+        summary = index(gallery, read_jobs(photos), LocalEngine(options, 1))
+    finally:
+        over.set()
+        killer.join()
+    assert counts(summary) == (7, 0, 6, 0, 1)
+    assert summary.problems[0][0] == str(pipe)
+    assert "died" in summary.problems[0][1]
+
+
+def test_models_that_do_not_open_are_an_error_and_no_dead_workers(
+    gallery: Gallery, photos: Path, own_bundle: Path
+) -> None:
+    (own_bundle / "embedder.onnx").write_bytes(b"damaged")
+    with pytest.raises(EngineError, match=r"embedder\.onnx"):
+        index(gallery, read_jobs(photos), LocalEngine(WorkOptions(own_bundle), 1))
+
+
+def test_the_command_line(toy: Any, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "ada" / "broken.png").write_bytes(b"broken")
+    bad = tmp_path / "bad.jsonl"
+    command = ["index", "--bundle", str(toy.path), "--gallery", str(tmp_path / "g"), str(photos), "--workers", "2"]
+    started = time.monotonic()
+    assert main([*command, "--bad", str(bad), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said.pop("seconds") <= time.monotonic() - started
+    expected = {"pictures": 7, "seen_before": 0, "added": 6, "known": 0, "duplicates": 0, "bad": 1}
+    assert said == {**expected, "gallery": str(tmp_path / "g")}
+    assert [json.loads(line)["path"] for line in bad.read_text().splitlines()] == [str(photos / "ada" / "broken.png")]
+    assert main(command) == 0
+    assert "0 faces added of 7 pictures; 7 indexed before" in capsys.readouterr().out
+    assert main([*command[:-3], str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
