@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from edge.analyze import FaceAnalyzer
+from edge.bundle import Bundle
 from edge.clock import SimulatedClock
 from edge.errors import EdgeError, EngineError, InputError
 from edge.gallery import Binding, Gallery
@@ -379,6 +384,67 @@ def test_a_scenario_that_makes_no_sense_is_refused_in_one_line(pictures: Path, t
     assert "\n" not in str(caught.value)
 
 
+def test_the_documented_scenario_is_one(repository: Path, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (repository / "docs" / "camera.md").read_text(), re.DOTALL)
+    cv2.imwrite(str(tmp_path / "ada.jpg"), np.zeros((90, 60, 3), np.uint8))
+    plan = scenario(tmp_path, example)
+    assert (plan.seed, plan.length, plan.size, plan.fps) == (7, 24 * HOUR, (640, 360), 0.1)
+    assert [len(plan.shows), len(plan.of("disconnect")), len(plan.of("corrupt"))] == [24, 24, 1]
+    assert all(5 <= each.window.end - each.window.start <= 600 for each in plan.of("disconnect"))
+
+
 def test_a_scenario_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.toml: cannot be read"):
         read_scenario(tmp_path / "nothing.toml")
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaceAnalyzer]:
+    """The weights that ship with the project, in FP32."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("shipped") / "bundle"
+    command = ["export", "--weights", "mobilefacenet-512", "--detector", "edge-detector", "--precision", "fp32"]
+    subprocess.run([sys.executable, "-m", "edge", *command, "--out", str(folder)], check=True, capture_output=True)
+    cv2.setNumThreads(1)
+    with FaceAnalyzer(Bundle.open(folder)) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+def test_real_people_are_known_after_every_outage_and_never_by_anothers_name(
+    shipped: FaceAnalyzer, tmp_path: Path
+) -> None:
+    """Two hours of trouble before the astronaut of scikit-image and Matplotlib's Grace Hopper, who is a stranger."""
+    matplotlib_cbook = pytest.importorskip("matplotlib.cbook")
+    skimage_data = pytest.importorskip("skimage.data")
+    astronaut = cv2.cvtColor(skimage_data.astronaut(), cv2.COLOR_RGB2BGR)
+    hopper = cv2.imread(str(matplotlib_cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    cv2.imwrite(str(tmp_path / "astronaut.png"), astronaut)
+    cv2.imwrite(str(tmp_path / "hopper.png"), hopper)
+    plan = scenario(
+        tmp_path,
+        'length = "2h"\nsize = [480, 270]\nfps = 0.05\nseed = 5\n'
+        '[[show]]\npicture = "astronaut.png"\nat = "4m"\nevery = "10m"\nfor = "12s"\nfps = 4\n'
+        '[[show]]\npicture = "hopper.png"\nat = "9m"\nevery = "10m"\nfor = "12s"\nfps = 4\n'
+        # Each visit begins seconds after an outage, a blackout or a jump of the clock.
+        '[[trouble]]\nkind = "disconnect"\nat = "3m55s"\nevery = "20m"\nfor = "7s"\n'
+        '[[trouble]]\nkind = "stall"\nat = "8m56s"\nevery = "20m"\nfor = "6s"\n'
+        '[[trouble]]\nkind = "black"\nat = "13m58s"\nevery = "20m"\nfor = "4s"\n'
+        '[[trouble]]\nkind = "clock"\nat = "14m4s"\nby = "-30m"\n'
+        '[[trouble]]\nkind = "engine"\nat = "18m"\nfor = "5m"\nshare = 0.3\n'
+        '[[trouble]]\nkind = "gallery"\nat = "34m"\nfor = "10m"\n'
+        '[[trouble]]\nkind = "corrupt"\nat = "54m"\nfor = "10m"\nshare = 0.3\n',
+    )
+    assert shipped.threshold is not None
+    threshold, diary = shipped.threshold.similarity, Diary()
+    with Gallery.create(tmp_path / "g", Binding.of(shipped.embedder_variant)) as known:
+        faces = shipped.detect(astronaut)[:1]
+        known.add("eileen_collins", shipped.embed(shipped.align(astronaut, faces)), ["astronaut"])
+        _, counts = played(plan, shipped, known, threshold, diary)
+    assert counts.reconnects >= 3
+    visits = sorted(plan.shows, key=lambda show: show.window.start)
+    assert len(visits) == 24
+    for place, visit in enumerate(visits):
+        # A camera that was lost is back within twice the first waits of its back-off: 0.5, 1, 2 and 4 seconds.
+        said = diary.names(visit.window.start + 8, visit.window.end)
+        assert said == ({"eileen_collins"} if place % 2 == 0 else {None}), place
