@@ -48,9 +48,9 @@ def ways(bundle: Path, gallery: Path, video: Path, models: Path, peers: tuple[st
     own = (
         ("edge run", "as it is: tracked, embedded again where that adds evidence", ()),
         (
-            "edge run --detect-every 3",
+            "edge run --search-every 3",
             "searched every third frame while everybody is decided on",
-            ("--detect-every", "3"),
+            ("--search-every", "3"),
         ),
         ("edge run --no-tracking", "every face of every frame detected and embedded", ("--no-tracking",)),
     )
