@@ -24,8 +24,8 @@ class PassRecord:
 
     def __str__(self) -> str:
         changed = ", ".join(f"{kind} {count:+d}" for kind, count in self.operators.items()) or "no operator changed"
-        size = f"{self.bytes_before / 1e6:.2f} → {self.bytes_after / 1e6:.2f} MB"
-        return f"{self.name:<22} {self.nodes_before:>4} → {self.nodes_after:<4} nodes  {size:<18} {changed}"
+        size = f"{self.bytes_before:>9,} → {self.bytes_after:<9,} bytes"
+        return f"{self.name:<22} {self.nodes_before:>4} → {self.nodes_after:<4} nodes  {size}  {changed}"
 
 
 @dataclass(slots=True)
