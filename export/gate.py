@@ -51,22 +51,30 @@ class EvaluationPairs:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What a variant loses, in points (percent): reference minus variant, with its interval. count: pairs compared."""
+    """What a variant loses, in points (percent): reference minus variant, with its interval. count: pairs compared.
+
+    thresholds: at the operating point, of the reference and of the variant; None where there is no one threshold.
+    """
 
     what: str
     reference: float
     variant: float
     points: Interval
     count: int
+    thresholds: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
+        values = {
             "reference": self.reference,
             "variant": self.variant,
             "drop_points": self.points.to_dict(),
             "count": self.count,
         }
+        if self.thresholds is None:
+            return values
+        before, after = self.thresholds
+        return {**values, "threshold": {"reference": before, "variant": after, "shift": after - before}}
 
     def __str__(self) -> str:
         low, high = self.points.low, self.points.high
@@ -128,10 +136,11 @@ def tar_drop(reference: Floats, variant: Floats, identities: npt.NDArray[np.int6
     genuine = identities[i] == identities[j]
     if not genuine.any():
         raise InputError("no identity has two pictures: TAR cannot be measured")
-    accepted = []
+    accepted, thresholds = [], []
     for embeddings in (reference, variant):
         scores = (embeddings @ embeddings.T)[i, j]
-        accepted.append(scores[genuine] >= threshold_at_far(scores[~genuine], far))
+        thresholds.append(threshold_at_far(scores[~genuine], far))
+        accepted.append(scores[genuine] >= thresholds[-1])
     owner = identities[i[genuine]]
     size = int(identities.max()) + 1
     lost = np.bincount(owner, accepted[0].astype(float) - accepted[1].astype(float), size)
@@ -151,6 +160,7 @@ def tar_drop(reference: Floats, variant: Floats, identities: npt.NDArray[np.int6
         float(accepted[1].mean()),
         Interval(value, min(low, value), float(high) if lost.any() else bound, 0.95),
         len(owner),
+        (thresholds[0], thresholds[1]),
     )
 
 

@@ -84,6 +84,17 @@ def test_tar_is_compared_at_each_models_own_threshold() -> None:
         tar_drop(rows[:16], rows[:16], labels[:16], 1e-6)
 
 
+def test_the_shift_of_the_threshold_is_recorded() -> None:
+    """Pulling everybody together by a common direction raises every score, and the threshold with them."""
+    rows, labels = people(60, 8, 0.7)
+    together = np.hstack([rows, np.full((len(rows), 1), 0.5, np.float32)])
+    together /= np.linalg.norm(together, axis=1, keepdims=True)
+    shifted = tar_drop(rows, together, labels, 1e-3).to_dict()["threshold"]
+    # A score s becomes (s + 0.25) / 1.25.
+    assert shifted["variant"] == pytest.approx((shifted["reference"] + 0.25) / 1.25, abs=1e-5)
+    assert shifted["shift"] == shifted["variant"] - shifted["reference"] > 0
+
+
 def test_rank_flips_are_counted() -> None:
     rows, _ = people(10, 3, 0.5)
     assert rank_flips(rows, rows.copy()) == 0
