@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge.cli import options
 from edge.cli.verb import Verb
+from edge.errors import InputError
 
 if TYPE_CHECKING:
     from edge.indexing import Engine, Summary, WorkOptions
@@ -24,6 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_bundle(parser)
     options.add_gallery(parser)
     parser.add_argument("pictures", type=Path, metavar="FOLDER_OR_LIST", help="a folder a person, or a list of paths")
+    parser.add_argument(
+        "--on", choices=("local", "ray"), default="local", help="worker processes here, or a Ray cluster (extra: ray)"
+    )
+    parser.add_argument("--address", help="of the Ray cluster (default: one of its own on this machine)")
     parser.add_argument("--workers", type=options.positive, metavar="N", help="workers (default: a core each)")
     parser.add_argument("--keep-crops", action="store_true", help="store the 112x112 crops too, to change models later")
     parser.add_argument("--bad", type=Path, metavar="FILE", help="write the bad pictures as JSON lines")
@@ -41,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if precision is None and Gallery.exists(args.gallery):
         with Gallery.open(args.gallery, key) as there:
             precision = there.variant_in(bundle).precision
+    options.settle_engine(args, bundle, precision)
     variant = bundle.select("embedder", precision, args.engine)
     work = WorkOptions(args.bundle.resolve(), variant.precision, args.engine, args.keep_crops)
     started = time.monotonic()
@@ -54,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _engine(args: argparse.Namespace, work: WorkOptions) -> Engine:
+    if args.on == "ray":
+        from edge.indexing.ray_engine import RayEngine
+
+        return RayEngine(work, args.workers, args.address)
+    if args.address is not None:
+        raise InputError("--address is of a Ray cluster; give --on ray, too")
     from edge.indexing.local import LocalEngine
 
     return LocalEngine(work, args.workers or len(os.sched_getaffinity(0)))
@@ -89,7 +101,7 @@ def _report(args: argparse.Namespace, summary: Summary, seconds: float) -> None:
 
 VERB = Verb(
     name="index",
-    summary="embed a great many pictures into a gallery, on all cores",
+    summary="embed a great many pictures into a gallery, on all cores or a Ray cluster",
     configure=configure,
     run=run,
     description=(
@@ -97,5 +109,8 @@ VERB = Verb(
         "Run it again after a stop or with new pictures: what was indexed before is left alone. Bad pictures are\n"
         "listed and left out; equal pictures count once. It does not compare pictures as edge enroll does."
     ),
-    example=("edge index --bundle arcedge.bundle --gallery everybody photos/"),
+    example=(
+        "edge index --bundle arcedge.bundle --gallery everybody photos/\n"
+        "edge index --bundle arcedge.bundle --gallery everybody list.txt --on ray --address auto"
+    ),
 )

@@ -86,23 +86,29 @@ def open_signed(path: Path, require_signed: Path | None) -> Bundle:
 
 
 def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> FaceAnalyzer:
-    """The models asked for; `precision` counts where the user asked for none. Raises BundleError or EngineError.
-
-    The engine `auto` becomes the one it stands for in `args`, and is said on standard error.
-    """
+    """The models asked for; `precision` counts where the user asked for none. Raises BundleError or EngineError."""
     import cv2
 
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
-    from edge.auto import AUTO, choose_engine
 
     # Pools of OpenCV and of the engines would fight over the same cores.
     cv2.setNumThreads(1)
     bundle, wanted = open_bundle(args), args.precision or precision
+    settle_engine(args, bundle, wanted)
+    return FaceAnalyzer(bundle, AnalyzerOptions(precision=wanted, engine=args.engine))
+
+
+def settle_engine(args: argparse.Namespace, bundle: Bundle, precision: str | None) -> None:
+    """Puts the engine that `auto` stands for into `args`, and says on standard error which it is and why.
+
+    Raises EngineError where no engine of this machine computes what the bundle says.
+    """
+    from edge.auto import AUTO, choose_engine
+
     if args.engine == AUTO:
-        choice = choose_engine(bundle, wanted)
+        choice = choose_engine(bundle, precision)
         print(choice.words, file=sys.stderr)
         args.engine = choice.engine
-    return FaceAnalyzer(bundle, AnalyzerOptions(precision=wanted, engine=args.engine))
 
 
 def threshold_of(args: argparse.Namespace, analyzer: FaceAnalyzer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 from edge.auto import choose as choosing
 from edge.auto import choose_engine
 from edge.bundle import Bundle
+from edge.cli import options
 from edge.engine_cache import EngineCache
 from edge.engines import Array, Engine, Session, SessionOptions, get_engine
 from edge.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
@@ -167,3 +169,17 @@ def test_probes_are_the_same_everywhere_and_look_like_pictures() -> None:
     assert scenes.shape == (2, 480, 640, 3)
     assert scenes.dtype == np.uint8
     assert all(20 < scene.std() < 110 for scene in scenes)
+
+
+def test_a_verb_settles_auto_before_anything_opens_and_says_what_it_took(
+    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARCEDGE_CACHE", str(tmp_path / "cache"))
+    parser = argparse.ArgumentParser()
+    options.add_bundle(parser)
+    for said in ("measured now", "measured 20"):
+        args = parser.parse_args(["--bundle", str(own_bundle), "--engine", "auto"])
+        with options.open_analyzer(args) as analyzer:
+            assert analyzer.describe()["engine"] == args.engine != "auto"
+        assert f"engine auto: {args.engine}" in (printed := capsys.readouterr().err)
+        assert said in printed
