@@ -41,6 +41,31 @@ def test_who_was_seen_how_long_leaves_absences_out() -> None:
     assert "dropped 3" in text
 
 
+def test_several_sources_are_told_apart_and_people_counted_over_all() -> None:
+    summary = Summary()
+    for index, moment in enumerate([10.0, 10.5, 11.0]):
+        summary.add(result(index, moment, "ada"), "door")
+    for index, moment in enumerate([30.0, 30.5]):
+        summary.add(result(index, moment, "ada", "bob"), "yard")
+    summary.of("yard").error = "yard: unplugged"
+    summary.of("yard").late = 2
+    figures = summary.to_dict({"door": SourceCounts(5, 2), "yard": SourceCounts(7, 3, 0, 1)})
+    assert (figures["frames"], figures["captured"], figures["dropped"], figures["late"]) == (5, 12, 5, 2)
+    assert figures["people"]["ada"] == {
+        "frames": 5,
+        "seconds": 1.5,
+        "first": 10.0,
+        "last": 30.5,
+        "best_similarity": 0.52,
+    }
+    assert figures["sources"]["door"]["people"] == ["ada"]
+    assert figures["sources"]["yard"]["people"] == ["ada", "bob"]
+    assert summary.errors == {"yard": "yard: unplugged"}
+    text = as_text(figures)
+    assert "door: 3 frames, 3 faces (ada); dropped 2, corrupt 0, reconnects 0\n" in text
+    assert "2 too late; ended early: yard: unplugged" in text
+
+
 def test_an_empty_run_has_a_summary_too() -> None:
     figures = Summary().to_dict({"cam": SourceCounts()})
     assert figures["frames"] == 0
