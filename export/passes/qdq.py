@@ -21,8 +21,8 @@ from onnx import ModelProto, NodeProto
 
 from edge.errors import InputError
 from export.graph import Array, Graph, attribute
+from export.passes import pair_sums
 from export.passes.integer_pixels import quantised_already
-from export.passes.pair_sums import bounded_scales
 
 Scheme = Literal["int8-cpu", "int8-tensorrt"]
 Ranges = Mapping[str, tuple[float, float]]
@@ -197,7 +197,7 @@ def channel_scales(weight: Array, axis: int) -> Array:
 def _integer_parameters(graph: Graph, layer: NodeProto, input_scale: np.float32) -> None:
     """Weight to int8 and bias to int32, behind DequantizeLinear; scales widen where the bias would leave int32."""
     weight, axis = graph.arrays[layer.input[1]], _channel_axis(layer)
-    scales = np.maximum(channel_scales(weight, axis), bounded_scales(weight, axis))
+    scales = np.maximum(channel_scales(weight, axis), pair_sums.bounded_scales(weight, axis))
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
     if bias is not None:
         # A channel BatchNorm almost switched off has tiny weights under a normal bias; int32 must still hold the bias.
