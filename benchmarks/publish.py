@@ -50,8 +50,8 @@ def _optional(text: str | None) -> str | None:
 
 
 def _without_folders(text: str) -> str:
-    """Each absolute path becomes its last part."""
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)/?", r"\1", text)
+    """Each path that is absolute, or leads out of the folder, becomes its last part."""
+    return re.sub(r"(?<![\w.])(?:\.\.?)?/(?:[^\s/'\"]+/)*([^\s/'\"]+)/?", r"\1", text)
 
 
 def file_name(report: Mapping[str, Any], name: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks.compare import compare
-from benchmarks.report import SCHEMA
+from benchmarks.microbenchmarks import read_microbenchmarks
+from benchmarks.report import SCHEMA, render
 from benchmarks.subjects import Choice, choose
 from edge.bundle import Bundle
 from edge.errors import BundleError, InputError
@@ -113,6 +114,60 @@ def test_the_page_is_one_file_and_says_the_verdict_first(measured: Path, report:
         assert page.index(verdict["sentence"].replace("'", "&#39;")) < page.index("<table>")
     assert page.count("data:image/svg+xml") >= 5  # no curve of errors where none, or only chance, is left
     assert "width=device-width" in page
+
+
+def test_imported_microbenchmarks_stand_in_the_page(report: dict[str, Any], tmp_path: Path) -> None:
+    values = {
+        "datetime": "2026-01-01T00:00:00",
+        "machine_info": {"cpu": {"brand_raw": "Abacus 1"}},
+        "benchmarks": [
+            {
+                "name": "test_align",
+                "group": "parts",
+                "stats": {"rounds": 40, "median": 0.0021, "iqr": 0.0001, "min": 0.002},
+            }
+        ],
+    }
+    (tmp_path / "b.json").write_text(json.dumps(values))
+    told = {**report, "microbenchmarks": read_microbenchmarks(tmp_path / "b.json")}
+    page = render("report.html.j2", told)
+    assert "test_align" in page
+    assert "<td>2.1000</td>" in page
+    assert "Abacus 1" in page
+    assert "Microbenchmarks" not in render("report.html.j2", report)
+
+
+def test_peers_stand_in_the_page_where_they_are_better_first(report: dict[str, Any]) -> None:
+    stage = {
+        name: {**dict.fromkeys(("p90", "p95", "p99")), "count": 9, "mean": 2.0, "minimum": 1.0, "p50": figure(2.0)}
+        for name in ("wall_ms", "cpu_ms")
+    } | {name: figure(0.5) for name in ("times_wall", "times_cpu")}
+    told = {
+        **report,
+        "peers": {
+            "described": {"rival": {"version": "rival 1", "runs": "everything", "files": []}},
+            "missing": ["not measured: absent: absent is not installed; install it with: pip install absent"],
+            "latency": {
+                "rounds": 9,
+                "warm_up": 0,
+                "settled": True,
+                "lines": {"FP32": {"detect": stage, "embed": stage, "frame": stage}, "rival": {"detect": stage}},
+            },
+            "pairs": None,
+            "sentences": [{"peer": "rival", "better": ["detection takes 2.00 times less"], "worse": ["z"], "open": []}],
+        },
+    }
+    assert jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).is_valid(told)
+    page = render("report.html.j2", told, plots=True)
+    assert page.index("<b>Better:</b> detection takes 2.00 times less.") < page.index("<b>Worse:</b> z.")
+    assert "install it with: pip install absent" in page
+    assert "Processor time of a frame" in page
+    text = render("report.md.j2", told)
+    assert "- **rival** (rival 1). Better: detection takes 2.00 times less. Worse: z." in text
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value, "level": 0.95}
 
 
 def test_the_markdown_holds_the_figures(measured: Path, report: dict[str, Any]) -> None:
