@@ -135,9 +135,9 @@ def child(way: str, video: Path, models: Path | None) -> dict[str, float]:
     return {"cpu_ms_a_frame": 1000 * spent / max(1, frames), "frames": frames, "faces": faces}
 
 
-def scaled_copy(video: Path, height: int, target: Path) -> None:
-    """The frames of a video at a height, as MPEG-4, which every way then decodes."""
-    frames = load_frames(video, [], 10**6, height).images
+def scaled_copy(video: Path, height: int, target: Path, count: int = 10**6) -> None:
+    """The first `count` frames of a video at a height, as MPEG-4, which every way then decodes."""
+    frames = load_frames(video, [], 10**6, height).images[:count]
     size = frames[0].shape[1], frames[0].shape[0]
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, size)
     for frame in frames:
@@ -145,14 +145,17 @@ def scaled_copy(video: Path, height: int, target: Path) -> None:
     writer.release()
 
 
-def report(bundle: Path, video: Path, models: Path, peers: tuple[str, ...], height: int, turns: int) -> dict[str, Any]:
-    """JSON-ready, with where it was measured."""
+def report(
+    bundle: Path, video: Path, models: Path, peers: tuple[str, ...], size: tuple[int, int], turns: int
+) -> dict[str, Any]:
+    """JSON-ready, with where it was measured. size: lines, and the most frames."""
     from edge.bundle import Bundle
 
+    height, count = size
     before = provenance.Load.now()
     with tempfile.TemporaryDirectory() as folder:
         copy, gallery, people = (Path(folder) / name for name in ("video.mp4", "gallery", "people"))
-        scaled_copy(video, height, copy)
+        scaled_copy(video, height, copy, count)
         _enrol(bundle, gallery, people)
         figures = measure(ways(bundle, gallery, copy, models, peers), turns)
     return {
@@ -201,6 +204,7 @@ def main() -> int:
     parser.add_argument("--peer-models", type=Path, help="folder with the peers' model files")
     parser.add_argument("--peer", nargs="+", default=["insightface", "insightface-wide"])
     parser.add_argument("--height", type=int, default=720, help="of the frames (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=105, help="the most to take (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="how often each way is measured (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -212,7 +216,12 @@ def main() -> int:
         if options.bundle is None or options.peer_models is None:
             raise InputError("--bundle and --peer-models are needed")
         found = report(
-            options.bundle, options.video, options.peer_models, tuple(options.peer), options.height, options.turns
+            options.bundle,
+            options.video,
+            options.peer_models,
+            tuple(options.peer),
+            (options.height, options.frames),
+            options.turns,
         )
     except EdgeError as error:
         print(f"video: {error}", file=sys.stderr)

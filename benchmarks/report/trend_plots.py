@@ -28,7 +28,9 @@ def _line(rows: Rows, labels: Sequence[str], name: str, scale: float, said: str,
         shown = [(i, row["figures"][label][name]) for i, row in enumerate(rows) if _has(row, label, name)]
         if not shown:
             continue
-        places = [i for i, _ in shown]
+        # Side by side, or the bars of variants that are alike would cover each other.
+        aside = 0.08 * (position - (len(labels) - 1) / 2)
+        places = [i + aside for i, _ in shown]
         values = [scale * figure["value"] for _, figure in shown]
         bars = [
             [scale * (figure["value"] - figure["low"]) for _, figure in shown],
