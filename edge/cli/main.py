@@ -39,12 +39,21 @@ def find_verbs() -> list[Verb]:
     return [verbs[name].load() for name in names]
 
 
+class _Wide(argparse.HelpFormatter):
+    """Room for the longest command beside its summary: argparse forgets that commands are indented once more."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 14
+
+
 def build_parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="edge",
         description="From a fine-tuned face network to proven engines and a camera that knows who is there.",
         epilog="Each command has --help with an example.",
+        formatter_class=_Wide,
     )
     parser.add_argument("--version", action="version", version=f"arcedge {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")

@@ -139,6 +139,7 @@ def test_the_one_broken_layer_is_named(
     assert verdict.tensors[0].tensor == LAYER
 
 
+@pytest.mark.slow
 def test_an_engine_that_computes_otherwise_is_named(
     forms: dict[str, ModelProto], embedder: Source, crops: list[Image]
 ) -> None:
