@@ -1,4 +1,4 @@
-"""Bulk embedding: millions of pictures into a gallery, resumable, on worker processes."""
+"""Bulk embedding: millions of pictures into a gallery, resumable, on worker processes or a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""A Ray cluster: Ray Data carries pictures' names to actors that each hold the models, and results back.
+
+Every machine of the cluster needs arcedge, the bundle and the pictures under the same paths. Where a machine is lost,
+Ray runs its part again on others; a result that comes twice is taken once, by the gallery.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edge.errors import EngineError, MissingExtraError
+from edge.indexing.jobs import Job
+from edge.indexing.work import Result, Worker, WorkOptions
+
+
+class RayEngine:
+    """See `edge.indexing.indexing.Engine`.
+
+    workers: actors with a core each, at most; None for as many as the cluster has cores. address: of the cluster; None
+    for one of this process's own.
+    """
+
+    def __init__(self, options: WorkOptions, workers: int | None = None, address: str | None = None) -> None:
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise MissingExtraError("ray", "ray") from error
+        self._ray: Any = ray
+        self._options = options
+        self._workers = workers
+        self._address = address
+
+    def run(self, chunks: Iterable[Sequence[Job]]) -> Iterator[list[Result]]:
+        ray = self._ray
+        items = [{"jobs": pickle.dumps(list(chunk))} for chunk in chunks]
+        if not items:
+            return
+        ours = not ray.is_initialized()
+        if ours:
+            self._connect()
+        try:
+            # One item is a chunk of pictures: small blocks are what a lost machine costs.
+            done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                _Actor,
+                fn_constructor_args=(self._options,),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._workers or self._cores()),
+                num_cpus=1,
+            )
+            for row in done.iter_rows():
+                # What our own actors have pickled.
+                yield pickle.loads(row["results"])  # noqa: S301
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"Ray: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _connect(self) -> None:
+        try:
+            self._ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise EngineError(
+                f"Ray: no cluster at {self._address} ({str(error).splitlines()[0]}); start one with: ray start --head"
+            ) from error
+
+    def _cores(self) -> int:
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+
+class _Actor:
+    """A worker on some machine of the cluster."""
+
+    def __init__(self, options: WorkOptions) -> None:
+        self._worker = Worker(options)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        results = [pickle.dumps(self._worker(pickle.loads(jobs))) for jobs in batch["jobs"]]  # noqa: S301
+        return {"results": np.array(results, object)}
