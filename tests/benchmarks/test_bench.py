@@ -183,7 +183,8 @@ def test_the_markdown_holds_the_figures(measured: Path, report: dict[str, Any]) 
 def test_without_pictures_accuracy_is_not_measured(
     bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
 ) -> None:
-    bench("--bundle", bundle, "--pictures", people, "--frames", 3, "--seconds", 0.1, "--no-batches", "--out", tmp_path)
+    quick = ("--frames", 3, "--seconds", 0.1, "--no-batches", "--no-sweeps")
+    bench("--bundle", bundle, "--pictures", people, *quick, "--out", tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["accuracy"]["pairs"] is None
     assert {verdict["decision"] for verdict in report["verdicts"]} <= {"not measured", "not worth it"}
@@ -232,7 +233,18 @@ def test_other_machines_and_other_data_are_not_compared(report: dict[str, Any]) 
 def test_a_regression_ends_with_4(
     bench: Callable[..., int], bundle: Path, people: Path, measured: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--bundle", bundle, "--pictures", people, "--frames", 6, "--seconds", 0.2, "--no-batches")
+    arguments = (
+        "--bundle",
+        bundle,
+        "--pictures",
+        people,
+        "--frames",
+        6,
+        "--seconds",
+        0.2,
+        "--no-batches",
+        "--no-sweeps",
+    )
     old = json.loads((measured / "report.json").read_text())
     for figures in old["latency"]["variants"].values():
         figures["samples_ms"] = {name: [value / 20 for value in row] for name, row in figures["samples_ms"].items()}
