@@ -100,7 +100,7 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=recipe.steps,
-        help="updates of phase 2; may change on resuming (default: %(default)s)",
+        help="updates of phase 2, 0 to leave it out; may change on resuming (default: %(default)s)",
     )
     parser.add_argument(
         "--batch", type=int, default=recipe.batch, help="samples an update of phase 2 (default: %(default)s)"
@@ -127,10 +127,12 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
 
 def run_detector(args: argparse.Namespace) -> int:
     """Trains, prints what it measures on the held-out pictures, and writes the weights."""
-    if args.size < 64 or args.size % 32 or min(args.steps, args.unit_steps, args.bank, args.batch, args.threads) < 1:
+    if args.size < 64 or args.size % 32 or min(args.unit_steps, args.bank, args.batch, args.threads) < 1:
         raise InputError(
-            "--size is a multiple of 32 from 64 up; --bank, --unit-steps, --steps, --batch and --threads are 1 or more"
+            "--size is a multiple of 32 from 64 up; --bank, --unit-steps, --batch and --threads are 1 or more"
         )
+    if args.steps < 0:
+        raise InputError(f"--steps {args.steps}: 0 leaves out phase 2; there is no fewer")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     recipe = Recipe(
@@ -181,7 +183,7 @@ class Run:
         """Runs to the last step, saving the state after each unit, then every two minutes."""
         if self.taught < len(UNITS):
             self._teach_units()
-        self.network.train()
+        self.network.eval()  # BatchNorm is held: the units were taught so, and mosaics have no steady statistics
         start = wall = time.monotonic()
         cpu = time.process_time()
         began, totals = self.step, dict[str, float]()

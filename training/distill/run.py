@@ -30,6 +30,7 @@ from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
+from training.equalise import equalise
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
 from training.teaching import CHUNK, Lesson
@@ -260,7 +261,15 @@ class Distiller:
             self._start_phase(WHOLE)
         else:
             self.student.load_state_dict(self.smoothed().state_dict())
+            equalise(self.student, self.augmented())
             self.phase = DONE
+
+    def augmented(self) -> Iterator[Tensor]:
+        """Inputs that ranges of activations are measured on: ten batches of training crops, the same at every call."""
+        order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
+        for step in range(10):
+            rng = np.random.default_rng([self.recipe.seed, 2, step])
+            yield to_student(make_batch(self.crops, order.step(step), rng))
 
     def save(self, path: Path) -> None:
         """Writes the whole state; a kill at any moment leaves the old file or the new one."""
