@@ -20,7 +20,7 @@ demo: $(READY)  ## export a bundle, run it on a video, compare FP32, FP16 and IN
 	$(BIN)/python -m benchmarks.demo --out build/demo
 
 test: lint types $(READY)  ## lint, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

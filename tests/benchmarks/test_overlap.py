@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.overlap import Seen, _signs, find_shared
+from benchmarks.overlap import Seen, _signs, check_overlap, find_shared
 from benchmarks.provenance import digest_of_file
+from edge.errors import InputError
 from edge.pictures import find_pictures
 from edge.signatures import hamming, sign_picture
 from edge.types import Image
@@ -73,3 +74,29 @@ def test_half_of_the_real_near_duplicates_are_found_and_no_other_pair(shared_dat
     assert (near & same & upper).sum() >= 54
     assert (same & upper).sum() == 105
     assert (near & ~same & upper).sum() == 0
+
+
+def test_among_very_many_a_likeness_counts_and_only_a_copy_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, evaluated = tmp_path / "seen", tmp_path / "evaluated"
+    for folder in (seen, evaluated):
+        folder.mkdir()
+    write(seen / "original.png", photo(1))
+    mixed = (cv2.addWeighted(photo(1), 1 - share / 100, photo(2), share / 100, 0) for share in range(60))
+    alike = next(
+        path for path in (write(evaluated / "alike.png", image) for image in mixed)
+        if 4 < (shared([seen / "original.png"], [path])["alike.png"] or 0) <= 8
+    )  # fmt: skip
+    names = {alike.name: alike}
+    digests = {alike.name: digest_of_file(alike)}
+    with pytest.raises(InputError, match=r"alike\.png \(looks the same"):
+        check_overlap([], digests, names, [seen])
+    monkeypatch.setattr("benchmarks.overlap.MANY", 0)
+    checked = check_overlap([], digests, names, [seen])
+    assert checked["checked"] is True
+    assert "within 4 of 64 bits" in checked["statement"]
+    assert "1 within 8 bits were kept" in checked["statement"]
+    write(alike, photo(1))
+    with pytest.raises(InputError, match=r"alike\.png \(the same file"):
+        check_overlap([], {alike.name: digest_of_file(alike)}, names, [seen])

@@ -250,11 +250,16 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher
 
 @pytest.mark.parametrize(
     "option",
-    [("--size", "100"), ("--steps", "0"), ("--unit-steps", "0"), ("--bank", "0"), ("--batch", "0"), ("--threads", "0")],
+    [("--size", "100"), ("--unit-steps", "0"), ("--bank", "0"), ("--batch", "0"), ("--threads", "0")],
 )
 def test_arguments_out_of_range_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
     with pytest.raises(InputError, match="multiple of 32"):
         run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", *option))
+
+
+def test_fewer_updates_than_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="0 leaves out phase 2"):
+        run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", "--steps", "-1"))
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

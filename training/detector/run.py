@@ -1,8 +1,9 @@
 """Training the detector: one command, resumable, in two phases.
 
-Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2 trains all of them but the
-stem together, on the answers of YuNet-n and, more and more, on the true faces. What step k sees depends on the seed and
-k alone: a run that was stopped goes on as if it had not been.
+Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2, which is left out unless
+it is asked for, trains all of them but the stem together, on the answers of YuNet-n and, more and more, on the true
+faces: so far it cost more than it brought, 84.9 → 83.2 % AP on held-out pictures after 300 steps. What step k sees
+depends on the seed and k alone: a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from training.detector.teacher import TAPS, Teacher
 from training.detector.validate import validate
 
 LIMITS = (
-    "It learned unit by unit from YuNet-s, whose units have the same form, and then from the answers of YuNet-n: where "
-    "both are wrong, so is it. Its weights were trained from random ones; their names and order are its own.",
-    "Landmarks were learned from YuNet-n alone.",
+    "It learned unit by unit what YuNet-s computes, whose units have the same form: it errs where YuNet-s errs, and is "
+    "at best as good. Its weights were trained from random ones.",
     "All Avengers crops and scenes come from pictures of five people.",
 )
+OF_PHASE_TWO = "Afterwards it learned from the answers of YuNet-n, and landmarks from YuNet-n alone."
 
 SAVE_EVERY_SECONDS = 120.0
 LOG_EVERY_STEPS = 50
@@ -55,10 +56,10 @@ class Recipe:
     to nothing by its middle; landmarks: weight of the landmarks.
     """
 
-    bank: int = 512
-    unit_steps: int = 1500
+    bank: int = 768
+    unit_steps: int = 2000
     unit_rate: float = 1e-2
-    steps: int = 3000
+    steps: int = 0
     batch: int = 8
     rate: float = 2e-3
     size: int = 320
@@ -268,12 +269,8 @@ class Run:
         pools, recipe = self.pools, self.recipe
         return {
             "architecture": ARCH,
-            "data": f"{len(pools.scenes):,} WIDER FACE val pictures with their true boxes ({len(pools.held_out)} more "
-            f"held out for choices), {len(pools.portraits):,} CelebA photos and {len(pools.crops):,} aligned 112x112 "
-            "crops (CelebA, Glint360K, Pins), boxes of the latter two and all landmarks by YuNet-n (Apache-2.0), which "
-            "also gave the answers it is taught, while YuNet-s (Apache-2.0) taught it unit by unit. WIDER FACE, CelebA "
-            "and Glint360K are for research; the Pins photos are web scrapes without a stated licence.",
-            "limits": list(LIMITS),
+            "data": _sources(pools, second_phase=recipe.steps > 0),
+            "limits": list(LIMITS) if recipe.steps == 0 else [*LIMITS, OF_PHASE_TWO],
             "recipe": asdict(recipe),
             "held_out": validate(self.averaged, pools.held_out),
             "took": {"wall_seconds": round(self.spent_wall), "cpu_seconds": round(self.spent_cpu)},
@@ -321,6 +318,24 @@ class Run:
                 f"{self.state}: not a state of this training ({error}); remove it to begin anew"
             ) from error
         print(f"{self.state}: goes on after step {self.step}", flush=True)
+
+
+def _sources(pools: Pools, *, second_phase: bool) -> str:
+    taught = (
+        "the answers of YuNet-s (Apache-2.0), unit by unit, to mosaics and windows of them. True boxes, and boxes and "
+        "landmarks by YuNet-n (Apache-2.0), only placed the windows"
+    )
+    if second_phase:
+        taught = (
+            "the answers of YuNet-s (Apache-2.0), unit by unit, then true boxes, and boxes, landmarks and answers of "
+            "YuNet-n (Apache-2.0)"
+        )
+    return (
+        f"{len(pools.scenes):,} WIDER FACE val pictures ({len(pools.held_out)} more held out for choices), "
+        f"{len(pools.portraits):,} CelebA photos and {len(pools.crops):,} aligned 112x112 crops (CelebA, Glint360K, "
+        f"Pins), and {taught}. WIDER FACE, CelebA and Glint360K are for research; the Pins photos are web scrapes "
+        "without a stated licence."
+    )
 
 
 def _tensors(samples: list[Sample]) -> tuple[Floats, Tensor]:
