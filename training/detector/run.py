@@ -273,7 +273,7 @@ class Run:
             "limits": list(LIMITS) if recipe.steps == 0 else [*LIMITS, OF_PHASE_TWO],
             "recipe": asdict(recipe),
             "held_out": validate(self.averaged, pools.held_out),
-            "took": {"wall_seconds": round(self.spent_wall), "cpu_seconds": round(self.spent_cpu)},
+            "took": {"wall_seconds": round(self.spent_wall, 1), "cpu_seconds": round(self.spent_cpu, 1)},
             "machine": machine(torch.device("cpu")),
             "versions": versions(),
             "command": command(),
