@@ -89,3 +89,8 @@ def as_float(features: Tensor) -> Tensor:
     """Features kept as float16, as a network takes them: float32, channels last."""
     wide = features.float()
     return wide.contiguous(memory_format=torch.channels_last) if wide.ndim == 4 else wide
+
+
+def rows_like(count: int, example: Tensor, dtype: torch.dtype) -> Tensor:
+    """Room for `count` samples of the shape that those of a batch have; nothing is written to it."""
+    return torch.empty((count, *example.shape[1:]), dtype=dtype)

@@ -154,6 +154,8 @@ def test_a_finished_run_can_be_given_more_steps(crops: CropStore, tmp_path: Path
     longer.load(tmp_path / "state.pt")
     assert (longer.phase, longer.step) == (WHOLE, 3)
     before = _weights(longer)
+    averaged = longer.smoothed().state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, averaged, strict=True)), "the average is of the same scales"
     longer.run()
     assert longer.step == 5
     assert not all(torch.equal(a, b) for a, b in zip(before, _weights(longer), strict=True))

@@ -20,7 +20,7 @@ from training.detector.losses import Answers, Weights, answer_loss, head_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector
 from training.detector.stages import teacher_answers
 from training.detector.teacher import TAPS, Teacher
-from training.teaching import Lesson, as_float, teach
+from training.teaching import Lesson, as_float, rows_like, teach
 
 CHUNK = 8
 """Samples that features are computed for at once."""
@@ -62,9 +62,9 @@ def fill_bank(samples: Iterable[Sample], count: int, teacher: Teacher) -> Bank:
         taught = {name: torch.from_numpy(value) for name, value in teacher(pixels).items()}
         image = torch.from_numpy(pixels)
         if bank is None:
-            features = {name: _empty(count, taught[name], torch.float16) for name in TAPS}
-            heads = {name: _empty(count, taught[name], torch.float32) for name in OUTPUT_NAMES}
-            bank = Bank(_empty(count, image, torch.float16), features, heads, kept)
+            features = {name: rows_like(count, taught[name], torch.float16) for name in TAPS}
+            heads = {name: rows_like(count, taught[name], torch.float32) for name in OUTPUT_NAMES}
+            bank = Bank(rows_like(count, image, torch.float16), features, heads, kept)
         row = len(kept)
         bank.images[row] = image[0]
         for store in (bank.features, bank.heads):
@@ -168,7 +168,3 @@ class _Heads(nn.Module):
     def forward(self, flat: Tensor) -> list[Tensor]:
         levels = torch.split(flat, [height * width for height, width in self._maps], dim=2)
         return [head(torch.unflatten(x, 2, m)) for head, x, m in zip(self.heads, levels, self._maps, strict=True)]
-
-
-def _empty(count: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty((count, *like.shape[1:]), dtype=dtype)

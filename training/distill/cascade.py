@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from training.distill.blocks import BLOCK_NAMES, run_frozen, student_blocks
 from training.distill.losses import relational_error, relative_error
 from training.mobilefacenet import MobileFaceNet
-from training.teaching import CHUNK, Lesson, as_float, teach
+from training.teaching import CHUNK, Lesson, as_float, rows_like, teach
 
 BATCH = 16
 """Crops a step."""
@@ -77,8 +77,8 @@ def fill_bank(
     for pixels in batches:
         inputs, blocks, target = answer(pixels)
         if bank is None:
-            places = {name: _empty(count, blocks[name], torch.float16) for name in BLOCK_NAMES}
-            bank = Bank(_empty(count, inputs, torch.float16), places, _empty(count, target, torch.float32))
+            places = {name: rows_like(count, blocks[name], torch.float16) for name in BLOCK_NAMES}
+            bank = Bank(rows_like(count, inputs, torch.float16), places, rows_like(count, target, torch.float32))
         rows = slice(start, start + len(pixels))
         bank.inputs[rows], bank.targets[rows] = inputs, target
         for name in BLOCK_NAMES:
@@ -87,10 +87,6 @@ def fill_bank(
     if bank is None or start != count:
         raise ValueError(f"{start} crops came, {count} were to come")
     return bank
-
-
-def _empty(count: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty((count, *like.shape[1:]), dtype=dtype)
 
 
 class _Head(nn.Module):

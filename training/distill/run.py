@@ -262,6 +262,8 @@ class Distiller:
         else:
             self.student.load_state_dict(self.smoothed().state_dict())
             equalise(self.student, self.augmented())
+            # A run that is given more steps goes on from these weights, and so must their average.
+            self._ema = [parameter.detach().clone() for parameter in self.student.parameters()]
             self.phase = DONE
 
     def augmented(self) -> Iterator[Tensor]:
