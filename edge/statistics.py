@@ -26,6 +26,27 @@ class Latencies:
         self.count += 1
         self.total += milliseconds
 
+    def copy(self) -> Latencies:
+        """As it is now; another thread may go on adding here meanwhile."""
+        twin = Latencies()
+        twin._counts = self._counts.copy()
+        twin.count, twin.total = int(twin._counts.sum()), self.total
+        return twin
+
+    def since(self, earlier: Latencies) -> Latencies:
+        """What came after `earlier`, a copy of this taken then."""
+        later = self.copy()
+        later._counts -= earlier._counts
+        later.count, later.total = later.count - earlier.count, later.total - earlier.total
+        return later
+
+    def within(self, milliseconds: float) -> int:
+        """How many measurements were at most this; those less than 2 % beyond may be among them."""
+        if milliseconds < self._LOWEST:
+            return 0
+        place = int(math.log(milliseconds / self._LOWEST) / self._STEP)
+        return int(self._counts[: place + 1].sum())
+
     def quantile(self, share: float) -> float:
         """Milliseconds that `share` (0 to 1) of the measurements stay within, to 1 %; 0 before the first."""
         if self.count == 0:

@@ -21,6 +21,10 @@ ENGINE_PACKAGES = {
 }
 CUDA_PACKAGES = {"pycuda", "cuda"}
 GALLERY_PACKAGES = {"cipher.py": {"cryptography"}}
+LIVE_PACKAGES = {
+    "metrics.py": {"prometheus_client"},
+    **{name: {"aiohttp"} for name in ("guard.py", "routes.py", "server.py")},
+}
 INDEXING_PACKAGES = {"ray_engine.py": {"ray"}}
 LEARNING = {"torch", "safetensors", "matplotlib", "numpy", "cv2", "tqdm"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -74,6 +78,8 @@ def _extras_of(path: Path) -> set[str]:
         return {"cryptography"}
     if path.parts[:2] == ("edge", "gallery"):
         return GALLERY_PACKAGES.get(path.name, set())
+    if path.parts[:2] == ("edge", "live"):
+        return LIVE_PACKAGES.get(path.name, set())
     if path.parts[:2] == ("edge", "indexing"):
         return INDEXING_PACKAGES.get(path.name, set())
     return set()

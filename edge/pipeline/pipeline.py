@@ -63,6 +63,12 @@ class Pipeline:
     summary: Summary = field(default_factory=Summary)
     options: PipelineOptions = PipelineOptions()
     clock: Clock = SYSTEM_CLOCK
+    _lanes: list[Lane] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """Frames taken of each source and not finished yet; from any thread."""
+        return {lane.stream.source.name: lane.under_way for lane in self._lanes}
 
     def run(self, source: Source, max_frames: int | None = None) -> Summary:
         """Every frame of one source, see `run_streams`."""
@@ -101,7 +107,7 @@ class _Run:
         self._healthy = _HEALTHY
 
     def until_all_end(self, streams: Sequence[Stream], max_frames: int | None) -> None:
-        lanes = [self._lane(stream) for stream in streams]
+        lanes = self._pipeline._lanes = [self._lane(stream) for stream in streams]
         self._sinks = self._sinks_by_source(streams)
         while running := [lane for lane in lanes if not lane.done]:
             # Not `any` of a generator: every lane has its turn.
