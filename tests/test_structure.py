@@ -20,7 +20,7 @@ ENGINE_PACKAGES = {
     "tensorrt": {"tensorrt"},
 }
 CUDA_PACKAGES = {"pycuda", "cuda"}
-GALLERY_PACKAGES = {"cipher.py": {"cryptography"}}
+GALLERY_PACKAGES = {"cipher.py": {"cryptography"}, "milvus_client.py": {"pymilvus", "milvus_lite"}}
 LIVE_PACKAGES = {
     "metrics.py": {"prometheus_client"},
     **{name: {"aiohttp"} for name in ("guard.py", "routes.py", "server.py")},

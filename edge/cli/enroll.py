@@ -16,7 +16,7 @@ from edge.errors import InputError
 if TYPE_CHECKING:
     from edge.analyze import FaceAnalyzer
     from edge.enrolment import EnrolmentOptions, Report
-    from edge.gallery import Gallery
+    from edge.gallery import Gallery, Place
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def _from_camera(
     return add(open_gallery(), shots, chosen, Report(name, len(shots)))
 
 
-def _print(reports: list[Report], *, as_json: bool, gallery: Path) -> None:
+def _print(reports: list[Report], *, as_json: bool, gallery: Place) -> None:
     if as_json:
         entries = [
             {

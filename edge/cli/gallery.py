@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, summary: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=summary, description=summary)
-        added.add_argument("gallery", type=Path, metavar="GALLERY", help="gallery made by edge enroll")
+        added.add_argument("gallery", type=options.place, metavar="GALLERY", help=options.PLACES)
         options.add_key(added)
         return added
 
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     imported.add_argument("file", type=Path, metavar="FILE.npz")
     imported.add_argument("--file-key", type=Path, metavar="FILE", help="the file's key (default: the gallery's)")
     migrate = action("migrate", "embed the kept crops with another model, into a new gallery")
-    migrate.add_argument("new_gallery", type=Path, metavar="NEW_GALLERY")
+    migrate.add_argument("new_gallery", type=options.place, metavar="NEW_GALLERY")
     options.add_bundle(migrate)
     rekey = action("rekey", "encrypt a gallery, change its key, or take the encryption away")
     new = rekey.add_mutually_exclusive_group(required=True)
@@ -104,7 +104,10 @@ def _act(args: argparse.Namespace, gallery: Gallery, key: Key | None) -> None:
         _forget(gallery, args.name, args.number)
     elif args.action == "compact":
         gallery.compact()
-        print(f"{args.gallery}: nothing deleted is left in the files")
+        done = (
+            "nothing deleted is left in the files" if isinstance(args.gallery, Path) else "Milvus was asked to compact"
+        )
+        print(f"{args.gallery}: {done}")
     elif args.action == "export":
         _export(args, gallery, key)
     elif args.action == "rekey":

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.errors import ContractError
+from edge.errors import ContractError, GalleryError, InputError
 
 if TYPE_CHECKING:
     from edge.analyze import FaceAnalyzer
     from edge.bundle import Bundle
-    from edge.gallery import Key
+    from edge.gallery import Key, Place
 
 PRECISIONS = ("fp32", "fp16", "int8")
+
+PLACES = "a directory, or milvus:FILE.db or milvus:http://HOST:PORT, then /GALLERY and /SITE if wanted"
+"""What may stand where a gallery is named."""
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,7 @@ def add_require_signed(parser: argparse.ArgumentParser) -> None:
 
 def add_gallery(parser: argparse.ArgumentParser) -> None:
     """--gallery, --key-file."""
-    parser.add_argument("--gallery", required=True, type=Path, metavar="DIR", help="gallery made by edge enroll")
+    parser.add_argument("--gallery", required=True, type=place, metavar="GALLERY", help=f"gallery: {PLACES}")
     add_key(parser)
 
 
@@ -53,6 +56,16 @@ def add_key(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="key of an encrypted gallery (default: $ARCEDGE_GALLERY_KEY_FILE or $ARCEDGE_GALLERY_KEY)",
     )
+
+
+def local_gallery(args: argparse.Namespace) -> Path:
+    """The directory of a gallery that is matched against at every frame. Raises InputError for a place that may go."""
+    if not isinstance(args.gallery, Path):
+        raise InputError(
+            f"{args.gallery}: a camera matches against a gallery of its own, so that it goes on when the centre is "
+            f"away; copy it first: edge gallery pull {args.gallery} DIR"
+        )
+    return args.gallery
 
 
 def gallery_key(args: argparse.Namespace) -> Key | None:
@@ -136,6 +149,16 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def place(text: str) -> Place:
+    """An argument that names a gallery."""
+    from edge.gallery import parse_place
+
+    try:
+        return parse_place(text)
+    except GalleryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def cosine(text: str) -> float:

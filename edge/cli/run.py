@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as opened:
         analyzers = [opened.enter_context(options.open_analyzer(args)) for _ in range(args.workers)]
         analyzer = analyzers[0]
-        gallery = opened.enter_context(Gallery.open(args.gallery, options.gallery_key(args)))
+        gallery = opened.enter_context(Gallery.open(options.local_gallery(args), options.gallery_key(args)))
         gallery.variant_in(options.open_bundle(args))
         threshold = options.threshold_of(args, analyzer)
         if not gallery.snapshot().names:

@@ -19,6 +19,7 @@ from edge.gallery.binding import Binding
 from edge.gallery.cipher import Key
 from edge.gallery.files import replacing
 from edge.gallery.gallery import Gallery
+from edge.gallery.place import Place
 from edge.gallery.store import Entry, NewEntry
 from edge.types import Image
 
@@ -56,7 +57,7 @@ def export_gallery(gallery: Gallery, path: Path, key: Key | None = None) -> int:
     return len(entries)
 
 
-def import_gallery(path: Path, target: Path, key: Key | None = None, file_key: Key | None = None) -> int:
+def import_gallery(path: Path, target: Place, key: Key | None = None, file_key: Key | None = None) -> int:
     """Adds an exported file's people to the gallery at `target`, which is made where there is none.
 
     key: opens the gallery; file_key: the file, where it is encrypted. Gives how many vectors were not there yet.
@@ -74,7 +75,7 @@ def import_gallery(path: Path, target: Path, key: Key | None = None, file_key: K
 
 def migrate(
     gallery: Gallery,
-    target: Path,
+    target: Place,
     binding: Binding,
     embedder: Embedder,
     progress: Callable[[], object] = lambda: None,

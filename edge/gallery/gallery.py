@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -15,9 +14,11 @@ from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Key
 from edge.gallery.copies import Copies
+from edge.gallery.milvus import MilvusStore
+from edge.gallery.place import MilvusPlace, Place
 from edge.gallery.snapshot import Snapshot
 from edge.gallery.sqlite import SqliteStore
-from edge.gallery.store import Entry, Identity, NewEntry, Outcome, Picture, Store, StoreUnavailableError
+from edge.gallery.store import Entry, Hit, Identity, NewEntry, Outcome, Picture, Store, StoreUnavailableError
 from edge.manifest import Variant
 from edge.types import Floats
 
@@ -30,38 +31,43 @@ class Gallery:
     Once `add` or another change has returned it is on disk: a kill or a power cut loses none of it.
     """
 
-    def __init__(self, store: Store, path: Path) -> None:
-        """path: the directory where copies of the vectors stand, to be mapped, unless the store is private."""
+    def __init__(self, store: Store, path: Place) -> None:
+        """path: the directory where copies of the vectors stand, to be mapped, unless the store is private.
+
+        Of a gallery in Milvus the vectors are copied to memory alone.
+        """
         self._store = store
         self.path = path
         self.binding = store.binding
-        self._copies = Copies(store, None if store.private else path)
+        self._copies = Copies(store, None if store.private or isinstance(path, MilvusPlace) else path)
         self._snapshot: Snapshot | None = None
 
     @classmethod
-    def open(cls, path: Path, key: Key | None = None) -> Gallery:
+    def open(cls, path: Place, key: Key | None = None) -> Gallery:
         """Raises GalleryError where there is none, it is damaged, or the key does not open it."""
+        if isinstance(path, MilvusPlace):
+            return cls(MilvusStore(path), path)
         gallery = cls(SqliteStore(path, key), path)
         gallery._finish_erasing()
         return gallery
 
     @classmethod
-    def create(cls, path: Path, binding: Binding, key: Key | None = None) -> Gallery:
-        """An empty gallery for vectors of one model, encrypted where there is a key.
+    def create(cls, path: Place, binding: Binding, key: Key | None = None) -> Gallery:
+        """An empty gallery for vectors of one model, encrypted where there is a key (in a directory).
 
         Raises GalleryError where one is there already.
         """
         try:
-            return cls(SqliteStore.create(path, binding, key), path)
+            return cls(_created(path, binding, key), path)
         except FileExistsError as error:
             raise GalleryError(f"{path}: a gallery is there already") from error
 
     @classmethod
-    def open_or_create(cls, path: Path, binding: Binding, key: Key | None = None) -> Gallery:
+    def open_or_create(cls, path: Place, binding: Binding, key: Key | None = None) -> Gallery:
         """Raises GalleryError where the gallery that is there holds vectors of another model."""
         if not cls.exists(path):
             try:
-                return cls(SqliteStore.create(path, binding, key), path)
+                return cls(_created(path, binding, key), path)
             except FileExistsError:
                 pass  # another process has made it meanwhile
         gallery = cls.open(path, key)
@@ -69,8 +75,10 @@ class Gallery:
         return gallery
 
     @staticmethod
-    def exists(path: Path) -> bool:
-        """Whether there is a gallery at `path`."""
+    def exists(path: Place) -> bool:
+        """Whether there is a gallery at `path`. Raises StoreUnavailableError for a server that does not answer."""
+        if isinstance(path, MilvusPlace):
+            return MilvusStore.exists(path)
         return (path / schema.DATABASE_NAME).exists()
 
     @property
@@ -202,7 +210,7 @@ class Gallery:
 
         Raises GalleryError where others use it, or its store cannot be encrypted.
         """
-        if not isinstance(self._store, SqliteStore):
+        if not isinstance(self._store, SqliteStore) or isinstance(self.path, MilvusPlace):
             raise GalleryError(f"{self.path}: only galleries in a directory can be encrypted")
         self._snapshot = None
         try:
@@ -221,12 +229,33 @@ class Gallery:
         try:
             with self._store.reading():
                 state = self._store.state()
-                if self._snapshot is None or self._snapshot.generation != state.generation:
-                    self._snapshot = self._copies.snapshot(state)
+                fresh = self._snapshot
+                if fresh is None or fresh.generation != state.generation:
+                    fresh = self._copies.snapshot(state)
+            # Only now: a store without transactions says at the end whether the view was of one moment.
+            self._snapshot = fresh
         except StoreUnavailableError:
             if self._snapshot is None:
                 raise
-        return self._snapshot
+            return self._snapshot
+        return fresh
+
+    def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
+        """For each of (F, D) unit probes the `limit` nearest vectors, best first; negatives do not count.
+
+        Exact in a directory. In Milvus its index answers, so that no vector has to come here: nearly exact.
+        """
+        if isinstance(self._store, MilvusStore):
+            return self._store.search(probes, limit)
+        entries = [entry for entry in self._store.entries() if not entry.negative]
+        if not entries:
+            return [[] for _ in probes]
+        scores = probes @ np.stack([entry.vector for entry in entries]).T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+        return [
+            [Hit(entries[i].number, entries[i].identity, entries[i].source, float(row[i])) for i in found]
+            for row, found in zip(scores, best, strict=True)
+        ]
 
     def close(self) -> None:
         """Calling it again does nothing."""
@@ -265,6 +294,14 @@ class Gallery:
                 raise ValueError(f"this gallery takes vectors of length {size}, not {entry.vector.shape}")
             if not abs(float(np.linalg.norm(entry.vector)) - 1.0) <= 1e-3:
                 raise ValueError("a gallery takes vectors of unit length")
+
+
+def _created(path: Place, binding: Binding, key: Key | None) -> Store:
+    if not isinstance(path, MilvusPlace):
+        return SqliteStore.create(path, binding, key)
+    if key is not None:
+        raise GalleryError(f"{path}: only galleries in a directory can be encrypted; leave the key out")
+    return MilvusStore.create(path, binding)
 
 
 def checked_name(name: str) -> str:

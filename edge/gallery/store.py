@@ -70,6 +70,16 @@ class Picture:
     entry: NewEntry | None
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An embedding that a search has found: its number, whose, where it came from, its cosine to the probe."""
+
+    number: int
+    identity: str
+    source: str
+    similarity: float
+
+
 class Outcome(Enum):
     """What became of a picture: its vector is new, was there already, the picture was there already, or another's."""
 

@@ -1,0 +1,191 @@
+"""The few calls of Milvus that a gallery needs, each complete and strongly consistent or a StoreUnavailableError."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge.errors import GalleryError, MissingExtraError
+from edge.gallery.place import MilvusPlace
+from edge.gallery.store import StoreUnavailableError
+from edge.types import Floats
+
+TOKEN_VARIABLE = "ARCEDGE_MILVUS_TOKEN"  # noqa: S105 - the name of a variable
+SECONDS = 20.0
+"""A call that takes longer has failed."""
+
+MAX_TEXT = 65_535
+"""Bytes a text field of Milvus holds."""
+
+PAGE = 500
+"""Rows sent or fetched at a time: with crops some 20 MB, below the 64 MB a message may have."""
+
+_NOT_LOADED = 101
+Row = dict[str, Any]
+_Given = TypeVar("_Given")
+
+
+class Client:
+    """A connection to one server or Milvus Lite file. Raises MissingExtraError or StoreUnavailableError."""
+
+    def __init__(self, place: MilvusPlace) -> None:
+        try:
+            import pymilvus
+        except ImportError as error:
+            raise MissingExtraError("pymilvus", "milvus") from error
+        # What goes wrong is raised; the logs would say it again, with tracebacks.
+        for name in ("pymilvus", "milvus_lite", "grpc"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._place = place
+        self._milvus: Any = pymilvus
+        if place.embedded:
+            _check_lite(place)
+        self._client: Any = self._told(
+            lambda: pymilvus.MilvusClient(
+                place.uri, token=os.environ.get(TOKEN_VARIABLE, ""), timeout=SECONDS, dedicated=not place.embedded
+            )
+        )
+
+    def has(self, collection: str) -> bool:
+        """Whether the collection is there."""
+        return bool(self._told(lambda: self._client.has_collection(collection, timeout=SECONDS)))
+
+    def create(self, collection: str, fields: Mapping[str, Row], vector: str, index: Row, about: str) -> None:
+        """Makes a collection, indexed by its `vector` field, and loads it.
+
+        fields: by name, the keyword arguments of pymilvus' `add_field`, `datatype` as the name of a DataType.
+        """
+        schema = self._milvus.MilvusClient.create_schema(auto_id=False, description=about)
+        for name, options in fields.items():
+            kind = getattr(self._milvus.DataType, options["datatype"])
+            schema.add_field(name, **{**options, "datatype": kind})
+        params = self._told(lambda: self._client.prepare_index_params())
+        params.add_index(vector, **index)
+        self._told(
+            lambda: self._client.create_collection(
+                collection, schema=schema, consistency_level="Strong", timeout=SECONDS
+            )
+        )
+        # Nothing to wait for: there are no rows yet.
+        self._told(lambda: self._client.create_index(collection, params, timeout=SECONDS, sync=False))
+        self._told(lambda: self._client.load_collection(collection, timeout=SECONDS))
+
+    def drop(self, collection: str) -> None:
+        """Nothing happens where it is not there."""
+        self._told(lambda: self._client.drop_collection(collection, timeout=SECONDS))
+
+    def upsert(self, collection: str, rows: Sequence[Row], page: int = PAGE) -> None:
+        """Writes rows, in place of those with the same keys; each row is there as a whole or not at all."""
+        for start in range(0, len(rows), page):
+            part = list(rows[start : start + page])
+            self._told(lambda part=part: self._client.upsert(collection, part, timeout=SECONDS))  # type: ignore[misc]
+
+    def delete(self, collection: str, where: str) -> None:
+        """Deletes what an expression of Milvus says."""
+        self._on(collection, lambda: self._client.delete(collection, filter=where, timeout=SECONDS))
+
+    def get(self, collection: str, keys: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        """The rows that have these primary keys, in no order; keys are of letters and digits."""
+        found: list[Row] = []
+        for start in range(0, len(keys), PAGE):
+            part = list(keys[start : start + PAGE])
+            found += self._on(
+                collection,
+                lambda part=part: self._client.get(  # type: ignore[misc]
+                    collection, ids=part, output_fields=list(fields), timeout=SECONDS, consistency_level="Strong"
+                ),
+            )
+        return found
+
+    def count(self, collection: str, where: str) -> int:
+        """How many rows an expression holds for."""
+        rows = self._on(
+            collection,
+            lambda: self._client.query(
+                collection, filter=where, output_fields=["count(*)"], timeout=SECONDS, consistency_level="Strong"
+            ),
+        )
+        return int(rows[0]["count(*)"])
+
+    def rows(self, collection: str, where: str, fields: Sequence[str]) -> Iterator[Row]:
+        """Every row an expression holds for, a page at a time."""
+        pages = self._on(
+            collection,
+            lambda: self._client.query_iterator(
+                collection,
+                batch_size=PAGE,
+                filter=where,
+                output_fields=list(fields),
+                timeout=SECONDS,
+                consistency_level="Strong",
+            ),
+        )
+        try:
+            while page := self._told(pages.next):
+                yield from page
+        finally:
+            pages.close()
+
+    def search(
+        self, collection: str, probes: Floats, limit: int, where: str, fields: Sequence[str], params: Row
+    ) -> list[list[Row]]:
+        """For each of (F, D) probes, up to `limit` rows, best first, as {"distance": …, "entity": {field: …}}."""
+        return list(
+            self._on(
+                collection,
+                lambda: self._client.search(
+                    collection,
+                    data=list(probes),
+                    anns_field="vector",
+                    limit=limit,
+                    filter=where,
+                    output_fields=list(fields),
+                    search_params=params,
+                    timeout=SECONDS,
+                    consistency_level="Strong",
+                ),
+            )
+        )
+
+    def flush_and_compact(self, collection: str) -> None:
+        """Asks Milvus to write what it holds in memory and to leave out what was deleted."""
+        self._told(lambda: self._client.flush(collection, timeout=SECONDS))
+        self._told(lambda: self._client.compact(collection, timeout=SECONDS))
+
+    def close(self) -> None:
+        """Calling it again does nothing."""
+        self._client.close()
+
+    def _on(self, collection: str, call: Callable[[], _Given]) -> _Given:
+        """A call to a collection, which is loaded first where the server has been started anew."""
+        try:
+            return self._told(call)
+        except StoreUnavailableError as error:
+            if getattr(error.__cause__, "code", None) != _NOT_LOADED:
+                raise
+        self._told(lambda: self._client.load_collection(collection, timeout=SECONDS))
+        return self._told(call)
+
+    def _told(self, call: Callable[[], _Given]) -> _Given:
+        """Milvus' errors as the port's."""
+        try:
+            return call()
+        except self._milvus.MilvusException as error:
+            reason = " ".join(str(error.message).split())
+            raise StoreUnavailableError(f"{self._place}: Milvus cannot be used now ({reason})") from error
+
+
+def _check_lite(place: MilvusPlace) -> None:
+    """Raises MissingExtraError or GalleryError for what pymilvus would only log."""
+    try:
+        import milvus_lite  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("milvus-lite", "milvus") from error
+    path = Path(place.uri)
+    if path.exists() and not path.is_dir():
+        raise GalleryError(f"{place}: not a file of this Milvus Lite, which keeps a directory under that name")
+    if not path.absolute().parent.is_dir():
+        raise GalleryError(f"{place}: no such folder as {path.parent}")
