@@ -95,7 +95,8 @@ class TrackView:
 
     number: the same for one person from coming into view to leaving it. state: "pending" while the evidence does not
     suffice, then "known" or "unknown". looks: faces embedded so far. since: time of its first frame. detected: False
-    where the face stands where the person was expected, in a frame that was not searched.
+    where the face stands where the person was expected, in a frame that was not searched. template: (D,) unit mean
+    embedding of the looks, None before the first.
     """
 
     number: int
@@ -103,6 +104,7 @@ class TrackView:
     looks: int
     since: float
     detected: bool = True
+    template: Floats | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

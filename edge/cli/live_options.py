@@ -72,19 +72,17 @@ def page_options(args: argparse.Namespace) -> PageOptions | None:
 
 
 def open_page(
-    wanted: PageOptions | None, sources: Sequence[Source], read_gallery: Callable[[], Snapshot]
+    wanted: PageOptions | None, sources: Sequence[Source], read_gallery: Callable[[], Snapshot], threshold: float
 ) -> LivePage | None:
     """The page, its port taken; None where none is wanted. Raises InputError."""
     if wanted is None:
         return None
     from edge.live.page import LivePage
 
-    return LivePage(wanted, sources, read_gallery)
+    return LivePage(wanted, sources, read_gallery, threshold)
 
 
-def serve(
-    args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer: FaceAnalyzer, gallery_at: Path
-) -> LiveServer:
+def serve(args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer: FaceAnalyzer) -> LiveServer:
     """The server of a run, to be entered; says on standard error where it is."""
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
     from edge.gallery import Gallery
@@ -94,7 +92,7 @@ def serve(
     bundle = options.open_bundle(args)
 
     def open_gallery() -> Gallery:
-        return Gallery.open(gallery_at, options.gallery_key(args))
+        return Gallery.open(options.local_gallery(args), options.gallery_key(args))
 
     def open_analyzer() -> FaceAnalyzer:
         # More vectors for a gallery come from the variant that made those it holds.

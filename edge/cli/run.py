@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from edge.cli import options
+from edge.cli import live_options, options
 from edge.cli.verb import Verb
 from edge.errors import InputError, SourceError
 
@@ -65,6 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=options.size, metavar="WxH", help="ask this frame size of a camera")
     parser.add_argument("--fps", type=options.positive_float, metavar="F", help="ask this rate of a camera")
     parser.add_argument("--json-summary", action="store_true", help="print the closing summary as JSON")
+    live_options.add_live(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
     names = parse_names(args.source)
+    wanted_page = live_options.page_options(args)
     with ExitStack() as opened:
         analyzers = [opened.enter_context(options.open_analyzer(args)) for _ in range(args.workers)]
         analyzer = analyzers[0]
@@ -90,11 +92,16 @@ def run(args: argparse.Namespace) -> int:
         for source in sources:
             opened.enter_context(source)
         stop = partial(_stop_all, sources)
+        page = live_options.open_page(wanted_page, sources, gallery.snapshot, threshold)
         streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
         with _stopping_at_signals(stop):
-            pipeline = Pipeline(analyzers, gallery.snapshot, threshold, _open_sinks(args, stop))
+            read_gallery = gallery.snapshot if page is None else page.gallery
+            sinks = [*_open_sinks(args, stop), *([] if page is None else [page.board])]
+            pipeline = Pipeline(analyzers, read_gallery, threshold, sinks)
             if world is not None:
                 pipeline = world.troubled(pipeline)
+            if page is not None:
+                opened.enter_context(live_options.serve(args, page, pipeline, analyzer))
             summary = pipeline.run_streams(streams, args.max_frames)
         figures = {
             **summary.to_dict({source.name: source.counts() for source in sources}),

@@ -33,15 +33,19 @@ class Board:
     def __init__(
         self,
         sources: Sequence[str],
+        threshold: float,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """sources: their names. now, monotonic: seconds; people look at a clock of their own, also in a replay."""
+        """sources: their names. threshold: cosine from which two faces are one person.
+
+        now, monotonic: seconds; who looks at the page has the real clock, also in a replay.
+        """
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._people = People()
-        self._strangers = Strangers()
+        self._strangers = Strangers(threshold)
         self.sources = {name: SourceBoard(monotonic()) for name in sources}
         self.ended = False
 

@@ -49,13 +49,14 @@ class LivePage:
     options: PageOptions
     sources: Sequence[Source]
     read_gallery: Callable[[], Snapshot]
+    threshold: float
     board: Board = field(init=False)
     gallery: WatchedGallery = field(init=False)
     address: Address = field(init=False)
     _socket: socket.socket = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.board = Board([source.name for source in self.sources])
+        self.board = Board([source.name for source in self.sources], self.threshold)
         self.gallery = WatchedGallery(self.read_gallery)
         self._socket, self.address = listen(self.options.address)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import mimetypes
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any
 
@@ -114,12 +114,15 @@ class Site:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         async with self._viewing():
             await response.prepare(request)
-            while True:
-                over = self.closing.is_set()
-                await response.write(b"retry: 2000\ndata: " + json.dumps(self._state.entries()).encode() + b"\n\n")
-                if over:
-                    return response
-                await self._pause(STATE_SECONDS)
+            with suppress(ConnectionResetError):  # whoever looked has gone
+                while True:
+                    over = self.closing.is_set()
+                    state = json.dumps(self._state.entries()).encode()
+                    await response.write(b"retry: 2000\ndata: " + state + b"\n\n")
+                    if over:
+                        break
+                    await self._pause(STATE_SECONDS)
+        return response
 
     async def frame(self, request: web.Request) -> web.Response:
         """The next frame after version `after`, at about `width` pixels, as JPEG; who is in it, as JSON in a header.
@@ -143,12 +146,12 @@ class Site:
         version = 0
         async with self._viewing():
             await response.prepare(request)
-            while not self.closing.is_set():
-                picture = await self._video.newer(source, width, version, 1.0, drawn=True)
-                if picture is not None:
-                    version = picture.version
-                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.data)}\r\n\r\n"
-                    await response.write(head.encode() + picture.data + b"\r\n")
+            with suppress(ConnectionResetError):
+                while not self.closing.is_set():
+                    picture = await self._video.newer(source, width, version, 1.0, drawn=True)
+                    if picture is not None:
+                        version = picture.version
+                        await response.write(_part(picture.data))
         return response
 
     async def portrait_of_person(self, request: web.Request) -> web.Response:
@@ -215,8 +218,6 @@ class Site:
         self._viewers += 1
         try:
             yield
-        except ConnectionResetError:
-            pass  # whoever looked has gone
         finally:
             self._viewers -= 1
 
@@ -230,6 +231,12 @@ class Site:
 def _static_files() -> dict[str, bytes]:
     folder = resources.files("edge.live") / "static"
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def _part(data: bytes) -> bytes:
+    """A picture as a part of a multipart/x-mixed-replace stream whose boundary is "frame"."""
+    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data + b"\r\n"
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

@@ -9,7 +9,7 @@ from edge.align import align
 from edge.live.people import REST
 from edge.live.portraits import BETTER, Portrait, cut, rank_of
 from edge.quality import Quality, measure
-from edge.types import Decision, Image
+from edge.types import Decision, Floats, Image
 
 MOST = 48
 """Strangers kept; beyond, whoever was not seen for longest goes."""
@@ -19,6 +19,12 @@ FORGOTTEN_AFTER = 30 * 60.0
 
 LOOKS = 4
 """Crops kept of one stranger, the best ones: what an enrolment takes."""
+
+ALIKE = 0.1
+"""How far beyond the threshold two strangers' templates are one person's: means of looks are more alike than looks."""
+
+MOST_TRACKS = 8
+"""Tracks of one stranger that are told apart: those in view are among the last."""
 
 Key = tuple[str, int]
 
@@ -34,18 +40,21 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """number: of this run. first, last: seconds since the epoch. nearest, similarity: who in the gallery came closest,
-    None in an empty one.
+    """number: of this run. keys: source and track of each time they came. first, last: seconds since the epoch.
+
+    nearest, similarity: who in the gallery came closest, None in an empty one. template: (D,) unit mean embedding, None
+    where frames are decided on alone. looked: when their picture was last thought about.
     """
 
     number: int
-    key: Key
+    keys: tuple[Key, ...]
     source: str
     first: float
     last: float
     frames: int
     nearest: str | None
     similarity: float
+    template: Floats | None
     portrait: Portrait
     looks: tuple[Look, ...]
     looked: float
@@ -54,12 +63,14 @@ class Stranger:
 class Strangers:
     """Bounded in number, size and time; for one thread at a time.
 
-    A tracked stranger is one entry a track. Where frames are decided on alone, each face is one, and no more than one
-    in REST seconds is taken of a source.
+    Whoever comes back is the same entry if their face is as alike as `threshold` and a little more. Where frames are
+    decided on alone, each face is an entry, and no more than one in REST seconds is taken of a source.
     """
 
-    def __init__(self) -> None:
-        self._by_key: OrderedDict[Key, Stranger] = OrderedDict()
+    def __init__(self, threshold: float) -> None:
+        self._alike = min(threshold + ALIKE, 0.99)
+        self._strangers: OrderedDict[int, Stranger] = OrderedDict()
+        self._numbers: dict[Key, int] = {}
         self._next = 1
         self._untracked: dict[str, float] = {}
 
@@ -72,58 +83,106 @@ class Strangers:
             key = decision.source, -self._next
         else:
             key = decision.source, decision.track.number
-        before = self._by_key.get(key)
+        before = self._known_by(key) or self._come_back(decision)
         stranger = self._new(key, decision, image, now) if before is None else _seen_again(before, decision, image, now)
-        self._by_key[key] = stranger
-        self._by_key.move_to_end(key)
-        if len(self._by_key) > MOST:
-            self._by_key.popitem(last=False)
+        if key not in stranger.keys:
+            stranger = replace(stranger, keys=(*stranger.keys, key)[-MOST_TRACKS:])
+        self._keep(stranger)
+        if len(self._strangers) > MOST:
+            self.drop(next(iter(self._strangers)))
 
     def named(self, decision: Decision) -> None:
         """A face has a name now: its track is no stranger's any more."""
         if decision.track is not None:
-            self._by_key.pop((decision.source, decision.track.number), None)
+            number = self.number_of(decision.source, decision.track.number)
+            if number is not None:
+                self.drop(number)
 
     def all(self, now: float) -> list[Stranger]:
         """Last seen first; those who are to be forgotten by now are."""
-        for key, stranger in [*self._by_key.items()]:
+        for stranger in [*self._strangers.values()]:
             if now - stranger.last > FORGOTTEN_AFTER:
-                del self._by_key[key]
-        return [*reversed(self._by_key.values())]
+                self.drop(stranger.number)
+        return [*reversed(self._strangers.values())]
 
     def get(self, number: int) -> Stranger | None:
         """None for one who is gone."""
-        return next((stranger for stranger in self._by_key.values() if stranger.number == number), None)
+        return self._strangers.get(number)
 
     def number_of(self, source: str, track: int) -> int | None:
         """The number of the stranger whom a track shows."""
-        stranger = self._by_key.get((source, track))
-        return None if stranger is None else stranger.number
+        return self._numbers.get((source, track))
 
     def drop(self, number: int) -> bool:
         """Forgets one; whether there was one."""
-        stranger = self.get(number)
-        return stranger is not None and self._by_key.pop(stranger.key, None) is not None
+        stranger = self._strangers.pop(number, None)
+        if stranger is None:
+            return False
+        for key in stranger.keys:
+            self._numbers.pop(key, None)
+        return True
+
+    def _known_by(self, key: Key) -> Stranger | None:
+        number = self._numbers.get(key)
+        return None if number is None else self._strangers[number]
+
+    def _come_back(self, decision: Decision) -> Stranger | None:
+        """The stranger most like a face whose track is new here, if one is alike enough."""
+        template = None if decision.track is None else decision.track.template
+        if template is None:
+            return None
+        best, similarity = None, self._alike
+        for stranger in self._strangers.values():
+            if stranger.template is not None and (found := float(stranger.template @ template)) >= similarity:
+                best, similarity = stranger, found
+        return best
+
+    def _keep(self, stranger: Stranger) -> None:
+        before = self._strangers.get(stranger.number)
+        if before is not None:
+            for key in set(before.keys) - set(stranger.keys):
+                self._numbers.pop(key, None)
+        for key in stranger.keys:
+            self._numbers[key] = stranger.number
+        self._strangers[stranger.number] = stranger
+        self._strangers.move_to_end(stranger.number)
 
     def _new(self, key: Key, decision: Decision, image: Image, now: float) -> Stranger:
         self._next += 1
-        match = decision.match
-        portrait = cut(image, decision.face, rank_of(decision.face))
-        looks = (_look(decision, image),)
-        seen = (now, now, 1, match.nearest, match.similarity)
-        return Stranger(self._next - 1, key, decision.source, *seen, portrait, looks, now)
+        return Stranger(
+            number=self._next - 1,
+            keys=(key,),
+            source=decision.source,
+            first=now,
+            last=now,
+            frames=1,
+            nearest=decision.match.nearest,
+            similarity=decision.match.similarity,
+            template=None if decision.track is None else decision.track.template,
+            portrait=cut(image, decision.face, rank_of(decision.face)),
+            looks=(_look(decision, image),),
+            looked=now,
+        )
 
 
 def _seen_again(before: Stranger, decision: Decision, image: Image, now: float) -> Stranger:
-    match = decision.match
-    stranger = replace(before, last=now, frames=before.frames + 1, nearest=match.nearest, similarity=match.similarity)
-    expected = decision.track is not None and not decision.track.detected
+    match, track = decision.match, decision.track
+    stranger = replace(
+        before,
+        source=decision.source,
+        last=now,
+        frames=before.frames + 1,
+        nearest=match.nearest,
+        similarity=match.similarity,
+    )
+    expected = track is not None and not track.detected
     if expected or now - before.looked < REST:
         return stranger
     rank = rank_of(decision.face)
     portrait = cut(image, decision.face, rank) if rank > BETTER * before.portrait.rank else before.portrait
     looks = sorted((*before.looks, _look(decision, image)), key=lambda look: -look.quality.rank)[:LOOKS]
-    return replace(stranger, portrait=portrait, looks=tuple(looks), looked=now)
+    template = before.template if track is None else track.template
+    return replace(stranger, template=template, portrait=portrait, looks=tuple(looks), looked=now)
 
 
 def _look(decision: Decision, image: Image) -> Look:

@@ -255,4 +255,7 @@ class Tracker:
     @staticmethod
     def _view(sighting: Sighting) -> TrackView:
         track = sighting.track
-        return TrackView(track.number, track.evidence.state, track.evidence.looks, track.since, sighting.detected)
+        evidence = track.evidence
+        return TrackView(
+            track.number, evidence.state, evidence.looks, track.since, sighting.detected, evidence.template
+        )

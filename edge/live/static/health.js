@@ -40,8 +40,8 @@ export function showHealth(state) {
   const lost = sum("dropped") + sum("late");
   const facts = [
     ["Frames", sum("frames").toLocaleString()],
-    ["Dropped for a newer one", `${lost.toLocaleString()}${share(lost, sum("captured"))}`],
-    ["Waiting", sum("under_way").toLocaleString()],
+    ["Frames dropped", `${lost.toLocaleString()}${share(lost, sum("captured"))}`],
+    ["Frames waiting", sum("under_way").toLocaleString()],
     ["Not decodable", sum("corrupt").toLocaleString(), sum("corrupt") > 0],
     ["Reconnects", sum("reconnects").toLocaleString()],
     ["Engine errors", sum("engine_errors").toLocaleString(), sum("engine_errors") > 0],

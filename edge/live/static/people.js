@@ -35,9 +35,12 @@ function newPerson(person) {
     make("span", { class: "when" }), make("span", { class: "where" }), sure);
 }
 
+const FEW = matchMedia("(max-width: 560px)").matches ? 6 : 9;
+let everybody = false;
+
 export function showStrangers(state) {
   setText($("strangers-count"), state.strangers.length ? String(state.strangers.length) : "");
-  sync($("strangers-list"), state.strangers, (stranger) => stranger.number, newStranger, (item, stranger) => {
+  sync($("strangers-list"), everybody ? state.strangers : state.strangers.slice(0, FEW), (stranger) => stranger.number, newStranger, (item, stranger) => {
     const [portrait, , seen] = item.firstElementChild.children;
     const source = `/api/strangers/${stranger.number}/portrait?v=${stranger.portrait}`;
     if (portrait.getAttribute("src") !== source) portrait.src = source;
@@ -45,12 +48,18 @@ export function showStrangers(state) {
   });
   $("strangers-empty").hidden = state.strangers.length > 0;
   $("strangers-hint").hidden = state.strangers.length === 0;
+  const more = $("strangers-more");
+  more.hidden = state.strangers.length <= FEW;
+  more.setAttribute("aria-expanded", String(everybody));
+  setText(more, everybody ? "Show fewer" : `Show all ${state.strangers.length}`);
 }
+
+$("strangers-more").addEventListener("click", () => { everybody = !everybody; });
 
 function newStranger(stranger) {
   const button = make("button", { type: "button" },
     make("img", { alt: "A stranger's face" }),
-    make("span", { class: "who-cta" }, "Who is this?"), make("span", { class: "seen" }));
+    make("span", { class: "give" }, "Name…"), make("span", { class: "seen" }));
   button.addEventListener("click", () => ask(stranger.number));
   return make("li", {}, button);
 }

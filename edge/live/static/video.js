@@ -94,7 +94,7 @@ class Camera {
         element.dataset.state = face.state;
         if (face.stranger === null) delete element.dataset.stranger;
         else element.dataset.stranger = face.stranger;
-        element.classList.toggle("low", y < 0.07);
+        element.classList.toggle("low", y * this.picture.clientHeight < 28);
         element.classList.toggle("right", x + width / 2 > 0.72);
         const label = element.firstElementChild;
         const words = face.name ?? (face.state === "unknown" ? "Unknown" : "");
@@ -111,7 +111,7 @@ class Camera {
     this.state = source.state;
     this.label.dataset.state = source.state;
     const size = source.size ? `${source.size[0]} × ${source.size[1]}` : "";
-    setText(this.detail, [size, source.in_view ? `${source.in_view} in view` : ""].filter(Boolean).join(" · "));
+    setText(this.detail, [size, source.in_view && source.state === "running" ? `${source.in_view} in view` : ""].filter(Boolean).join(" · "));
     setText(this.rate, source.state === "running" && rate !== null ? `${rate.toFixed(rate < 10 ? 1 : 0)} frames/s` : "");
     const shown = source.state !== "running" || !this.version;
     this.message.hidden = !shown;
