@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli import options
+from edge.cli import options, pulling
 from edge.cli.verb import Verb
 from edge.errors import InputError
 
@@ -54,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     migrate = action("migrate", "embed the kept crops with another model, into a new gallery")
     migrate.add_argument("new_gallery", type=options.place, metavar="NEW_GALLERY")
     options.add_bundle(migrate)
+    summary = "make a gallery of this machine a copy of a central one, or bring the copy up to date"
+    pulling.configure(actions.add_parser("pull", help=summary, description=summary + pulling.DESCRIPTION))
     rekey = action("rekey", "encrypt a gallery, change its key, or take the encryption away")
     new = rekey.add_mutually_exclusive_group(required=True)
     new.add_argument("--new-key-file", type=Path, metavar="FILE", help="key to encrypt with from now on")
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.file}: a new key; without it nobody reads what it encrypts, so keep a copy elsewhere")
         return 0
     key = options.gallery_key(args)
+    if args.action == "pull":
+        return pulling.run(args, key)
     if args.action == "import":
         from edge.gallery.exchange import import_gallery
 
@@ -122,12 +126,15 @@ def _list(gallery: Gallery, *, as_json: bool) -> None:
         entries = [
             {"name": p.name, "embeddings": p.embeddings, "negatives": p.negatives, "created": p.created} for p in people
         ]
-        print(json.dumps({"model": gallery.binding.model, "encrypted": gallery.private, "people": entries}))
+        facts = {"model": gallery.binding.model, "encrypted": gallery.private, "copy_of": gallery.origin}
+        print(json.dumps({**facts, "people": entries}))
         return
     for person in people:
         print(f"{person.embeddings:6}  {_date(person.created)}  {person.name}{_negatives(person.negatives)}")
     encrypted = ", encrypted" if gallery.private else ""
     print(f"{len(people)} people, {sum(p.embeddings for p in people)} embeddings of {gallery.binding.model}{encrypted}")
+    if gallery.origin is not None:
+        print(f"a copy of {gallery.origin}")
 
 
 def _show(gallery: Gallery, name: str, *, as_json: bool) -> None:
@@ -224,13 +231,14 @@ def _date(moment: float) -> str:
 
 VERB = Verb(
     name="gallery",
-    summary="list, rename, merge, reject, forget, encrypt, export or import the people of a gallery",
+    summary="list, rename, merge, reject, forget, encrypt, export, import or pull the people of a gallery",
     configure=configure,
     run=run,
     example=(
         "edge gallery list people\n"
         "edge gallery reject people ada twin.jpg --bundle arcedge.bundle\n"
         "edge gallery forget people ada\n"
-        "edge gallery export people people.npz"
+        "edge gallery export people people.npz\n"
+        "edge gallery pull milvus:http://centre:19530/staff/berlin people --every 60"
     ),
 )

@@ -86,6 +86,11 @@ class Gallery:
         """Whether it is encrypted."""
         return self._store.private
 
+    @property
+    def origin(self) -> str | None:
+        """What it is a copy of, for people; None where it is a gallery of its own."""
+        return self._store.origin() if isinstance(self._store, SqliteStore) else None
+
     def require_same_model(self, binding: Binding) -> None:
         """Raises GalleryError unless vectors of `binding` may be added here."""
         if not self.binding.same_model(binding):

@@ -77,8 +77,8 @@ class MilvusStore:
         self.place = place
         self._client = Client(place) if client is None else client
         try:
-            self._tables = Tables(self._client, place)
-            head = self._tables.head() if self._client.has(self._tables.records) else None
+            self.tables = Tables(self._client, place)
+            head = self.tables.head() if self._client.has(self.tables.records) else None
         except BaseException:
             self._client.close()
             raise
@@ -87,7 +87,7 @@ class MilvusStore:
             raise GalleryError(f"{place}: no gallery here; make one with: edge enroll")
         self.binding = head.binding
         self.identifier = bytes.fromhex(head.identifier)
-        self._lease = Lease(_LeaseRow(self._tables), self.address)
+        self._lease = Lease(_LeaseRow(self.tables), self.address)
         self._closed = False
 
     @classmethod
@@ -123,19 +123,19 @@ class MilvusStore:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        before = self._settled()
+        before = self.settled()
         yield
-        if self._tables.head().version != before.version:
+        if self.tables.head().version != before.version:
             raise StoreUnavailableError(f"{self.address}: was changed while it was read; try again")
 
     def state(self) -> State:
-        head = self._tables.head()
+        head = self.tables.head()
         return State(head.version, head.revision)
 
     def add(self, entries: Sequence[NewEntry]) -> int:
         with self._change() as change:
             named = [(*self._local(entry.identity), entry) for entry in entries]
-            additions = Additions(self._tables, change, {(site, name) for site, name, _ in named}, time.time())
+            additions = Additions(self.tables, change, {(site, name) for site, name, _ in named}, time.time())
             for site, name, entry in named:
                 if not entry.negative:
                     additions.new_person(site, name)
@@ -154,13 +154,13 @@ class MilvusStore:
                 for picture in pictures
             ]
             names = {(site, name) for site, name, picture in placed if picture.entry is not None}
-            additions = Additions(self._tables, change, names, time.time())
+            additions = Additions(self.tables, change, names, time.time())
             return additions.put_pictures(placed, self.place.site or "")
 
     def seen(self, files: Sequence[bytes]) -> list[bool]:
         keys = [picture_key("file", self.place.site or "", file) for file in files]
-        rows = self._client.get(self._tables.records, keys, ["key", "version"])
-        version = self._tables.head().version
+        rows = self._client.get(self.tables.records, keys, ["key", "version"])
+        version = self.tables.head().version
         there = {row["key"] for row in rows if row["version"] <= version}
         return [key in there for key in keys]
 
@@ -184,7 +184,7 @@ class MilvusStore:
             else:
                 person = self._person(name)
                 names = {person.number: name}
-                rows = list(self._tables.rows_of([person.number], ROW_FIELDS))
+                rows = list(self.tables.rows_of([person.number], ROW_FIELDS))
         entries = [
             Entry(
                 row["number"],
@@ -207,7 +207,7 @@ class MilvusStore:
                 raise GalleryError(f"{old!r} and {new!r} are of two sites; nobody moves between sites")
             if (site, name) == (person.site, person.name):
                 return
-            if self._tables.people([(site, name)]):
+            if self.tables.people([(site, name)]):
                 raise GalleryError(f"{new!r} is in the gallery already; to make them one: edge gallery merge")
             renamed = replace(person, name=name)
             change.count_out(site, person.digest)
@@ -221,7 +221,7 @@ class MilvusStore:
                 raise GalleryError(f"{source!r} cannot be merged with itself")
             if old.site != new.site:
                 raise GalleryError(f"{source!r} and {target!r} are of two sites; nobody moves between sites")
-            rows = list(self._tables.rows_of([old.number, new.number], (*ROW_FIELDS, "digest")))
+            rows = list(self.tables.rows_of([old.number, new.number], (*ROW_FIELDS, "digest")))
             moved, dropped = plan_merge(rows, old, new)
             digests = {row["number"]: int(row["digest"], 16) for row in rows}
             for row in moved:
@@ -234,21 +234,21 @@ class MilvusStore:
     def forget(self, name: str) -> int:
         with self._change() as change:
             person = self._person(name)
-            rows = list(self._tables.rows_of([person.number], ("digest",)))
+            rows = list(self.tables.rows_of([person.number], ("digest",)))
             change.count_out(person.site, person.digest + sum(int(row["digest"], 16) for row in rows))
             change.revised, change.left = True, {"deed": "forget", "person": astuple(person)}
         return len(rows)
 
     def remove(self, number: int) -> None:
         with self._change() as change:
-            rows = list(self._tables.rows_at([number], ("digest", "site")))
+            rows = list(self.tables.rows_at([number], ("digest", "site")))
             if not rows or (self.place.site is not None and rows[0]["site"] != self.place.site):
                 raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
             change.count_out(rows[0]["site"], int(rows[0]["digest"], 16))
             change.revised, change.left = True, {"deed": "remove", "numbers": [number]}
 
     def erase(self) -> None:
-        for collection in (self._tables.embeddings, self._tables.records):
+        for collection in (self.tables.embeddings, self.tables.records):
             self._client.flush_and_compact(collection)
 
     def erasing(self) -> bool:
@@ -258,7 +258,7 @@ class MilvusStore:
         return {person.number: self._shown(person) for person in self._people(after)}
 
     def count(self) -> int:
-        return self._client.count(self._tables.embeddings, self._where("negative == false"))
+        return self._client.count(self.tables.embeddings, self._where("negative == false"))
 
     def vectors(self, after: int = 0) -> Iterator[VectorRow]:
         rows = self._rows(("number", "identity", "vector"), "negative == false", f"number > {after}")
@@ -272,7 +272,7 @@ class MilvusStore:
         """For each of (F, D) unit probes the `limit` nearest vectors, best first, as Milvus' index finds them."""
         with self.reading():
             found = self._client.search(
-                self._tables.embeddings,
+                self.tables.embeddings,
                 probes,
                 limit,
                 self._where("negative == false"),
@@ -280,7 +280,7 @@ class MilvusStore:
                 SEARCH_PARAMS,
             )
             owners = {hit["entity"]["identity"] for hits in found for hit in hits}
-            people = {number: self._tables.person(number) for number in owners}
+            people = {number: self.tables.person(number) for number in owners}
         return [
             [
                 Hit(hit["entity"]["number"], self._shown(person), hit["entity"]["source"], float(hit["distance"]))
@@ -306,41 +306,41 @@ class MilvusStore:
         with _writing:
             if not self.place.embedded:
                 self._lease.take()
-            change = Change(recover(self._tables))
+            change = Change(recover(self.tables))
             yield change
             if not change.idle:
-                carry_out(self._tables, change, self._breathe)
+                carry_out(self.tables, change, self._breathe)
 
     def _breathe(self) -> None:
         if not self.place.embedded:
             self._lease.take()
 
-    def _settled(self) -> Head:
+    def settled(self) -> Head:
         """The head when no change is half done; what a killed writer left is ended first."""
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            head = self._tables.head()
+            head = self.tables.head()
             if head.pending is None or head.pending["deed"] == BEGUN:
                 return head
             if time.monotonic() > deadline or self.place.embedded:
                 with self._change():
-                    return self._tables.head()
+                    return self.tables.head()
             time.sleep(0.05)
 
     def _where(self, *conditions: str) -> str:
         site = () if self.place.site is None else (f'site == "{self.place.site}"',)
-        return " and ".join((*conditions, *site, f"version <= {self._tables.head().version}"))
+        return " and ".join((*conditions, *site, f"version <= {self.tables.head().version}"))
 
     def _rows(self, fields: Sequence[str], *conditions: str) -> Iterator[Row]:
-        return self._client.rows(self._tables.embeddings, self._where(*conditions), fields)
+        return self._client.rows(self.tables.embeddings, self._where(*conditions), fields)
 
     def _people(self, after: int = 0) -> list[Person]:
         where = self._where('kind == "person"', f"number > {after}")
-        rows = self._client.rows(self._tables.records, where, ("number", "site", "value"))
+        rows = self._client.rows(self.tables.records, where, ("number", "site", "value"))
         return sorted(map(Person.from_row, rows), key=lambda person: person.number)
 
     def _person(self, name: str) -> Person:
-        found = self._tables.people([self._local(name)])
+        found = self.tables.people([self._local(name)])
         if not found:
             raise self._nobody(name)
         return next(iter(found.values()))

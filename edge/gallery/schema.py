@@ -47,6 +47,16 @@ CREATE INDEX embedding_identity ON embedding (identity);
 CREATE INDEX embedding_negative ON embedding (negative) WHERE negative;
 """
 
+# What a copy has fetched of its centre and does not count yet. Rows that are only a number say that it is gone.
+_INCOMING = """
+CREATE TABLE IF NOT EXISTS incoming_identity (id INTEGER PRIMARY KEY, token BLOB, name BLOB, created REAL) STRICT;
+CREATE TABLE IF NOT EXISTS incoming_embedding (
+    id INTEGER PRIMARY KEY, identity INTEGER, negative INTEGER, token BLOB, vector BLOB, source BLOB, created REAL
+) STRICT;
+"""
+INCOMING = "incoming"
+"""Key of what says how far that has come."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the database at `path`, which must exist; one of version 1 is brought up to date. Raises GalleryError."""
@@ -106,6 +116,20 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def make_incoming(connection: sqlite3.Connection) -> None:
+    """Empty tables for what a copy fetches; inside a transaction."""
+    drop_incoming(connection)
+    for statement in filter(str.strip, _INCOMING.split(";\n")):
+        connection.execute(statement)
+
+
+def drop_incoming(connection: sqlite3.Connection) -> None:
+    """Forgets what was fetched; inside a transaction."""
+    for table in ("incoming_identity", "incoming_embedding"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    connection.execute("DELETE FROM meta WHERE key = ?", (INCOMING,))
 
 
 def vacuum(connection: sqlite3.Connection) -> None:

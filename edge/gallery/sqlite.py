@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
 import time
@@ -19,6 +20,9 @@ from edge.gallery.cipher import Cipher, Key, Plain, Sealed
 from edge.gallery.store import Entry, Identity, NewEntry, Outcome, Picture, State, StoreUnavailableError, VectorRow
 
 ERASE_ATTEMPTS = 50
+COPY = "copy"
+"""Key of what says that the gallery is a copy, which only the next pull may change."""
+
 _PROOF = b"arcedge"
 _Row = tuple[bytes, bytes, bytes, bytes | None]
 """Token and sealed vector, sealed source, sealed crop."""
@@ -181,6 +185,15 @@ class SqliteStore:
             ) from error
         raise GalleryError(f"{self.address}: deleted, but another process keeps the log with its traces; {advice}")
 
+    def origin(self) -> str | None:
+        """What the gallery is a copy of, for people; None where it is one of its own."""
+        with self._translated("read"):
+            text = self._origin_text()
+        if text is None:
+            return None
+        fields = json.loads(text)
+        return f"{fields['centre']}, version {fields['version']}"
+
     def erasing(self) -> bool:
         return "erasing" in self._meta()
 
@@ -218,7 +231,8 @@ class SqliteStore:
         All or nothing. Raises GalleryError where others use the gallery.
         """
         cipher: Cipher = Plain() if key is None else Sealed(key, self.identifier)
-        with self._change(revised=True, erasing=True):
+        with self._change(revised=True, erasing=True, copying=True):
+            schema.drop_incoming(self._connection)
             self._rewrite("identity", ("name",), cipher, "name")
             self._rewrite("embedding", ("vector", "source", "crop"), cipher, "vector")
             # Their content is not kept, so no token of the new key can be made; indexing looks at the files again.
@@ -325,6 +339,10 @@ class SqliteStore:
             raise GalleryError(f"{self.address}: nobody here is called {name!r}; see: edge gallery list")
         return int(row[0])
 
+    def _origin_text(self) -> str | None:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (COPY,)).fetchone()
+        return None if row is None else str(row[0])
+
     def _positives(self, identity: int) -> int:
         rows = self._connection.execute(
             "SELECT COUNT(*) FROM embedding WHERE identity = ? AND NOT negative", (identity,)
@@ -355,10 +373,16 @@ class SqliteStore:
         return cipher
 
     @contextmanager
-    def _change(self, *, revised: bool = False, erasing: bool = False) -> Iterator[_Change]:
-        """A transaction that also tells every process what has become stale."""
+    def _change(self, *, revised: bool = False, erasing: bool = False, copying: bool = False) -> Iterator[_Change]:
+        """A transaction that also tells every process what has become stale.
+
+        Raises GalleryError for a copy of another gallery, unless `copying`.
+        """
         change = _Change(revised)
         with self._translated("written"), schema.transaction(self._connection):
+            if not copying and (origin := self._origin_text()) is not None:
+                centre = json.loads(origin)["centre"]
+                raise GalleryError(f"{self.address}: is a copy of {centre}; make the change there and pull it")
             yield change
             for key in ("generation", "revision") if change.revised else ("generation",):
                 self._connection.execute(

@@ -167,7 +167,7 @@ def check(gallery: Gallery) -> bool:
         vector = np.asarray(row["vector"], "<f4").tobytes()
         values = (row["number"], row["identity"], vector, row["source"], row["created"], row["negative"])
         total += embedding_digest(*values)
-    return store._tables.head().digest == as_text(combined(total))
+    return store.tables.head().digest == as_text(combined(total))
 
 
 def test_a_removed_embedding_is_gone(fresh: Callable[[], MilvusPlace]) -> None:

@@ -1,0 +1,79 @@
+"""Bringing a copy up to its centre: fetch what has changed, then let it count at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.gallery.centre import Centre, Version
+from edge.gallery.cipher import Key
+from edge.gallery.gallery import Gallery
+from edge.gallery.replica import DigestError, ReplicaStore
+from edge.gallery.store import StoreUnavailableError
+
+ROUNDS = 20
+"""How often a pull looks for what changed while it fetched, before it leaves the centre to calm down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull came to: the copy's version before and after, and the records fetched."""
+
+    before: int
+    after: int
+    records: int
+
+
+def pull(
+    centre: Centre,
+    path: Path,
+    key: Key | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Pulled:
+    """Makes the gallery at `path` what the centre is now, or leaves it as it was. A copy that is not there is made.
+
+    progress gets the records fetched and about how many there are. Raises StoreUnavailableError where the centre is
+    away or never rests; what was fetched is kept for the next time. Raises GalleryError where the gallery is no copy of
+    this centre, or is of another model, or what deleted records have left in its files cannot be cleaned.
+    """
+    Gallery.open_or_create(path, centre.binding, key).close()
+    store = ReplicaStore(path, centre, key)
+    with Gallery(store, path) as gallery:
+        before = store.source.version
+        fetched, target = _fetch(centre, store, progress)
+        if store.is_at(target):
+            return Pulled(before, before, 0)
+        try:
+            erase = store.apply(target)
+        except DigestError:
+            # A change was lost on the way, or the copy was damaged: once more, everything.
+            if store.incoming().after == 0:
+                store.begin(0)
+                raise
+            store.begin(0)
+            more, target = _fetch(centre, store, progress)
+            fetched += more
+            erase = store.apply(target)
+        if erase:
+            gallery.compact()
+        return Pulled(before, target.number, fetched)
+
+
+def _fetch(centre: Centre, store: ReplicaStore, progress: Callable[[int, int], object]) -> tuple[int, Version]:
+    """Stages all up to a version that is still the centre's when it is there. Gives the records fetched."""
+    done = 0
+    for _ in range(ROUNDS):
+        target = centre.version()
+        until = store.incoming().until
+        if target.number < until:
+            # The centre was set back to an older state, which versions cannot tell from the copy's.
+            until = store.begin(0).until
+        total = done + centre.size(until, target.number)
+        for part in centre.parts(until, target.number):
+            store.stage(part)
+            done += len(part)
+            progress(done, total)
+        if centre.version() == target:
+            return done, target
+    raise StoreUnavailableError(f"{centre.address}: changes faster than it can be copied; try again later")
