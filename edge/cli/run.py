@@ -14,14 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from edge.cli import live_options, options
+from edge.cli import live_options, options, sink_options
 from edge.cli.verb import Verb
 from edge.errors import InputError, SourceError
 
 if TYPE_CHECKING:
     from edge.pipeline import Stream
     from edge.replay import World
-    from edge.sinks import Sink
     from edge.sources import Source, SourceName
 
 
@@ -39,14 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             "replay://scenario.toml; again for each further one; NAME stands in events and logs"
         ),
     )
-    parser.add_argument("--events", type=Path, metavar="FILE", help="write one JSON line a decision; - is stdout")
-    parser.add_argument(
-        "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
-    )
-    parser.add_argument(
-        "--video", type=Path, metavar="FILE", help="write the annotated video (.mp4); one file a source"
-    )
-    parser.add_argument("--show", action="store_true", help="show a window; q ends")
+    sink_options.add_sinks(parser)
     parser.add_argument("--max-frames", type=options.positive, metavar="N", help="end each source after N frames")
     parser.add_argument(
         "--no-tracking", action="store_true", help="decide on each frame alone, instead of over a person's way through"
@@ -96,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
         with _stopping_at_signals(stop):
             read_gallery = gallery.snapshot if page is None else page.gallery
-            sinks = [*_open_sinks(args, stop), *([] if page is None else [page.board])]
+            sinks = [*sink_options.open_sinks(args, stop), *([] if page is None else [page.board])]
             pipeline = Pipeline(analyzers, read_gallery, threshold, sinks)
             if world is not None:
                 pipeline = world.troubled(pipeline)
@@ -118,20 +110,13 @@ def run(args: argparse.Namespace) -> int:
 def _stream(args: argparse.Namespace, source: Source, threshold: float, *, alone: bool) -> Stream:
     """A source with a tracker and sinks of its own."""
     from edge.pipeline import Stream
-    from edge.sinks import Progress, VideoFileSink
-    from edge.sources import file_of
     from edge.tracking import Tracker, TrackerOptions
     from edge.tracking.evidence import EvidenceOptions
 
-    sinks: list[Sink] = []
-    if args.video is not None:
-        sinks.append(VideoFileSink(args.video if alone else file_of(args.video, source.name), source.fps))
-    if source.length is not None:
-        sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     # Pictures of a folder have nothing to do with each other.
     tracked = source.moving and not args.no_tracking
     tracker = Tracker(TrackerOptions(EvidenceOptions(threshold))) if tracked else None
-    return Stream(source, tracker, args.search_every, sinks)
+    return Stream(source, tracker, args.search_every, sink_options.open_sinks_of(args, source, alone=alone))
 
 
 def _world(args: argparse.Namespace, names: Sequence[SourceName]) -> World | None:
@@ -150,18 +135,6 @@ def _world(args: argparse.Namespace, names: Sequence[SourceName]) -> World | Non
 def _stop_all(sources: Sequence[Source]) -> None:
     for source in sources:
         source.stop()
-
-
-def _open_sinks(args: argparse.Namespace, stop: Callable[[], None]) -> list[Sink]:
-    """What takes the results of all sources."""
-    from edge.sinks import JsonLines, Window
-
-    sinks: list[Sink] = []
-    if args.show:
-        sinks.append(Window(stop))
-    if args.events is not None:
-        sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
-    return sinks
 
 
 @contextmanager
