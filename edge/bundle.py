@@ -19,6 +19,9 @@ MAX_MANIFEST_BYTES = 64 << 20
 MAX_MODEL_BYTES = 2 << 30
 """ONNX itself ends at 2 GiB a file."""
 
+_READS_TENSORRT = ("tensorrt", "onnxruntime-tensorrt")
+_GPU_ENGINES = (*_READS_TENSORRT, "onnxruntime-cuda")
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -63,7 +66,7 @@ class Bundle:
         Raises BundleError naming what there is instead.
         """
         every = self.variants(role)
-        variants = [variant for variant in every if _runs_on(variant, engine)]
+        variants = [variant for variant in every if runs_on(variant.engine, variant.precision, engine)]
         if not every:
             raise BundleError(f"{self.path}: holds no {role}; export it again with one")
         wanted = precision or next((variant.precision for variant in variants), None)
@@ -71,10 +74,11 @@ class Bundle:
         if not fitting:
             there = ", ".join(dict.fromkeys(variant.precision for variant in variants)) or "none"
             what = f"{precision} {role}" if precision else role
-            if engine == "tensorrt":
-                what, there = f"{what} for tensorrt", f"{there}; export it with --target onnx,tensorrt"
+            if engine in _READS_TENSORRT:
+                what, there = f"{what} for {engine}", f"{there}; export it with --target onnx,tensorrt"
             raise BundleError(f"{self.path}: no {what}; there is {there}")
-        return min(fitting, key=lambda variant: variant.engine != engine)
+        # What was made for the engine before what any engine reads.
+        return min(fitting, key=lambda variant: variant.engine == "onnx")
 
     def load(self, variant: Variant) -> bytes:
         """The model's bytes, once size and SHA-256 agree with the manifest. Raises BundleError where they do not."""
@@ -138,8 +142,8 @@ def _read_inside(file: Path, most: int) -> bytes:
     return data
 
 
-def _runs_on(variant: Variant, engine: str) -> bool:
-    """Whether an engine can run a variant: one made for it, or ONNX, whose INT8 TensorRT cannot read."""
-    if variant.engine == "onnx":
-        return engine != "tensorrt" or variant.precision != "int8"
-    return variant.engine == engine
+def runs_on(family: str, precision: str, engine: str) -> bool:
+    """Whether an engine can run a variant of this family: one made for it, or ONNX, whose INT8 is for CPUs alone."""
+    if family == "onnx":
+        return engine not in _GPU_ENGINES or precision != "int8"
+    return family == ("tensorrt" if engine in _READS_TENSORRT else engine)

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 
 from edge import __version__
-from edge.bundle import Bundle
+from edge.bundle import Bundle, runs_on
 from edge.engines import ENGINES, get_engine, open_session
 from edge.engines.onnxruntime import provider_names
 from edge.selftest import run_self_test
@@ -33,6 +33,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "pycuda"),
 }
 """Modules each extra of arcedge brings."""
+
+_TRIED = ("onnxruntime", "onnxruntime-cuda", "openvino")
+"""Engines that open a model at once; those that build one first take minutes, and prove it themselves."""
 
 CPU_FLAGS = {
     "avx2": "8-wide FP32",
@@ -72,8 +75,8 @@ def examine_bundle(path: Path) -> list[Finding]:
     bundle = Bundle.open(path)
     found = []
     for variant in bundle.manifest.variants:
-        engines = ("onnxruntime", "openvino") if variant.engine == "onnx" else (variant.engine,)
-        for engine in (name for name in engines if get_engine(name).available() is None):
+        able = [name for name in _TRIED if runs_on(variant.engine, variant.precision, name)] or [variant.engine]
+        for engine in (name for name in able if get_engine(name).available() is None):
             with open_session(bundle.load(variant), engine) as session:
                 result = run_self_test(session, variant)
             untold = "the bundle stores no self-test; export it again"

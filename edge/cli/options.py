@@ -28,7 +28,10 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         default="onnxruntime",
-        help="onnxruntime, openvino, openvino-bf16, tensorrt, or auto: the fastest that agrees (default: %(default)s)",
+        help=(
+            "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino-bf16, tensorrt, or auto: the "
+            "fastest that agrees (default: %(default)s)"
+        ),
     )
 
 

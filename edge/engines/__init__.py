@@ -12,6 +12,8 @@ __all__ = ["ENGINES", "Array", "Engine", "Session", "SessionOptions", "TensorSpe
 
 ENGINES: dict[str, str] = {
     "onnxruntime": "edge.engines.onnxruntime:OnnxRuntimeEngine",
+    "onnxruntime-cuda": "edge.engines.onnxruntime_gpu:CudaProviderEngine",
+    "onnxruntime-tensorrt": "edge.engines.onnxruntime_gpu:TensorRtProviderEngine",
     "openvino": "edge.engines.openvino:OpenVinoEngine",
     "openvino-bf16": "edge.engines.openvino:OpenVinoBf16Engine",
     "tensorrt": "edge.engines.tensorrt:TensorRtEngine",

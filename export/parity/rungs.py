@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, load_model_from_string
 
-from edge.bundle import Bundle
+from edge.bundle import Bundle, runs_on
 from edge.contract import ModelContract, Role
 from edge.engines import ENGINES, get_engine
 from edge.errors import BundleError
@@ -57,7 +57,7 @@ def ladder_of(bundle: Bundle, role: Role, checkpoint: Path | None = None) -> Lad
         for name, (model, precision, family) in models.items():
             if engine == "openvino-bf16" and precision == "fp32":
                 continue  # float layers in bf16 answer to the bounds of FP16
-            if family in ("onnx", engine) and not (engine == "tensorrt" and family == "onnx" and precision == "int8"):
+            if runs_on(family, precision, engine):
                 # Eight bits on two engines round differently; both answer to FP32.
                 on = f"{role}-fp32" if precision == "int8" else name
                 rungs.append(Rung(f"{name} {engine}", on, precision, engine, model))
