@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from edge.contract import ModelContract
-from edge.detect.decode import Candidates, decode, require_heads
+from edge.detect.decode import decode, require_heads
 from edge.detect.nms import nms
+from edge.detect.vote import vote
 from edge.engines import Array, Session
 from edge.errors import ContractError
-from edge.types import Face, Floats, Image, require_image
+from edge.types import Face, Image, require_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,11 @@ class Detector:
         found = decode(outputs, 0, *self._input_size(new_height, new_width), self.options.min_score)
         kept = nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces)
         back = np.array([width / new_width, height / new_height], dtype=np.float32)
-        return [_face(found, i, back) for i in kept]
+        corners = np.concatenate([back, back])
+        return [
+            Face(box=found.boxes[i] * corners, landmarks=points * back, score=float(found.scores[i]))
+            for i, points in zip(kept, vote(found, kept), strict=True)
+        ]
 
     def _input_size(self, height: int, width: int) -> tuple[int, int]:
         stride = self._contract.stride
@@ -89,11 +94,3 @@ def to_model(images: Image, contract: ModelContract) -> Array:
     if contract.layout == "nchw":
         batch = batch.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(batch)
-
-
-def _face(found: Candidates, i: int, back: Floats) -> Face:
-    return Face(
-        box=found.boxes[i] * np.concatenate([back, back]),
-        landmarks=found.landmarks[i] * back,
-        score=float(found.scores[i]),
-    )

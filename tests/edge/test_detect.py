@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions, find_main_face
-from edge.detect.decode import STRIDES, decode, require_heads
+from edge.detect.decode import STRIDES, Candidates, decode, require_heads
 from edge.detect.detector import to_model
 from edge.detect.nms import nms
+from edge.detect.vote import vote
 from edge.engines import Session, TensorSpec, open_session
 from edge.errors import ContractError
 
@@ -87,6 +88,35 @@ def test_pruning_agrees_with_its_definition(seed: int, count: int, limit: int, m
         if len(expected) < limit and all(iou(boxes[i], boxes[j]) <= max_iou + 1e-6 for j in expected):
             expected.append(i)
     assert kept == expected
+
+
+@given(seed=st.integers(0, 2**31), seen=st.integers(1, 12))
+@settings(max_examples=40)
+def test_a_faces_landmarks_are_the_mean_of_those_that_saw_it(seed: int, seen: int) -> None:
+    random = np.random.default_rng(seed)
+    true = random.uniform(20, 80, (5, 2))
+    boxes = np.array([10, 10, 90, 90]) + random.uniform(-4, 4, (seen, 4))
+    far = np.array([[200, 200, 280, 280]])
+    found = Candidates(
+        np.concatenate([boxes, far]).astype(np.float32),
+        np.concatenate([true + random.normal(0, 3, (seen, 5, 2)), np.full((1, 5, 2), 240.0)]).astype(np.float32),
+        np.concatenate([random.uniform(0.6, 1.0, seen), [0.9]]).astype(np.float32),
+    )
+    kept = nms(found.boxes, found.scores, 0.3, 10)
+    assert len(kept) == 2
+    voted = vote(found, kept)
+    face = voted[list(kept).index(kept[kept < seen][0])]
+    weights = found.scores[:seen] ** 2
+    expected = (found.landmarks[:seen] * weights[:, None, None]).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(face, expected, rtol=1e-5)
+    np.testing.assert_allclose(voted[list(kept).index(seen)], np.full((5, 2), 240.0), rtol=1e-6)
+
+
+def test_a_box_without_an_area_keeps_its_own_landmarks() -> None:
+    found = Candidates(np.zeros((1, 4), np.float32), np.ones((1, 5, 2), np.float32), np.ones(1, np.float32))
+    assert (vote(found, nms(found.boxes, found.scores, 0.3, 5)) == 1).all()
+    nothing = Candidates(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+    assert vote(nothing, np.zeros(0, np.intp)).shape == (0, 5, 2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 192), (333, 211), (250, 470)])
