@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge.clock import SYSTEM_CLOCK, Clock
+from edge.sinks import Sink, SinkCounts, counts_of, name_of
 from edge.sources import SourceCounts
 from edge.statistics import Latencies
 from edge.types import FrameResult
@@ -108,6 +109,7 @@ class Summary:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self.sources: dict[str, SourceFigures] = {}
         self.stages: dict[str, Latencies] = {}
+        self.sinks: Sequence[Sink] = ()
         self._clock = clock
         self._started = clock.monotonic()
         self._cpu_started = time.process_time()
@@ -141,6 +143,15 @@ class Summary:
         """What ended sources early, by source."""
         return {name: figures.error for name, figures in self.sources.items() if figures.error is not None}
 
+    @property
+    def sink_counts(self) -> dict[str, SinkCounts]:
+        """What came of the results, by the sinks' names; those of one name together."""
+        together: dict[str, SinkCounts] = {}
+        for sink in self.sinks:
+            name = name_of(sink)
+            together[name] = together.get(name, SinkCounts()) + counts_of(sink)
+        return together
+
     def of(self, source: str) -> SourceFigures:
         """One source's figures, from its first mention."""
         return self.sources.setdefault(source, SourceFigures())
@@ -170,6 +181,7 @@ class Summary:
                 name: {**figures, "error": self.of(name).error, "people": sorted(self.of(name).people)}
                 for name, figures in each.items()
             },
+            "sinks": {name: asdict(counts) for name, counts in self.sink_counts.items()},
             "stages_ms": {
                 stage: {
                     "count": latencies.count,
@@ -198,6 +210,7 @@ def as_text(summary: dict[str, Any]) -> str:
     ]
     if not summary["people"]:
         lines.append("  nobody known was seen")
+    lines += [f"  {name}: {said}" for name, counts in summary["sinks"].items() if (said := _of_sink(counts))]
     if summary["stages_ms"]:
         stages = ", ".join(
             f"{stage} {value['p50']:.1f} / {value['p95']:.1f}" for stage, value in summary["stages_ms"].items()
@@ -217,6 +230,18 @@ def _of_source(figures: dict[str, Any]) -> str:
     seen = ", ".join(figures["people"]) or "nobody known"
     ended = f"; ended early: {figures['error']}" if figures["error"] else ""
     return f"{figures['frames']} frames, {figures['faces']} faces ({seen}); {_troubles(figures)}{ended}"
+
+
+def _of_sink(counts: dict[str, int]) -> str:
+    """What there was of it; empty for a sink that took everything and has nothing to count."""
+    words = {
+        "lost": "results lost",
+        "delivered": "events delivered",
+        "waiting": "waiting for the next run",
+        "dropped": "dropped for want of room",
+        "refused": "refused and set aside",
+    }
+    return ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key])
 
 
 def _clock(moment: float) -> str:

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             pipeline = Pipeline(analyzers, read_gallery, threshold, sinks)
             if world is not None:
                 pipeline = world.troubled(pipeline)
+                streams = [world.troubled_stream(stream) for stream in streams]
             if page is not None:
                 opened.enter_context(live_options.serve(args, page, pipeline, analyzer))
             summary = pipeline.run_streams(streams, args.max_frames)

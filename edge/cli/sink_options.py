@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
     """--events, --events-max-mb, --video, --show."""
-    parser.add_argument("--events", type=Path, metavar="FILE", help="write one JSON line a decision; - is stdout")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="append one JSON line a decision; - is stdout")
     parser.add_argument(
         "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
     )

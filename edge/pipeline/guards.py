@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edge.errors import EdgeError, GalleryError
 from edge.gallery import Snapshot
-from edge.sinks import Sink
+from edge.sinks import Sink, SinkCounts, counts_of, name_of
 from edge.types import FrameResult
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class LastingSink:
         self._sink = sink
         self._worked = False
         self._failing = ""
-        self.lost = 0
+        self._lost = 0
+        self.name = name_of(sink)
 
     def write(self, result: FrameResult) -> None:
         """Passes a result on; raises EdgeError only where none was ever taken."""
@@ -56,15 +57,19 @@ class LastingSink:
         except EdgeError as error:
             if not self._worked:
                 raise
-            self.lost += 1
+            self._lost += 1
             if not self._failing:
                 _LOG.warning("%s; going on without", error)
             self._failing = str(error).partition(": ")[0]
             return
         if self._failing:
-            _LOG.warning("%s: takes results again; %d were lost so far", self._failing, self.lost)
+            _LOG.warning("%s: takes results again; %d were lost so far", self._failing, self._lost)
         self._worked, self._failing = True, ""
 
     def close(self) -> None:
         """Closes it."""
         self._sink.close()
+
+    def counts(self) -> SinkCounts:
+        """The sink's own, and the results it lost here."""
+        return counts_of(self._sink) + SinkCounts(lost=self._lost)

@@ -128,7 +128,9 @@ class _Run:
 
     def _sinks_by_source(self, streams: Sequence[Stream]) -> dict[str, list[Sink]]:
         shared = self._lasting(self._pipeline.sinks, any(stream.source.live for stream in streams))
-        return {stream.source.name: [*shared, *self._lasting(stream.sinks, stream.source.live)] for stream in streams}
+        own = {stream.source.name: self._lasting(stream.sinks, stream.source.live) for stream in streams}
+        self._summary.sinks = [*shared, *(sink for sinks in own.values() for sink in sinks)]
+        return {name: [*shared, *sinks] for name, sinks in own.items()}
 
     @staticmethod
     def _lasting(sinks: Sequence[Sink], live: bool) -> list[Sink]:

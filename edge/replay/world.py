@@ -10,11 +10,11 @@ from edge.analyze import Analyzer
 from edge.clock import SimulatedClock
 from edge.errors import EngineError, GalleryError, InputError
 from edge.gallery import Snapshot
-from edge.pipeline import Pipeline
+from edge.pipeline import Pipeline, Stream
 from edge.replay.scenario import Kind, Scenario, Trouble
 from edge.replay.source import ReplaySource, clock_jumps
 from edge.replay.timetable import Timetable
-from edge.sinks import Sink
+from edge.sinks import Sink, name_of
 from edge.summary import Summary
 from edge.types import Face, Floats, FrameResult, Image
 
@@ -63,9 +63,16 @@ class World:
 
         return troubled
 
+    def troubled_stream(self, stream: Stream) -> Stream:
+        """The stream with sinks of its own that fail as the scenarios say."""
+        return replace(stream, sinks=self._on_a_disk(stream.sinks))
+
     def sinks(self, sinks: Sequence[Sink]) -> list[Sink]:
         """Raise InputError as "disk" says; behind them one that takes its time as "slow" says."""
-        return [*(_FullDisk(sink, self._moments("disk")) for sink in sinks), _SlowConsumer(self)]
+        return [*self._on_a_disk(sinks), _SlowConsumer(self)]
+
+    def _on_a_disk(self, sinks: Sequence[Sink]) -> list[Sink]:
+        return [_FullDisk(sink, self._moments("disk")) for sink in sinks]
 
     def _moments(self, *kinds: Kind) -> Callable[[], list[Trouble]]:
         """What of these kinds is going on now."""
@@ -113,6 +120,7 @@ class _FullDisk:
     def __init__(self, sink: Sink, moments: Callable[[], list[Trouble]]) -> None:
         self._sink = sink
         self._moments = moments
+        self.name = name_of(sink)
 
     def write(self, result: FrameResult) -> None:
         if self._moments():
@@ -125,6 +133,8 @@ class _FullDisk:
 
 class _SlowConsumer:
     """A sink that takes simulated time."""
+
+    name = "consumer"
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,9 +1,11 @@
-"""Decisions as JSON lines: one line a face, whole or not there."""
+"""Decisions as JSON lines: one line a face."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,54 +13,141 @@ from typing import Any
 from edge.errors import InputError
 from edge.types import Decision, FrameResult, Match
 
+_LOG = logging.getLogger(__name__)
+
 
 class JsonLines:
-    """Writes to a file, or to standard output where the path is "-".
+    """Appends to a file, or to standard output where the path is "-".
 
+    A line that a kill or a full disk cut short stays behind as it is; the next event begins on a line of its own.
     max_bytes: once the file has grown beyond, it becomes FILE.1, an older FILE.1 becomes FILE.2 and so on up to `keep`;
     0 lets it grow.
     """
 
+    name = "events"
+
     def __init__(self, path: Path, max_bytes: int = 0, keep: int = 5) -> None:
         self._path = path
-        self._max_bytes = max_bytes
-        self._keep = keep
-        self._to_stdout = str(path) == "-"
-        self._closed = False
+        self._file: _LineFile | _StandardOutput
+        if str(path) == "-":
+            self._file, self._rotation = _StandardOutput(), None
+            return
+        self._rotation = _Rotation(path, keep, max_bytes) if max_bytes else None
         try:
-            # Unbuffered below whole lines: who follows the file never sees half of one.
-            self._file = sys.stdout if self._to_stdout else path.open("w", encoding="utf-8", buffering=1)
+            self._file = _LineFile(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
     def write(self, result: FrameResult) -> None:
+        lines = [json.dumps(event(decision), ensure_ascii=False, allow_nan=False) for decision in result.decisions]
         try:
-            for decision in result.decisions:
-                self._file.write(json.dumps(event(decision), ensure_ascii=False, allow_nan=False) + "\n")
-            if self._max_bytes and not self._to_stdout and self._file.tell() >= self._max_bytes:
-                self._rotate()
+            self._file.write(lines)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
+        if self._rotation is not None and isinstance(self._file, _LineFile):
+            self._file = self._rotation.turned(self._file)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._file.flush()
-        if not self._to_stdout:
-            os.fsync(self._file.fileno())
+        try:
             self._file.close()
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be finished ({error.strerror})") from error
 
-    def _rotate(self) -> None:
-        self._file.close()
-        for number in range(self._keep - 1, 0, -1):
-            older = self._path.with_name(f"{self._path.name}.{number}")
-            if older.exists():
-                older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._file = self._path.open("w", encoding="utf-8", buffering=1)
+
+class _StandardOutput:
+    """Lines for whoever reads the other end of the pipe now."""
+
+    def write(self, lines: list[str]) -> None:
+        for line in lines:
+            sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class _LineFile:
+    """Lines at the end of a file, past every buffer: what could not be written is never tried again behind our back."""
+
+    def __init__(self, path: Path) -> None:
+        self._torn = _ends_within_a_line(path)
+        self._file = path.open("ab", buffering=0)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def write(self, lines: list[str]) -> None:
+        """Raises OSError; the lines may be there in part then."""
+        if not lines:
+            return
+        data = ("\n" * self._torn + "".join(f"{line}\n" for line in lines)).encode()
+        written = 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
+        finally:
+            if written:
+                self._torn = data[written - 1 : written] != b"\n"
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        with self._file:
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.fsync(self._file.fileno())
+
+
+class _Rotation:
+    """Puts a file aside once it is large: FILE becomes FILE.1, FILE.1 becomes FILE.2, FILE.`keep` goes."""
+
+    def __init__(self, path: Path, keep: int, max_bytes: int) -> None:
+        self._path = path
+        self._keep = keep
+        self._max_bytes = max_bytes
+        self._failing = False
+
+    def turned(self, file: _LineFile) -> _LineFile:
+        """The file to go on with. The old one where a new one cannot be had: it grows on, and nothing is lost."""
+        if file.size < self._max_bytes:
+            return file
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        try:
+            fresh.unlink(missing_ok=True)
+            new = _LineFile(fresh)
+            self._shift()
+            self._path.replace(self._numbered(1))
+            fresh.replace(self._path)
+            file.close()
+        except OSError as error:
+            if not self._failing:
+                _LOG.warning("%s: cannot be rotated (%s); it grows on", self._path, error.strerror)
+            self._failing = True
+            return file
+        self._failing = False
+        return new
+
+    def _shift(self) -> None:
+        """Frees FILE.1. Up to the first free number only, so that an attempt which failed half-way costs no file."""
+        numbers = range(1, self._keep)
+        free = next((number for number in numbers if not self._numbered(number).exists()), self._keep)
+        for number in range(free - 1, 0, -1):
+            self._numbered(number).replace(self._numbered(number + 1))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether the last line of a file lacks its end, as after a kill."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def event(decision: Decision) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from edge.types import FrameResult
 class Progress:
     """Frames done of `total`; without a terminal nothing is printed."""
 
+    name = "progress"
+
     def __init__(self, total: int) -> None:
         self._bar = tqdm(total=total, unit="frame", disable=None, leave=False, dynamic_ncols=True)
 

@@ -15,6 +15,8 @@ from edge.types import FrameResult, Image
 class VideoFileSink:
     """Writes frames of the first frame's size at a fixed rate; later frames of another size are fitted into it."""
 
+    name = "video"
+
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
             raise InputError(f"{path}: name the video .mp4, .avi or .mkv")

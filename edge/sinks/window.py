@@ -18,6 +18,8 @@ TITLE = "arcedge"
 class Window:
     """Shows every frame; q or Escape in the window calls `stop`."""
 
+    name = "window"
+
     def __init__(self, stop: Callable[[], None]) -> None:
         if problem := why_no_window():
             raise InputError(problem)

@@ -25,7 +25,7 @@ from edge.pipeline import Pipeline, Stream
 from edge.replay import World, read_scenario
 from edge.replay.scenario import Scenario
 from edge.sources.backoff import Backoff
-from edge.summary import Summary
+from edge.summary import Summary, as_text
 from edge.tracking import Tracker, TrackerOptions
 from edge.tracking.evidence import EvidenceOptions
 from edge.types import FrameResult
@@ -223,6 +223,9 @@ def test_a_full_disk_and_a_locked_gallery_are_gone_through_with_a_line_each_way(
     arrivals = np.array(kept.arrivals())
     assert not ((arrivals >= 60) & (arrivals < 120)).any()
     assert summary.frames == 599
+    figures = summary.to_dict({})
+    assert figures["sinks"]["kept"]["lost"] == 60
+    assert "  kept: 60 results lost" in as_text(figures).splitlines()
     assert set(kept.names(5, 600)) == {"p1"}
     assert [record.message for record in caplog.records] == [
         "Kept: cannot be written (No space left on device); going on without",
@@ -230,6 +233,18 @@ def test_a_full_disk_and_a_locked_gallery_are_gone_through_with_a_line_each_way(
         "the gallery is locked by another process; going on with the people known so far",
         "the gallery can be read again",
     ]
+
+
+def test_a_full_disk_is_full_for_the_sinks_of_one_source_too(
+    toy: Any, pictures: Path, analyzer: FaceAnalyzer, gallery: Gallery
+) -> None:
+    plan = scenario(pictures, HEAD + ALWAYS_P1 + '[[trouble]]\nkind = "disk"\nat = "1m"\nfor = "1m"\n')
+    world, shared, own = World({"cam": plan}), Kept(), Kept()
+    (source,) = world.sources()
+    pipeline = world.troubled(Pipeline([analyzer], gallery.snapshot, toy.threshold, [shared]))
+    summary = pipeline.run_streams([world.troubled_stream(Stream(source, sinks=[own]))])
+    assert own.arrivals() == shared.arrivals()
+    assert summary.sink_counts["kept"].lost == 120
 
 
 DAY = (

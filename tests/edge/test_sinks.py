@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +34,21 @@ def decision(name: str | None, x: float = 40, index: int = 0, similarity: float 
 def result(index: int, *decisions: Decision, size: tuple[int, int] = (160, 200)) -> FrameResult:
     image = np.full((*size, 3), 40 + index % 100, np.uint8)
     return FrameResult(Frame(image, index, index / 25, "cam"), decisions, {"detect": 1.0})
+
+
+def frames_of(file: Path) -> list[int]:
+    return [json.loads(line)["frame"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size`: what is written across is cut short, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class TestJsonLines:
@@ -77,6 +98,75 @@ class TestJsonLines:
         sink = JsonLines(Path("/dev/full"))
         with pytest.raises(InputError, match="/dev/full: cannot be written"):
             sink.write(result(0, decision("ada")))
+
+    def test_a_restart_goes_on_behind_what_is_there(self, tmp_path: Path) -> None:
+        for index in range(2):
+            sink = JsonLines(tmp_path / "e.jsonl")
+            sink.write(result(index, decision("ada", index=index)))
+            sink.close()
+        assert frames_of(tmp_path / "e.jsonl") == [0, 1]
+
+    def test_a_line_that_a_kill_cut_short_spoils_no_other(self, tmp_path: Path) -> None:
+        file = tmp_path / "e.jsonl"
+        file.write_text('{"frame": 7}\n{"frame": 8, "sou')
+        sink = JsonLines(file)
+        sink.write(result(9, decision("ada", index=9)))
+        sink.close()
+        assert file.read_text().splitlines()[1] == '{"frame": 8, "sou'
+        assert json.loads(file.read_text().splitlines()[2])["frame"] == 9
+
+    def test_a_line_that_a_full_disk_cut_short_spoils_no_other_and_is_not_written_later(self, tmp_path: Path) -> None:
+        file = tmp_path / "e.jsonl"
+        sink = JsonLines(file)
+        sink.write(result(0, decision("ada", index=0)))
+        with limited_files(file.stat().st_size + 50), pytest.raises(InputError, match="cannot be written"):
+            sink.write(result(1, decision("ada", index=1)))
+        sink.write(result(2, decision("ada", index=2)))
+        sink.close()
+        first, torn, last = file.read_text().splitlines()
+        assert len(torn) == 50
+        assert [json.loads(first)["frame"], json.loads(last)["frame"]] == [0, 2]
+
+    def test_where_no_new_file_can_be_had_the_old_one_grows_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sink = JsonLines(tmp_path / "e.jsonl", max_bytes=1000, keep=9)
+        opened, full = Path.open, False
+
+        def opening(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+            if full and mode[0] in "wa":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return opened(path, mode, *arguments, **named)
+
+        monkeypatch.setattr(Path, "open", opening)
+        for index in range(30):
+            full = 5 <= index < 20
+            sink.write(result(index, decision("ada", index=index)))
+        sink.close()
+        names = (*(f"e.jsonl.{number}" for number in range(9, 0, -1)), "e.jsonl")
+        assert [frame for name in names for frame in frames_of(tmp_path / name)] == list(range(30))
+        said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert said == [f"{tmp_path / 'e.jsonl'}: cannot be rotated (No space left on device); it grows on"]
+
+    def test_a_rotation_that_fails_half_way_time_and_again_costs_no_old_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "e.jsonl"
+        sink = JsonLines(file, max_bytes=300, keep=3)
+        replaced, broken = Path.replace, False
+
+        def replacing(path: Path, target: Path) -> Path:
+            if broken and path == file:
+                raise OSError(errno.EIO, "Input/output error")
+            return replaced(path, target)
+
+        monkeypatch.setattr(Path, "replace", replacing)
+        for index in range(12):
+            broken = index >= 4
+            sink.write(result(index, decision("ada", index=index)))
+        sink.close()
+        everything = [frame for path in sorted(tmp_path.glob("e.jsonl*")) for frame in frames_of(path)]
+        assert sorted(everything) == list(range(12))
 
 
 class TestVideo:
