@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.distill.blocks import chain_features, run_frozen, student_blocks
-from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block
+from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block, lesson_of
 from training.distill.losses import relative_error
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon, is_matrix, orthogonalised
@@ -74,6 +74,13 @@ def test_a_block_comes_near_the_teachers(bank: Bank, name: str) -> None:
 def _parts(name: str) -> tuple[str, ...]:
     group, _, index = name.partition(".")
     return ("conv1", "conv2_dw", "conv_23") if name == "conv_23" else (f"{group}.model.{index}" if index else group,)
+
+
+def test_every_block_has_a_lesson_and_as_many_samples_a_step() -> None:
+    lessons = {name: lesson_of(name, 100, 1e-2) for name in STEPS}
+    assert lessons["conv_23"].steps == 3 * lessons["conv_4.3"].steps == 300
+    assert [lessons[name].batch for name in ("conv_23", "conv_3.2", "conv_4.0", "conv_5.1")] == [4, 4, 8, 16]
+    assert lessons["conv_6_dw"].batch == lessons[HEAD].batch == 64
 
 
 def test_what_is_measured_after_learning_is_what_runs_later(bank: Bank) -> None:

@@ -237,7 +237,7 @@ class TestCommand:
         assert str(tmp_path) not in command
         log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
         assert "whole 2/2" in log
-        assert "56 crops to go" in log, "32 of the bank, 16 through the blocks, 8 through the network"
+        assert "54 crops to go" in log, "32 of the bank, 14 through the blocks, 8 through the network"
         assert "blocks 18/18 error" in log
         assert "crops/s" in log
         capsys.readouterr()

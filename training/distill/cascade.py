@@ -20,12 +20,26 @@ from training.distill.losses import relational_error, relative_error
 from training.mobilefacenet import MobileFaceNet
 from training.teaching import CHUNK, Lesson, as_float, rows_like, teach
 
-BATCH = 16
-"""Crops a step."""
-HEAD_BATCH = 64
-"""Crops a step of the head, which has one sample a crop where a block has one at each place of its map."""
 HEAD = "head"
 STEPS: tuple[str, ...] = (*BLOCK_NAMES, HEAD)
+
+BATCHES = {"conv_23": 4, "conv_3": 4, "conv_34": 4, "conv_4": 8, "conv_45": 8, "conv_5": 16, "conv_6_sep": 16}
+"""Crops a step, by the group a block belongs to, where its map has many places: each place is a sample, so that four
+crops of 28×28 say as much as sixty-four of 7×7. What time there is goes into more steps: the stem comes to a relative
+error of 3.4 % in 1,600 steps of 4 crops, and to 7.0 % in 400 of 16, in the same time."""
+FEW_PLACES_BATCH = 64
+"""Crops a step of the blocks that leave one place of a crop: the global depthwise convolution, and the head."""
+STEM_SHARE = 3
+"""Times as many steps for the stem: every block after it is fed with what it misses."""
+MOVING = 0.2
+"""See `Lesson.moving`: the statistics of four crops are noise; held early, the stem's error is half."""
+
+
+def lesson_of(name: str, steps: int, rate: float) -> Lesson:
+    """How block `name` (or `HEAD`) learns, where a block in the middle of the network gets `steps` updates."""
+    group = name.partition(".")[0]
+    share = STEM_SHARE if name == BLOCK_NAMES[0] else 1
+    return Lesson(share * steps, BATCHES.get(group, FEW_PLACES_BATCH), rate, moving=MOVING)
 
 
 @dataclass(slots=True)

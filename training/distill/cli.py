@@ -30,7 +30,7 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
     add("--embedding-size", type=int, default=512, metavar="N", help="of the student (default %(default)s)")
     add("--bank", type=int, default=4096, metavar="N", help="crops of the first phase, 1 MB each (default %(default)s)")
-    add("--block-steps", type=int, default=800, metavar="N", help="first phase: steps a block (default %(default)s)")
+    add("--block-steps", type=int, default=2500, metavar="N", help="first phase: steps a block (default %(default)s)")
     add("--steps", type=int, default=10_000, metavar="N", help="steps of the second phase (default %(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="crops a step (default %(default)s)")
     add("--workers", type=int, default=2, metavar="N", help="threads that share a batch (default %(default)s)")

@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from edge.errors import InputError
 from training.checkpoint import MEAN, STD
 from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
-from training.distill.cascade import BATCH, HEAD, HEAD_BATCH, STEPS, Bank, advance, fill_bank, learn_block
+from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block, lesson_of
 from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
@@ -33,7 +33,7 @@ from training.distill.replicas import copy_statistics, gather_gradients, replica
 from training.equalise import equalise
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
-from training.teaching import CHUNK, Lesson
+from training.teaching import CHUNK
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
@@ -64,8 +64,8 @@ class Recipe:
     """Threads that share a batch, each with a copy of the network; part of the recipe, for it splits the batch."""
     bank: int = 4096
     """Augmented crops the blocks learn from in the first phase; a megabyte of memory each."""
-    block_steps: int = 800
-    """Steps of each block in the first phase."""
+    block_steps: int = 2500
+    """Steps of each block in the first phase; the stem gets three times as many."""
     block_lr: float = 1e-2
     steps: int = 10_000
     """Steps of the second phase: the learning rate falls to zero over them."""
@@ -142,7 +142,7 @@ class Distiller:
         features = bank.inputs
         for number, name in enumerate(STEPS):
             if number >= self.step:
-                lesson = Lesson(recipe.block_steps, HEAD_BATCH if name == HEAD else BATCH, recipe.block_lr)
+                lesson = lesson_of(name, recipe.block_steps, recipe.block_lr)
                 rng = np.random.default_rng([recipe.seed, 3, number])
                 error = learn_block(self.student, name, features, bank, lesson, rng)
                 self.step = number + 1
@@ -211,8 +211,8 @@ class Distiller:
         """Crops to go through the whole network in both phases; those of the first go through one block at a time."""
         whole = self.recipe.steps * self.recipe.batch
         if self.phase == BLOCKS:
-            blocks = (len(STEPS) - self.step) * self.recipe.block_steps * BATCH // len(STEPS)
-            return self.recipe.bank + blocks + whole
+            lessons = (lesson_of(name, self.recipe.block_steps, self.recipe.block_lr) for name in STEPS[self.step :])
+            return self.recipe.bank + sum(lesson.steps * lesson.batch for lesson in lessons) // len(STEPS) + whole
         return whole - self.step * self.recipe.batch
 
     def smoothed(self) -> MobileFaceNet:
