@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import PEERS
-from edge.cli.options import positive, positive_float
+from edge.cli.options import add_triton, positive, positive_float, settle_triton
 from edge.cli.verb import Verb
 from edge.errors import InputError
 from edge.manifest import PRECISIONS
@@ -69,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--engine", type=_names, default=("onnxruntime",), metavar="E,E", help="or all (default: onnxruntime)"
     )
+    add_triton(how)
     how.add_argument("--threads", type=positive, default=1, help="of a model (default: %(default)s)")
     how.add_argument("--seconds", type=positive_float, default=20.0, help="for frames (default: %(default)s)")
     how.add_argument("--frames", type=positive, default=32, help="frames to take (default: %(default)s)")
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.report import write_report
     from benchmarks.suite import measure
 
+    settle_triton(args)
     if not args.bundle:
         raise InputError("--bundle is missing: the folder edge export wrote")
     if (args.pairs is None) != (args.images is None):

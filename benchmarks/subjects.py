@@ -12,7 +12,7 @@ from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.auto import AUTO, choose_engine
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
-from edge.engines import ENGINES, SessionOptions, get_engine
+from edge.engines import ENGINES, REMOTE_ENGINES, SessionOptions, get_engine
 from edge.errors import BundleError, EngineError, InputError
 from edge.manifest import PRECISIONS
 
@@ -81,7 +81,8 @@ class Choice:
         """Without "all"."""
         if ALL_ENGINES not in self.engines:
             return self.engines
-        return tuple(name for name in ENGINES if get_engine(name).available() is None)
+        local = [name for name in ENGINES if name not in REMOTE_ENGINES]
+        return tuple(name for name in local if get_engine(name).available() is None)
 
 
 def name_of(path: Path) -> str:

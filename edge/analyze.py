@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -20,14 +20,15 @@ from edge.types import Face, Floats, Image
 
 @dataclass(frozen=True, slots=True)
 class AnalyzerOptions:
-    """precision: of the embedder, and of the detector unless `detector_precision` says otherwise.
+    """precision, engine: of the embedder, and of the detector unless `detector_precision`, `detector_engine` say else.
 
-    None stands for the first that the bundle lists.
+    A precision of None stands for the first that the bundle lists.
     """
 
     precision: str | None = None
     detector_precision: str | None = None
     engine: str = "onnxruntime"
+    detector_engine: str | None = None
     session: SessionOptions = field(default_factory=SessionOptions)
     detector: DetectorOptions = field(default_factory=DetectorOptions)
 
@@ -53,8 +54,13 @@ class FaceAnalyzer:
         self.embedder_variant = bundle.select("embedder", self.options.precision, self.options.engine)
         self.detector_variant = _detector_variant(bundle, self.options)
         self._sessions = [
-            open_session(bundle.load(variant), self.options.engine, self.options.session)
-            for variant in (self.detector_variant, self.embedder_variant)
+            open_session(
+                bundle.load(variant), engine, replace(self.options.session, contract=variant.contract.digest())
+            )
+            for variant, engine in (
+                (self.detector_variant, self.options.detector_engine or self.options.engine),
+                (self.embedder_variant, self.options.engine),
+            )
         ]
         self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
@@ -105,7 +111,8 @@ class FaceAnalyzer:
 
 
 def _detector_variant(bundle: Bundle, options: AnalyzerOptions) -> Variant:
+    engine = options.detector_engine or options.engine
     if options.detector_precision is not None:
-        return bundle.select("detector", options.detector_precision, options.engine)
+        return bundle.select("detector", options.detector_precision, engine)
     there = {variant.precision for variant in bundle.variants("detector")}
-    return bundle.select("detector", options.precision if options.precision in there else None, options.engine)
+    return bundle.select("detector", options.precision if options.precision in there else None, engine)

@@ -31,6 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "sign": ("cryptography",),
     "tensorrt": ("tensorrt", "pycuda"),
+    "triton": ("tritonclient", "grpc"),
 }
 """Modules each extra of arcedge brings."""
 

@@ -19,6 +19,7 @@ ENGINE_PACKAGES = {
     "onnxruntime_gpu": {"onnxruntime"},
     "openvino": {"openvino"},
     "tensorrt": {"tensorrt"},
+    "triton": {"tritonclient"},
 }
 CUDA_PACKAGES = {"pycuda", "cuda"}
 GALLERY_PACKAGES = {"cipher.py": {"cryptography"}, "milvus_client.py": {"pymilvus", "milvus_lite"}}

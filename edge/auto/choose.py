@@ -9,7 +9,7 @@ from edge.auto.choice import Choice, Circumstances, Trial, recall, remember, thi
 from edge.auto.trial import LEAST_COSINE, MOST_ERROR, Opened, Outputs, Probes, cosine, head_error, race
 from edge.bundle import Bundle
 from edge.engine_cache import EngineCache
-from edge.engines import ENGINES, SessionOptions, get_engine
+from edge.engines import ENGINES, REMOTE_ENGINES, SessionOptions, get_engine
 from edge.errors import BundleError, EngineError
 
 AUTO = "auto"
@@ -31,7 +31,7 @@ def choose_engine(
     BundleError where the bundle has no such variant.
     """
     options, cache = options or SessionOptions(), cache or EngineCache()
-    versions = {name: _version(name) for name in ENGINES}
+    versions = {name: _version(name) for name in _local()}
     circumstances = Circumstances(bundle.digest(), precision, options.threads, versions, this_machine())
     if (known := recall(cache, circumstances)) is not None:
         return known
@@ -46,7 +46,7 @@ def _measured(bundle: Bundle, precision: str | None, options: SessionOptions) ->
     trials, passed = list[Trial](), dict[str, Opened]()
     taken = bundle.select("embedder", precision).precision if precision is None else precision
     try:
-        for name in ENGINES:
+        for name in _local():
             opened: Opened | None = None
             if missing := get_engine(name).available():
                 trials.append(Trial(name, missing, there=False))
@@ -92,6 +92,10 @@ def _judged(name: str, opened: Opened, given: Outputs, wanted: Outputs) -> Trial
     elif not error <= MOST_ERROR[of_detector]:
         problem = f"its detector is off by {error:.2g} of FP32, {MOST_ERROR[of_detector]:g} is the most"
     return Trial(name, problem, round(same, 7), round(error, 7))
+
+
+def _local() -> list[str]:
+    return [name for name in ENGINES if name not in REMOTE_ENGINES]
 
 
 def _version(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +30,44 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="onnxruntime",
         help=(
-            "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino-bf16, tensorrt, or auto: the "
-            "fastest that agrees (default: %(default)s)"
+            "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino-bf16, tensorrt, triton, or "
+            "auto: the fastest that agrees (default: %(default)s)"
         ),
     )
+    parser.add_argument(
+        "--detector-engine",
+        metavar="ENGINE",
+        help="of the detector, as onnxruntime here while --engine triton embeds elsewhere (default: that of --engine)",
+    )
+    add_triton(parser)
+
+
+def add_triton(parser: argparse._ActionsContainer) -> None:
+    """--triton-url, --triton-timeout."""
+    parser.add_argument(
+        "--triton-url",
+        metavar="URL",
+        help="server of --engine triton: grpc://HOST:8001, or grpcs:// over TLS (default: $ARCEDGE_TRITON_URL)",
+    )
+    parser.add_argument(
+        "--triton-timeout",
+        type=positive_float,
+        metavar="S",
+        help="seconds it may take to answer, attempts included (default: $ARCEDGE_TRITON_TIMEOUT, else 5)",
+    )
+
+
+def settle_triton(args: argparse.Namespace) -> None:
+    """Puts the server that the user named where the engine looks for it. Raises InputError for what is no address.
+
+    The environment, because the processes that some verbs start open the same models.
+    """
+    from edge.engines.triton.address import TIMEOUT_ENVIRONMENT, URL_ENVIRONMENT, Address
+
+    if args.triton_timeout is not None:
+        os.environ[TIMEOUT_ENVIRONMENT] = str(args.triton_timeout)
+    if args.triton_url is not None:
+        os.environ[URL_ENVIRONMENT] = str(Address.parse(args.triton_url))
 
 
 def add_require_signed(parser: argparse.ArgumentParser) -> None:
@@ -111,16 +146,19 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
     cv2.setNumThreads(1)
     bundle, wanted = open_bundle(args), args.precision or precision
     settle_engine(args, bundle, wanted)
-    return FaceAnalyzer(bundle, AnalyzerOptions(precision=wanted, engine=args.engine))
+    return FaceAnalyzer(
+        bundle, AnalyzerOptions(precision=wanted, engine=args.engine, detector_engine=args.detector_engine)
+    )
 
 
 def settle_engine(args: argparse.Namespace, bundle: Bundle, precision: str | None) -> None:
     """Puts the engine that `auto` stands for into `args`, and says on standard error which it is and why.
 
-    Raises EngineError where no engine of this machine computes what the bundle says.
+    Raises EngineError where no engine of this machine computes what the bundle says, InputError for an unfit address.
     """
     from edge.auto import AUTO, choose_engine
 
+    settle_triton(args)
     if args.engine == AUTO:
         choice = choose_engine(bundle, precision)
         print(choice.words, file=sys.stderr)

@@ -8,7 +8,17 @@ from pathlib import Path
 from edge.engines.base import Array, Engine, Session, SessionOptions, TensorSpec
 from edge.errors import EngineError, InputError
 
-__all__ = ["ENGINES", "Array", "Engine", "Session", "SessionOptions", "TensorSpec", "get_engine", "open_session"]
+__all__ = [
+    "ENGINES",
+    "REMOTE_ENGINES",
+    "Array",
+    "Engine",
+    "Session",
+    "SessionOptions",
+    "TensorSpec",
+    "get_engine",
+    "open_session",
+]
 
 ENGINES: dict[str, str] = {
     "onnxruntime": "edge.engines.onnxruntime:OnnxRuntimeEngine",
@@ -17,7 +27,11 @@ ENGINES: dict[str, str] = {
     "openvino": "edge.engines.openvino:OpenVinoEngine",
     "openvino-bf16": "edge.engines.openvino:OpenVinoBf16Engine",
     "tensorrt": "edge.engines.tensorrt:TensorRtEngine",
+    "triton": "edge.engines.triton:TritonEngine",
 }
+
+REMOTE_ENGINES = frozenset({"triton"})
+"""Engines that compute on another machine: used where a user names them, never because they happen to be there."""
 
 
 def get_engine(name: str) -> Engine:

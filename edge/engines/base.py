@@ -41,11 +41,13 @@ class SessionOptions:
     device: where the model must run. An engine that cannot is an error, never a silent fall back.
     as_written: node by node, nothing fused, so that what the file says is computed in float32; for ONNX Runtime, where
     exact arithmetic is the reference. Other engines always fuse.
+    contract: digest of the model's contract, which a server must state as well; None to ask it for none.
     """
 
     threads: int = 1
     device: Device = "cpu"
     as_written: bool = False
+    contract: str | None = None
 
 
 class Session(ABC):
@@ -71,8 +73,8 @@ class Session(ABC):
             array = batch[spec.name]
             if not spec.admits(array):
                 raise EngineError(
-                    f"input {spec.name} is {spec.dtype} {_shape(spec.shape)}; "
-                    f"it was given {array.dtype} {_shape(array.shape)}"
+                    f"input {spec.name} is {spec.dtype} {shape_text(spec.shape)}; "
+                    f"it was given {array.dtype} {shape_text(array.shape)}"
                 )
         return self._run_impl(batch)
 
@@ -121,5 +123,6 @@ class Engine(ABC):
         """Opens an ONNX model from its bytes. Raises EngineError."""
 
 
-def _shape(shape: tuple[int | None, ...]) -> str:
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """A shape for messages: 1×112×112×3, with ? for a dimension that varies."""
     return "×".join("?" if size is None else str(size) for size in shape) or "scalar"

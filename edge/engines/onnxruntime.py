@@ -135,9 +135,9 @@ def provider_names() -> list[str]:
     return [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
 
 
-def model_inputs(model: bytes) -> tuple[TensorSpec, ...]:
-    """What an ONNX model takes. Raises EngineError for bytes that are none."""
-    return _specs(_opened(model, _settings(SessionOptions(as_written=True)), CPU))[0]
+def model_specs(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What an ONNX model takes and gives. Raises EngineError for bytes that are none."""
+    return _specs(_opened(model, _settings(SessionOptions(as_written=True)), CPU))
 
 
 def _settings(options: SessionOptions) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from edge.cuda.driver import missing_driver
 from edge.engine_cache import EngineCache
 from edge.engines.base import SessionOptions, TensorSpec
-from edge.engines.onnxruntime import CUDA, OnnxRuntimeEngine, OnnxRuntimeSession, Provider, model_inputs
+from edge.engines.onnxruntime import CUDA, OnnxRuntimeEngine, OnnxRuntimeSession, Provider, model_specs
 from edge.engines.tensorrt.onnx_file import OnnxFile
 from edge.engines.tensorrt.options import Profile, Shape
 
@@ -47,7 +47,7 @@ class TensorRtProviderEngine(CudaProviderEngine):
     provider = Provider("TensorRT")
 
     def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
-        return OnnxRuntimeSession(model, options, tensorrt_provider(model, model_inputs(model), self.version()))
+        return OnnxRuntimeSession(model, options, tensorrt_provider(model, model_specs(model)[0], self.version()))
 
 
 def tensorrt_provider(

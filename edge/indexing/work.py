@@ -21,12 +21,13 @@ from edge.types import Floats
 
 @dataclass(frozen=True, slots=True)
 class WorkOptions:
-    """What a worker opens, on whichever machine: the bundle's path, precision and engine of its models."""
+    """What a worker opens, on whichever machine: the bundle's path, precision and engines of its models."""
 
     bundle: Path
     precision: str | None = None
     engine: str = "onnxruntime"
     keep_crops: bool = False
+    detector_engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ class Worker:
     def __init__(self, options: WorkOptions) -> None:
         cv2.setNumThreads(1)
         self._options = options
-        analyzer = AnalyzerOptions(precision=options.precision, engine=options.engine)
+        analyzer = AnalyzerOptions(
+            precision=options.precision, engine=options.engine, detector_engine=options.detector_engine
+        )
         self._analyzer = FaceAnalyzer(Bundle.open(options.bundle), analyzer)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Result]:

@@ -11,7 +11,7 @@ from onnx import ModelProto, load_model_from_string
 
 from edge.bundle import Bundle, runs_on
 from edge.contract import ModelContract, Role
-from edge.engines import ENGINES, get_engine
+from edge.engines import ENGINES, REMOTE_ENGINES, get_engine
 from edge.errors import BundleError
 from edge.types import Floats, Image
 from export.graph import Array
@@ -50,7 +50,7 @@ def ladder_of(bundle: Bundle, role: Role, checkpoint: Path | None = None) -> Lad
         below = on if variant.precision == "fp32" else f"{role}-fp32"
         rungs.append(Rung(variant.name, below, variant.precision, PORTABLE, model))
         models[variant.name] = (model, variant.precision, variant.engine)
-    for engine in [name for name in ENGINES if name != PORTABLE]:
+    for engine in [name for name in ENGINES if name != PORTABLE and name not in REMOTE_ENGINES]:
         if missing := get_engine(engine).available():
             notes.append(f"{engine}: not climbed; {missing}")
             continue

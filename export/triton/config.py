@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from edge.engines import TensorSpec
+from edge.engines.triton.agreement import CONTRACT, SHA256, VARIANT, VERSION
 from edge.errors import ContractError, GateError
 from edge.manifest import Variant
 from export.triton.options import TritonOptions
@@ -19,18 +21,29 @@ SCHEMA = "grpc/model_config_pb2.py"
 """In the package `tritonclient`, whose version is the server's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the configuration is of: the model's name in the repository, its version there, and the variant."""
+
+    name: str
+    version: int
+    variant: Variant
+
+
 def config_text(
-    name: str, variant: Variant, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: TritonOptions
+    model: Identity, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: TritonOptions
 ) -> str:
     """The configuration of one model. inputs, outputs: as ONNX Runtime states them, the batch first.
 
     Raises ContractError for a model whose batch is fixed while batching is asked for.
     """
     if options.max_batch > 1 and any(spec.shape[0] is not None for spec in (*inputs, *outputs)):
-        raise ContractError(f"{variant.name}: takes a batch of {inputs[0].shape[0]} alone; use a largest batch of 1")
+        raise ContractError(
+            f"{model.variant.name}: takes a batch of {inputs[0].shape[0]} alone; use a largest batch of 1"
+        )
     kind = "KIND_GPU" if options.device == "gpu" else "KIND_CPU"
     lines = [
-        f"name: {_quoted(name)}",
+        f"name: {_quoted(model.name)}",
         'platform: "onnxruntime_onnx"',
         f"max_batch_size: {options.max_batch}",
         *(_tensor("input", spec) for spec in inputs),
@@ -42,7 +55,7 @@ def config_text(
         delay = f"max_queue_delay_microseconds: {options.max_delay}"
         lines.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] {delay} }}")
     lines.append("version_policy { latest { num_versions: 1 } }")
-    lines += [_parameter(key, value) for key, value in _parameters(variant, options).items()]
+    lines += [_parameter(key, value) for key, value in _parameters(model, options).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -73,12 +86,15 @@ def require_valid(text: str, module: ModuleType) -> Any:
         raise GateError(f"config.pbtxt does not fit Triton's schema ({error}); nothing was written") from error
 
 
-def _parameters(variant: Variant, options: TritonOptions) -> dict[str, str]:
+def _parameters(model: Identity, options: TritonOptions) -> dict[str, str]:
     """What Triton's ONNX Runtime backend takes, and what a client of ours needs."""
+    variant = model.variant
     values = {
         "arcedge.contract": json.dumps(variant.contract.to_dict(), sort_keys=True),
-        "arcedge.sha256": variant.sha256,
-        "arcedge.variant": variant.name,
+        CONTRACT: variant.contract.digest(),
+        SHA256: variant.sha256,
+        VARIANT: variant.name,
+        VERSION: str(model.version),
     }
     if variant.threshold is not None:
         values["arcedge.threshold"] = f"{variant.threshold.similarity:.6f} at FAR {variant.threshold.far:g}"

@@ -13,7 +13,7 @@ from edge.bundle import Bundle
 from edge.engines import open_session
 from edge.errors import BundleError, InputError
 from edge.manifest import Variant
-from export.triton.config import config_text, require_valid, schema
+from export.triton.config import Identity, config_text, require_valid, schema
 from export.triton.options import TritonOptions
 
 ROLES = ("detector", "embedder")
@@ -50,8 +50,9 @@ def write_repository(
     try:
         for variant in chosen:
             data, name = bundle.load(variant), model_name(variant)
+            identity = Identity(name, _next_version(folder / name), variant)
             with open_session(data) as session:
-                text = config_text(name, variant, session.inputs, session.outputs, options)
+                text = config_text(identity, session.inputs, session.outputs, options)
             if module is not None:
                 require_valid(text, module)
             (work / name).mkdir()
@@ -92,11 +93,15 @@ def _belongs(path: Path) -> bool:
     return path.name.startswith(".") or (path / CONFIG).is_file()
 
 
+def _next_version(model: Path) -> int:
+    numbers = [int(path.name) for path in model.iterdir() if path.name.isdecimal()] if model.is_dir() else []
+    return max(numbers, default=0) + 1
+
+
 def _install(built: Path, model: Path, variant: Variant) -> Written:
     """Moves one model in: the version's folder in one step, then the configuration that goes with it."""
     model.mkdir(exist_ok=True)
-    numbers = [int(path.name) for path in model.iterdir() if path.name.isdecimal()]
-    version = max(numbers, default=0) + 1
+    version = _next_version(model)
     staged = model / f".{version}.part"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.bundle import Bundle
 from edge.engine_cache import EngineCache
 from edge.engines import SessionOptions, get_engine, open_session
-from edge.engines.onnxruntime import CUDA, OnnxRuntimeSession, Provider, model_inputs
+from edge.engines.onnxruntime import CUDA, OnnxRuntimeSession, Provider, model_specs
 from edge.engines.onnxruntime_gpu import tensorrt_provider
 from edge.engines.placement import PlacedNode, described, read_profile, require_placed
 from edge.errors import BundleError, EngineError
@@ -124,7 +124,7 @@ def test_tensorrt_is_given_the_shapes_the_precision_and_a_cache_of_its_own(
     toy_models: dict[str, bytes], private: EngineCache
 ) -> None:
     found = {
-        role: tensorrt_provider(model, model_inputs(model), "1.20", private).options
+        role: tensorrt_provider(model, model_specs(model)[0], "1.20", private).options
         for role, model in toy_models.items()
     }
     assert found["embedder"]["trt_profile_min_shapes"] == "input:1x112x112x3"
@@ -138,8 +138,8 @@ def test_tensorrt_is_given_the_shapes_the_precision_and_a_cache_of_its_own(
         assert folder.stat().st_mode & 0o077 == 0
         assert all(isinstance(value, str) for value in options.values())
     model = toy_models["embedder"]
-    again = tensorrt_provider(model, model_inputs(model), "1.20", private).options
-    newer = tensorrt_provider(model, model_inputs(model), "1.21", private).options
+    again = tensorrt_provider(model, model_specs(model)[0], "1.20", private).options
+    newer = tensorrt_provider(model, model_specs(model)[0], "1.21", private).options
     paths = [values["trt_engine_cache_path"] for values in (found["embedder"], again, newer, found["detector"])]
     assert paths[0] == paths[1]
     assert len(set(paths)) == 3
@@ -151,7 +151,7 @@ def test_half_precision_is_allowed_for_files_that_hold_it_alone(private: EngineC
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["n", 3]) for name in ("input", "output")]
     graph = helper.make_graph([node], "half", ends[:1], ends[1:], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    options = tensorrt_provider(model, model_inputs(model), "1.20", private).options
+    options = tensorrt_provider(model, model_specs(model)[0], "1.20", private).options
     assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "0")
     assert options["trt_profile_max_shapes"] == "input:64x3"
 
