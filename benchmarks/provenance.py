@@ -104,9 +104,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that have a hand in the figures."""
-    return {package: there for package in (*PACKAGES, *PEER_PACKAGES) if (there := _version(package))}
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Of the packages that have a hand in the figures, and of `more`."""
+    return {package: there for package in (*PACKAGES, *PEER_PACKAGES, *more) if (there := _version(package))}
 
 
 def digest_of_files(files: Iterable[tuple[str, Path]]) -> tuple[str, dict[str, str]]:

@@ -30,12 +30,12 @@ from edge.gallery.milvus_change import (
 )
 from edge.gallery.milvus_client import Client, Row
 from edge.gallery.milvus_records import (
+    EMBEDDING_INDEXES,
     HEAD,
     LEASE,
     RECORD_FIELDS,
-    RECORD_INDEX,
+    RECORD_INDEXES,
     SEARCH_PARAMS,
-    VECTOR_INDEX,
     Head,
     Person,
     checked_site,
@@ -112,8 +112,8 @@ class MilvusStore:
             for left in (tables.embeddings, tables.records):
                 client.drop(left)
             about = f"arcedge: contract {binding.contract_digest}, model {binding.model} {binding.model_sha256}"
-            client.create(tables.embeddings, embedding_fields(binding.embedding_size), "vector", VECTOR_INDEX, about)
-            client.create(tables.records, RECORD_FIELDS, "nothing", RECORD_INDEX, f"{about}; records")
+            client.create(tables.embeddings, embedding_fields(binding.embedding_size), EMBEDDING_INDEXES, about)
+            client.create(tables.records, RECORD_FIELDS, RECORD_INDEXES, f"{about}; records")
             # The head is what makes it a gallery: it comes last.
             tables.put_head(Head(binding, secrets.token_hex(16), 0, 0, 0, 0, "0" * 64))
         except BaseException:
@@ -184,7 +184,7 @@ class MilvusStore:
             else:
                 person = self._person(name)
                 names = {person.number: name}
-                rows = list(self.tables.rows_of([person.number], ROW_FIELDS))
+                rows = list(self.tables.rows_of([person.number], ROW_FIELDS, self.tables.head().version))
         entries = [
             Entry(
                 row["number"],
@@ -207,12 +207,15 @@ class MilvusStore:
                 raise GalleryError(f"{old!r} and {new!r} are of two sites; nobody moves between sites")
             if (site, name) == (person.site, person.name):
                 return
-            if self.tables.people([(site, name)]):
+            if self.tables.people([(site, name)], change.head.version):
                 raise GalleryError(f"{new!r} is in the gallery already; to make them one: edge gallery merge")
             renamed = replace(person, name=name)
             change.count_out(site, person.digest)
             change.count_in(site, renamed.digest)
-            change.revised, change.left = True, {"deed": "rename", "person": astuple(renamed)}
+            change.revised, change.left = (
+                True,
+                {"deed": "rename", "person": astuple(renamed), "before": astuple(person)},
+            )
 
     def merge(self, source: str, target: str) -> int:
         with self._change() as change:
@@ -221,7 +224,7 @@ class MilvusStore:
                 raise GalleryError(f"{source!r} cannot be merged with itself")
             if old.site != new.site:
                 raise GalleryError(f"{source!r} and {target!r} are of two sites; nobody moves between sites")
-            rows = list(self.tables.rows_of([old.number, new.number], (*ROW_FIELDS, "digest")))
+            rows = list(self.tables.rows_of([old.number, new.number], (*ROW_FIELDS, "digest"), change.head.version))
             moved, dropped = plan_merge(rows, old, new)
             digests = {row["number"]: int(row["digest"], 16) for row in rows}
             for row in moved:
@@ -234,14 +237,14 @@ class MilvusStore:
     def forget(self, name: str) -> int:
         with self._change() as change:
             person = self._person(name)
-            rows = list(self.tables.rows_of([person.number], ("digest",)))
+            rows = list(self.tables.rows_of([person.number], ("digest",), change.head.version))
             change.count_out(person.site, person.digest + sum(int(row["digest"], 16) for row in rows))
             change.revised, change.left = True, {"deed": "forget", "person": astuple(person)}
         return len(rows)
 
     def remove(self, number: int) -> None:
         with self._change() as change:
-            rows = list(self.tables.rows_at([number], ("digest", "site")))
+            rows = self.tables.rows_at([number], ("digest", "site"))
             if not rows or (self.place.site is not None and rows[0]["site"] != self.place.site):
                 raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
             change.count_out(rows[0]["site"], int(rows[0]["digest"], 16))
@@ -340,7 +343,7 @@ class MilvusStore:
         return sorted(map(Person.from_row, rows), key=lambda person: person.number)
 
     def _person(self, name: str) -> Person:
-        found = self.tables.people([self._local(name)])
+        found = self.tables.people([self._local(name)], self.tables.head().version)
         if not found:
             raise self._nobody(name)
         return next(iter(found.values()))

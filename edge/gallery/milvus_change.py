@@ -23,7 +23,7 @@ from edge.gallery.milvus_records import (
     Person,
     embedding_row,
     gone_row,
-    name_token,
+    name_key,
     person_key,
     picture_key,
     record,
@@ -38,7 +38,7 @@ BEGUN = "begun"
 """The head's pending deed during step 1."""
 
 MANY = 400
-"""Numbers or tokens in one expression."""
+"""Numbers in one expression."""
 
 ROW_FIELDS = ("number", "identity", "site", "token", "vector", "negative", "source", "crop", "created", "version")
 _OLD_FIELDS = ("number", "identity", "token", "negative", "digest", "version")
@@ -132,39 +132,34 @@ class Tables:
         rows = self.client.get(self.records, [person_key(number)], ["number", "site", "value"])
         return Person.from_row(rows[0]) if rows else None
 
-    def people(self, names: Iterable[tuple[str, str]]) -> dict[str, Person]:
-        """Those of these (site, name) who are there, by token."""
-        tokens = [name_token(*name) for name in names]
-        found = self._all(self.records, 'kind == "person" and ', "token", tokens, ("token", "number", "site", "value"))
-        return {row["token"]: Person.from_row(row) for row in found}
+    def people(self, names: Iterable[tuple[str, str]], version: int) -> dict[str, Person]:
+        """Those of these (site, name) who are there at a version, by key of the name."""
+        fields = ("key", "number", "version")
+        found = self.client.get(self.records, [name_key(*name) for name in names], fields)
+        keys = {person_key(row["number"]): row["key"] for row in found if row["version"] <= version}
+        rows = self.client.get(self.records, list(keys), ("key", "number", "site", "value"))
+        return {keys[row["key"]]: Person.from_row(row) for row in rows}
 
-    def rows_of(self, identities: Sequence[int], fields: Sequence[str]) -> Iterator[Row]:
-        """Embeddings and negatives of identities, by number of the identity."""
-        return self._all(self.embeddings, "", "identity", identities, fields)
+    def rows_of(self, identities: Sequence[int], fields: Sequence[str], version: int) -> Iterator[Row]:
+        """Embeddings and negatives of identities, by number of the identity, at a version."""
+        for start in range(0, len(identities), MANY):
+            listed = list(identities[start : start + MANY])
+            yield from self.client.rows(self.embeddings, f"identity in {listed} and version <= {version}", fields)
 
-    def rows_at(self, numbers: Sequence[int], fields: Sequence[str]) -> Iterator[Row]:
+    def rows_at(self, numbers: Sequence[int], fields: Sequence[str]) -> list[Row]:
         """Embeddings and negatives of these numbers."""
-        return self._all(self.embeddings, "", "number", numbers, fields)
+        return self.client.get(self.embeddings, numbers, fields)
 
     def delete_embeddings(self, rows: Sequence[Row], version: int, *, erase: bool) -> None:
         """Says that they are gone, then deletes them. Rows need number and site."""
         self.put_records([gone_row("embedding", row["number"], row["site"], version, erase=erase) for row in rows])
-        for numbers in _parts([row["number"] for row in rows]):
-            self.client.delete(self.embeddings, f"number in {numbers}")
+        self.client.delete_keys(self.embeddings, [row["number"] for row in rows])
 
     def delete_person(self, person: Person, version: int, *, erase: bool) -> None:
-        """Says that they are gone, then deletes their record and which pictures of theirs were seen."""
+        """Says that they are gone, then deletes their records and which pictures of theirs were seen."""
         self.put_records([gone_row("person", person.number, person.site, version, erase=erase)])
         self.client.delete(self.records, f'kind == "picture" and number == {person.number}')
-        self.client.delete(self.records, f'key == "{person_key(person.number)}"')
-
-    def _all(
-        self, collection: str, condition: str, name: str, values: Sequence[int] | Sequence[str], fields: Sequence[str]
-    ) -> Iterator[Row]:
-        for part in _parts(values):
-            # An expression writes strings with the quotes that JSON has.
-            listed = str(part).replace("'", '"')
-            yield from self.client.rows(collection, f"{condition}{name} in {listed}", fields)
+        self.client.delete_keys(self.records, [name_key(person.site, person.name), person_key(person.number)])
 
 
 class Additions:
@@ -175,17 +170,18 @@ class Additions:
         self._tables = tables
         self._change = change
         self._now = now
-        self._known = tables.people(names)
+        self._known = tables.people(names, change.head.version)
         numbers = [person.number for person in self._known.values()]
-        self._there = {(row["identity"], row["token"]): row for row in tables.rows_of(numbers, _OLD_FIELDS)}
+        rows = tables.rows_of(numbers, _OLD_FIELDS, change.head.version)
+        self._there = {(row["identity"], row["token"]): row for row in rows}
 
     def person(self, site: str, name: str) -> Person | None:
         """Somebody who is there, or comes with this change."""
-        return self._known.get(name_token(site, name))
+        return self._known.get(name_key(site, name))
 
     def new_person(self, site: str, name: str) -> Person:
         """Somebody who is there now."""
-        token = name_token(site, name)
+        token = name_key(site, name)
         if token not in self._known:
             number = self._change.head.last_identity + len(self._change.people) + 1
             self._known[token] = self._change.people[token] = Person(number, site, name, self._now)
@@ -264,7 +260,7 @@ def carry_out(tables: Tables, change: Change, breathe: Callable[[], None]) -> No
     head = change.next_head()
     tables.put_head(replace(change.head, pending={"deed": BEGUN}))
     tables.put_embeddings(list(change.embeddings.values()), breathe)
-    tables.put_records([person.to_row(change.version) for person in change.people.values()])
+    tables.put_records([row for person in change.people.values() for row in person.to_rows(change.version)])
     tables.put_records(list(change.pictures.values()))
     _put_site_digests(tables, change)
     breathe()
@@ -283,7 +279,7 @@ def recover(tables: Tables) -> Head:
     if head.pending["deed"] != BEGUN:
         return finish(tables, head)
     tables.client.delete(tables.embeddings, f"version > {head.version}")
-    tables.client.delete(tables.records, f'version > {head.version} and kind in ["person", "picture"]')
+    tables.client.delete(tables.records, f'version > {head.version} and kind in ["person", "name", "picture"]')
     touched = list(tables.client.rows(tables.records, f'kind == "site" and version > {head.version}', ["site"]))
     for row in touched:
         digest = site_digest(tables, row["site"], head.version)
@@ -346,12 +342,14 @@ def site_digest(tables: Tables, site: str, version: int) -> int:
 
 
 def _rename(tables: Tables, version: int, pending: dict[str, Any]) -> None:
-    tables.put_records([Person(*pending["person"]).to_row(version)])
+    person, before = Person(*pending["person"]), Person(*pending["before"])
+    tables.put_records(person.to_rows(version))
+    tables.client.delete_keys(tables.records, [name_key(before.site, before.name)])
 
 
 def _merge(tables: Tables, version: int, pending: dict[str, Any]) -> None:
     source, target = (Person(*pending[which]) for which in ("source", "target"))
-    moved, dropped = plan_merge(tables.rows_of([source.number, target.number], ROW_FIELDS), source, target)
+    moved, dropped = plan_merge(tables.rows_of([source.number, target.number], ROW_FIELDS, version), source, target)
     tables.put_embeddings([{**row, "version": version} for row in moved])
     tables.delete_embeddings(dropped, version, erase=False)
     for row in tables.client.rows(
@@ -364,17 +362,17 @@ def _merge(tables: Tables, version: int, pending: dict[str, Any]) -> None:
 
 def _forget(tables: Tables, version: int, pending: dict[str, Any]) -> None:
     person = Person(*pending["person"])
-    tables.delete_embeddings(list(tables.rows_of([person.number], ("number", "site"))), version, erase=True)
+    tables.delete_embeddings(list(tables.rows_of([person.number], ("number", "site"), version)), version, erase=True)
     tables.delete_person(person, version, erase=True)
 
 
 def _remove(tables: Tables, version: int, pending: dict[str, Any]) -> None:
-    tables.delete_embeddings(list(tables.rows_at(pending["numbers"], ("number", "site"))), version, erase=True)
+    tables.delete_embeddings(tables.rows_at(pending["numbers"], ("number", "site")), version, erase=True)
 
 
 def _replace(tables: Tables, version: int, pending: dict[str, Any]) -> None:
     fresh = tables.client.rows(tables.embeddings, f"version == {version} and replaces > 0", ["replaces"])
-    old = list(tables.rows_at([row["replaces"] for row in fresh], ("number", "site")))
+    old = tables.rows_at([row["replaces"] for row in fresh], ("number", "site"))
     tables.delete_embeddings(old, version, erase=False)
 
 
@@ -390,8 +388,3 @@ DEEDS: dict[str, Callable[[Tables, int, dict[str, Any]], None]] = {
 def decoded_crop(row: Row) -> bytes | None:
     """The PNG of an embedding's row."""
     return base64.b64decode(row["crop"]) or None
-
-
-def _parts(values: Sequence[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(values), MANY):
-        yield list(values[start : start + MANY])

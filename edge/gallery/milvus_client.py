@@ -53,17 +53,19 @@ class Client:
         """Whether the collection is there."""
         return bool(self._told(lambda: self._client.has_collection(collection, timeout=SECONDS)))
 
-    def create(self, collection: str, fields: Mapping[str, Row], vector: str, index: Row, about: str) -> None:
-        """Makes a collection, indexed by its `vector` field, and loads it.
+    def create(self, collection: str, fields: Mapping[str, Row], indexes: Mapping[str, Row], about: str) -> None:
+        """Makes a collection and loads it.
 
-        fields: by name, the keyword arguments of pymilvus' `add_field`, `datatype` as the name of a DataType.
+        fields: by name, the keyword arguments of pymilvus' `add_field`, `datatype` as the name of a DataType. indexes:
+        by name of a field, those of `add_index`.
         """
         schema = self._milvus.MilvusClient.create_schema(auto_id=False, description=about)
         for name, options in fields.items():
             kind = getattr(self._milvus.DataType, options["datatype"])
             schema.add_field(name, **{**options, "datatype": kind})
         params = self._told(lambda: self._client.prepare_index_params())
-        params.add_index(vector, **index)
+        for name, options in indexes.items():
+            params.add_index(name, **options)
         self._told(
             lambda: self._client.create_collection(
                 collection, schema=schema, consistency_level="Strong", timeout=SECONDS
@@ -87,7 +89,13 @@ class Client:
         """Deletes what an expression of Milvus says."""
         self._on(collection, lambda: self._client.delete(collection, filter=where, timeout=SECONDS))
 
-    def get(self, collection: str, keys: Sequence[str], fields: Sequence[str]) -> list[Row]:
+    def delete_keys(self, collection: str, keys: Sequence[str] | Sequence[int]) -> None:
+        """Deletes the rows that have these primary keys."""
+        for start in range(0, len(keys), PAGE):
+            part = list(keys[start : start + PAGE])
+            self._on(collection, lambda part=part: self._client.delete(collection, ids=part, timeout=SECONDS))  # type: ignore[misc]
+
+    def get(self, collection: str, keys: Sequence[str] | Sequence[int], fields: Sequence[str]) -> list[Row]:
         """The rows that have these primary keys, in no order; keys are of letters and digits."""
         found: list[Row] = []
         for start in range(0, len(keys), PAGE):

@@ -37,16 +37,23 @@ RECORD_FIELDS: dict[str, Row] = {
     "key": {**_SHORT, "is_primary": True},
     "kind": _SHORT,
     "site": _SHORT,
-    "token": _SHORT,
     "number": _NUMBER,
     "version": _NUMBER,
     "value": _TEXT,
     # Milvus has no collection without a vector.
     "nothing": {"datatype": "FLOAT_VECTOR", "dim": 2},
 }
-RECORD_INDEX: Row = {"index_type": "FLAT", "metric_type": "L2"}
+_INVERTED = {"index_type": "INVERTED"}
+RECORD_INDEXES: dict[str, Row] = {
+    "nothing": {"index_type": "FLAT", "metric_type": "L2"},
+    # All fields of an expression, or Milvus Lite looks at every row.
+    **dict.fromkeys(("kind", "site", "number", "version"), _INVERTED),
+}
 
-VECTOR_INDEX: Row = {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 16, "efConstruction": 200}}
+EMBEDDING_INDEXES: dict[str, Row] = {
+    "vector": {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 16, "efConstruction": 200}},
+    **dict.fromkeys(("number", "identity", "site", "negative", "version", "replaces"), _INVERTED),
+}
 SEARCH_PARAMS: Row = {"metric_type": "IP", "params": {"ef": 128}}
 
 
@@ -113,18 +120,14 @@ class Person:
         """What it adds to the gallery's."""
         return identity_digest(self.number, self.site, self.name, self.created)
 
-    def to_row(self, version: int) -> Row:
-        """As it stands in Milvus."""
+    def to_rows(self, version: int) -> list[Row]:
+        """As it stands in Milvus: the person by number, and the number by name."""
         value = json.dumps([self.name, self.created])
-        return record(
-            person_key(self.number),
-            "person",
-            value,
-            self.site,
-            number=self.number,
-            version=version,
-            token=name_token(self.site, self.name),
-        )
+        numbers = {"number": self.number, "version": version}
+        return [
+            record(person_key(self.number), "person", value, self.site, **numbers),
+            record(name_key(self.site, self.name), "name", "", self.site, **numbers),
+        ]
 
     @classmethod
     def from_row(cls, row: Row) -> Person:
@@ -133,15 +136,12 @@ class Person:
         return cls(int(row["number"]), row["site"], name, created)
 
 
-def record(
-    key: str, kind: str, value: str = "", site: str = "", *, number: int = 0, version: int = 0, token: str = ""
-) -> Row:
+def record(key: str, kind: str, value: str = "", site: str = "", *, number: int = 0, version: int = 0) -> Row:
     """A row of the collection of records."""
     return {
         "key": key,
         "kind": kind,
         "site": site,
-        "token": token,
         "number": number,
         "version": version,
         "value": value,
@@ -164,9 +164,9 @@ def site_key(site: str) -> str:
     return "site" + hashlib.sha256(site.encode()).hexdigest()
 
 
-def name_token(site: str, name: str) -> str:
-    """By which a person is found."""
-    return hashlib.sha256(f"{site}\0{name}".encode()).hexdigest()
+def name_key(site: str, name: str) -> str:
+    """Primary key of the record by which a person is found."""
+    return "name" + hashlib.sha256(f"{site}\0{name}".encode()).hexdigest()
 
 
 def picture_key(kind: str, site: str, data: bytes) -> str:

@@ -139,7 +139,7 @@ def do(gallery: Gallery, what: str, one: str, other: str, seed: int) -> None:
 
 
 @given(st.lists(st.tuples(DEEDS, st.sampled_from(SITES)), max_size=12))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_history_of_changes_and_pulls_leaves_what_the_centre_has(
     tmp_path_factory: pytest.TempPathFactory,
     fresh: Callable[[], MilvusPlace],
