@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
         with _stopping_at_signals(stop):
             read_gallery = gallery.snapshot if page is None else page.gallery
-            sinks = [*sink_options.open_sinks(args, stop), *([] if page is None else [page.board])]
+            sinks = [*sink_options.open_sinks(args, stop, sources), *([] if page is None else [page.board])]
             pipeline = Pipeline(analyzers, read_gallery, threshold, sinks)
             if world is not None:
                 pipeline = world.troubled(pipeline)
@@ -130,6 +130,8 @@ def _world(args: argparse.Namespace, names: Sequence[SourceName]) -> World | Non
         raise InputError("replay:// passes in simulated time and cameras do not: run them apart")
     if args.workers > 1:
         raise InputError("replay:// passes in simulated time, on one thread: leave --workers out")
+    if told := sink_options.networked(args):
+        raise InputError(f"replay:// is simulated: {told[0]} would tell of people who are not there; use --events")
     return World({name.label: read_scenario(Path(name.address.removeprefix(SCHEME))) for name in names})
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.cli import options
+from edge.errors import InputError
 
 if TYPE_CHECKING:
     from edge.sinks import Sink
+    from edge.sinks.delivery import Transport
     from edge.sources import Source
 
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
-    """--events, --events-max-mb, --video, --show."""
+    """--events, --video, --show and what belongs to them; --webhook and what belongs to it."""
     parser.add_argument("--events", type=Path, metavar="FILE", help="append one JSON line a decision; - is stdout")
     parser.add_argument(
         "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
@@ -24,10 +29,56 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="write the annotated video (.mp4); one file a source"
     )
     parser.add_argument("--show", action="store_true", help="show a window; q ends")
+    _add_network(parser)
 
 
-def open_sinks(args: argparse.Namespace, stop: Callable[[], None]) -> list[Sink]:
-    """What takes the results of all sources; `stop` ends the run. Raises InputError."""
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group(
+        "events for others",
+        "kept while the network is away, sent when it is back, at least once; see docs/events.md",
+    )
+    network.add_argument("--webhook", metavar="URL", help="POST events to http://… or https://…")
+    network.add_argument(
+        "--webhook-key-file",
+        type=Path,
+        metavar="FILE",
+        help="sign requests with this key (default: $ARCEDGE_WEBHOOK_KEY, else unsigned)",
+    )
+    network.add_argument(
+        "--webhook-token-file",
+        type=Path,
+        metavar="FILE",
+        help="send this bearer token (default: $ARCEDGE_WEBHOOK_TOKEN, else none)",
+    )
+    network.add_argument(
+        "--send",
+        choices=("visits", "decisions"),
+        default="visits",
+        help="tell who comes and goes, or of every face in every frame (default: %(default)s)",
+    )
+    network.add_argument("--device", metavar="NAME", help="what events call this box (default: its host name)")
+    network.add_argument(
+        "--spool",
+        type=Path,
+        metavar="DIR",
+        help="where events wait (default: spool in $STATE_DIRECTORY, else in ~/.local/state/arcedge)",
+    )
+    network.add_argument(
+        "--spool-max-mb",
+        type=options.positive_float,
+        metavar="MB",
+        default=100.0,
+        help="beyond it the oldest events are dropped and counted (default: 100)",
+    )
+
+
+def networked(args: argparse.Namespace) -> list[str]:
+    """The options given that send events to others."""
+    return [f"--{name}" for name in ("webhook",) if getattr(args, name) is not None]
+
+
+def open_sinks(args: argparse.Namespace, stop: Callable[[], None], sources: Sequence[Source]) -> list[Sink]:
+    """What takes the results of all sources; `stop` ends the run. Raises InputError, and MissingExtraError."""
     from edge.sinks import JsonLines, Window
 
     sinks: list[Sink] = []
@@ -35,7 +86,9 @@ def open_sinks(args: argparse.Namespace, stop: Callable[[], None]) -> list[Sink]
         sinks.append(Window(stop))
     if args.events is not None:
         sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
-    return sinks
+    # Last: they start threads, which nothing that is refused here may leave behind.
+    transports = _transports(args)
+    return sinks + [_network_sink(args, name, transport, sources) for name, transport in transports.items()]
 
 
 def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> list[Sink]:
@@ -49,3 +102,47 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
     if source.length is not None:
         sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks
+
+
+def _transports(args: argparse.Namespace) -> dict[str, Transport]:
+    from edge.sinks.secret import secret_of
+    from edge.sinks.webhook import SigningKey, Webhook
+
+    transports: dict[str, Transport] = {}
+    if args.webhook is not None:
+        key = secret_of(args.webhook_key_file, "ARCEDGE_WEBHOOK_KEY")
+        token = secret_of(args.webhook_token_file, "ARCEDGE_WEBHOOK_TOKEN")
+        transports["webhook"] = Webhook(args.webhook, None if key is None else SigningKey.parse(key), token)
+    return transports
+
+
+def _network_sink(args: argparse.Namespace, name: str, transport: Transport, sources: Sequence[Source]) -> Sink:
+    from edge.sinks.network import Feed, NetworkSink, Watched
+    from edge.sinks.spool import Spool
+
+    watched = {source.name: Watched(source.moving, source.live) for source in sources}
+    path = _spool_folder(args) / f"{name}-{_digest(getattr(args, name))}.db"
+    spool = Spool(path, round(args.spool_max_mb * 1e6))
+    return NetworkSink(name, _device(args), watched, spool, transport, Feed(args.send))
+
+
+def _digest(address: str) -> str:
+    """Keeps events for one receiver from ever being sent to another."""
+    return hashlib.sha256(address.encode()).hexdigest()[:12]
+
+
+def _device(args: argparse.Namespace) -> str:
+    return str(args.device or socket.gethostname().partition(".")[0] or "arcedge")
+
+
+def _spool_folder(args: argparse.Namespace) -> Path:
+    """The user's, else where this system keeps state: systemd says it in $STATE_DIRECTORY."""
+    if args.spool is not None:
+        return Path(args.spool)
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0]) / "spool"
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise InputError("events need a folder to wait in, and this user has no home; name one with --spool") from error
+    return Path(home) / "arcedge" / "spool"
