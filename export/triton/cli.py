@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.cli import options
 from edge.cli.verb import Verb
+from edge.errors import InputError
 from edge.manifest import PRECISIONS
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+    from export.triton import TritonOptions
 
 EXAMPLE = """
 edge triton --bundle my.bundle --out repository
 edge triton --bundle my.bundle --out repository --device gpu --precision fp16 --instances 2 --max-batch 32
+edge triton --bundle my.bundle --out repository --device gpu --precision fp16 --max-batch 64 --curve report.json
 """
 
 
@@ -28,17 +36,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-batch", type=options.positive, default=16, metavar="N", help="requests put together (default: 16)"
     )
     parser.add_argument(
-        "--max-delay-us", type=int, default=2000, metavar="US", help="how long one waits for others (default: 2000)"
+        "--max-delay-us",
+        type=int,
+        metavar="US",
+        help="how long one waits for others (default: 2000; with --curve: as long as a face alone takes)",
     )
+    parser.add_argument(
+        "--curve",
+        type=Path,
+        metavar="REPORT",
+        help="report.json of edge bench on the server's machine: the embedder's batches as measured there",
+    )
+    parser.add_argument("--curve-engine", metavar="ENGINE", help="whose curve, where the report holds several")
 
 
 def run(args: argparse.Namespace) -> int:
     from export.triton import TritonOptions, write_repository
 
-    chosen = TritonOptions(args.precision, args.device, args.instances, args.max_batch, args.max_delay_us)
-    for model in write_repository(options.open_bundle(args), args.out, chosen, print):
+    delay = 2000 if args.max_delay_us is None else args.max_delay_us
+    chosen = TritonOptions(args.precision, args.device, args.instances, args.max_batch, delay)
+    bundle = options.open_bundle(args)
+    embedder = _measured(args, bundle, chosen)
+    for model in write_repository(bundle, args.out, chosen, print, embedder=embedder):
         print(f"{args.out / model.model}: version {model.version}, {model.variant}")
     return 0
+
+
+def _measured(args: argparse.Namespace, bundle: Bundle, chosen: TritonOptions) -> TritonOptions:
+    """The embedder's options: as the user's, with batches as they were measured where a report is named."""
+    from export.triton.curve import choose_batching, read_curve
+    from export.triton.repository import select_variant
+
+    if args.curve is None:
+        if args.curve_engine is not None:
+            raise InputError("--curve-engine needs --curve")
+        return chosen
+    precision = select_variant(bundle, "embedder", chosen).precision
+    batching = choose_batching(read_curve(args.curve, precision, args.curve_engine), args.max_batch)
+    print(f"{args.curve}: {precision}: {batching.words}")
+    delay = batching.delay if args.max_delay_us is None else args.max_delay_us
+    return replace(chosen, max_batch=batching.most, max_delay=delay, sizes=batching.preferred)
 
 
 VERB = Verb(

@@ -15,7 +15,7 @@ class TritonOptions:
     """precision: of the models, None for the bundle's first that the device runs. instances: copies of each model.
 
     max_batch: requests that are put together at most; 1 turns dynamic batching off. max_delay: microseconds a request
-    waits for others.
+    waits for others. sizes: batches worth waiting for, as measured; None for powers of two.
     """
 
     precision: str | None = None
@@ -23,6 +23,7 @@ class TritonOptions:
     instances: int = 1
     max_batch: int = 16
     max_delay: int = 2000
+    sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.instances < 1 or self.max_batch < 1 or self.max_delay < 0:
@@ -34,6 +35,8 @@ class TritonOptions:
 
     @property
     def preferred(self) -> tuple[int, ...]:
-        """Batch sizes worth waiting for: powers of two up to the largest batch."""
+        """Batch sizes worth waiting for: those measured, else powers of two up to the largest batch."""
+        if self.sizes is not None:
+            return self.sizes
         sizes = [2**power for power in range(1, 12) if 2**power <= self.max_batch]
         return tuple(sizes[-3:])

@@ -30,9 +30,16 @@ class Written:
 
 
 def write_repository(
-    bundle: Bundle, folder: Path, options: TritonOptions, tell: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    folder: Path,
+    options: TritonOptions,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    embedder: TritonOptions | None = None,
 ) -> tuple[Written, ...]:
     """Puts detector and embedder of a bundle into a Triton model repository, as the next version of each.
+
+    embedder: options of the embedder, where they are others than the detector's.
 
     Everything is built and checked before anything is put in its place. Raises BundleError where the bundle lacks a
     variant, InputError where the folder cannot take it, GateError where a configuration does not fit Triton's schema.
@@ -41,7 +48,7 @@ def write_repository(
     if module is None:
         tell("config.pbtxt was not validated: pip install 'arcedge[triton]' brings Triton's schema")
     require_repository(folder)
-    chosen = [_variant(bundle, role, options) for role in ROLES]
+    chosen = [select_variant(bundle, role, options) for role in ROLES]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
@@ -52,7 +59,8 @@ def write_repository(
             data, name = bundle.load(variant), model_name(variant)
             identity = Identity(name, _next_version(folder / name), variant)
             with open_session(data) as session:
-                text = config_text(identity, session.inputs, session.outputs, options)
+                own = embedder or options if variant.role == "embedder" else options
+                text = config_text(identity, session.inputs, session.outputs, own)
             if module is not None:
                 require_valid(text, module)
             (work / name).mkdir()
@@ -70,7 +78,8 @@ def model_name(variant: Variant) -> str:
     return f"arcedge_{variant.role}"
 
 
-def _variant(bundle: Bundle, role: str, options: TritonOptions) -> Variant:
+def select_variant(bundle: Bundle, role: str, options: TritonOptions) -> Variant:
+    """What is served of a role. Raises BundleError where the bundle has nothing that fits."""
     precision = options.precision
     if precision is None and options.device == "gpu":
         there = [variant.precision for variant in bundle.variants(role) if variant.precision != "int8"]
