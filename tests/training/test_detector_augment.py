@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
 
-from training.detector.augment import SMALLEST_FACE, Sample, draw, flip, rotate, window
+from training.detector.augment import SMALLEST_FACE, Sample, draw, draw_labelled, flip, rotate, window
 from training.detector.data import Picture, Pools
 
 NONE = np.zeros((0, 5, 2), np.float32)
@@ -40,22 +42,20 @@ def test_a_window_moves_pixels_and_labels_alike(x: float, y: float, scale: float
     )
 
 
-def test_a_face_mostly_out_of_view_is_ignored_and_one_cut_keeps_its_visible_part() -> None:
+def test_a_face_mostly_out_of_view_is_no_label_and_one_cut_keeps_its_visible_part() -> None:
     picture = marked(200, 200, 100, 100, 60)
     out = window(picture, 150, 100, 1.0, 96, 0)  # 10 of 60 columns in view
     assert len(out.boxes) == 0
-    assert out.ignore.tolist() == [[0, 0, 10, 60]]
     cut = window(picture, 130, 100, 1.0, 96, 0)  # 30 of 60
     assert cut.boxes.tolist() == [[0, 0, 30, 60]]
     gone = window(picture, 170, 0, 1.0, 64, 0)
-    assert len(gone.boxes) == len(gone.ignore) == 0
+    assert len(gone.boxes) == 0
 
 
-def test_faces_that_became_too_small_are_ignored() -> None:
+def test_faces_that_became_too_small_are_no_labels() -> None:
     sample = window(marked(200, 200, 100, 100, 20), 0, 0, 0.3, 96, 0)
     assert SMALLEST_FACE > 20 * 0.3
     assert len(sample.boxes) == 0
-    assert len(sample.ignore) == 1
 
 
 def test_a_mirrored_sample_names_landmarks_by_the_side_they_are_seen_on() -> None:
@@ -86,7 +86,8 @@ def test_turning_by_a_right_angle_swaps_a_boxs_sides() -> None:
     np.testing.assert_allclose(turned.boxes, [[30, 39, 50, 79]], atol=1e-3)
 
 
-def test_drawn_samples_are_well_formed_and_repeatable() -> None:
+@pytest.mark.parametrize("make", [draw, draw_labelled])
+def test_drawn_samples_are_well_formed_and_repeatable(make: Callable[..., Sample]) -> None:
     pools = Pools(
         scenes=[marked(300, 400, 150, 100, side) for side in (12, 40, 90)],
         portraits=[marked(320, 200, 40, 60, 120)],
@@ -95,8 +96,8 @@ def test_drawn_samples_are_well_formed_and_repeatable() -> None:
     )
     faces, sides = 0, []
     for k in range(60):
-        sample = draw(np.random.default_rng([1, k]), pools, 160)
-        again = draw(np.random.default_rng([1, k]), pools, 160)
+        sample = make(np.random.default_rng([1, k]), pools, 160)
+        again = make(np.random.default_rng([1, k]), pools, 160)
         np.testing.assert_array_equal(sample.image, again.image)
         np.testing.assert_array_equal(sample.boxes, again.boxes)
         assert sample.image.shape == (160, 160, 3)

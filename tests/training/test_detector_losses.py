@@ -7,11 +7,11 @@ import torch
 from training.detector.augment import Sample
 from training.detector.losses import (
     Answers,
-    Weights,
-    answer_loss,
     distillation_loss,
     eiou_loss,
     head_error,
+    kept_error,
+    labelled_landmarks,
     landmark_loss,
     relative_error,
 )
@@ -23,13 +23,12 @@ FACE = np.array([[16, 16, 48, 48]], np.float32)
 POINTS = np.array([[[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]]], np.float32)
 
 
-def sample(*, landmarks: bool = True, faces: bool = True, ignore: bool = False) -> Sample:
+def sample(*, landmarks: bool = True, faces: bool = True) -> Sample:
     none = np.zeros((0, 4), np.float32)
     return Sample(
         np.zeros((SIZE, SIZE, 3), np.uint8),
         FACE if faces else none,
         (POINTS if landmarks else np.full_like(POINTS, np.nan))[: 1 if faces else 0],
-        FACE if ignore else none,
     )
 
 
@@ -86,58 +85,56 @@ def test_landmarks_are_measured_in_shares_of_the_face() -> None:
 
 
 def test_a_perfect_answer_costs_less_than_any_disturbed_one() -> None:
-    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
     taught = as_teacher(perfect())
-
-    def cost(own: Answers) -> float:
-        return float(sum(answer_loss(own, taught, CELLS, [sample()], weights).values()))
-
-    best = cost(perfect())
+    best = float(distillation_loss(perfect(), taught, CELLS))
     for name, change in (("obj", 4.0), ("obj", -6.0), ("bbox", 0.4), ("kps", 0.4)):
         own = perfect()
         getattr(own, name).add_(change)
-        assert cost(own) > best + 0.01, name
-
-
-def test_faces_without_landmarks_teach_none() -> None:
-    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
-    own = perfect()
-    own.kps.requires_grad_()
-    parts = answer_loss(own, as_teacher(perfect()), CELLS, [sample(landmarks=False)], weights)
-    sum(parts.values()).backward()  # type: ignore[union-attr]
-    assert own.kps.grad is None or not own.kps.grad.any()
-    assert all(bool(part.isfinite()) for part in parts.values())
-
-
-def test_regions_to_ignore_are_no_background() -> None:
-    weights = Weights(truth=1.0, landmarks=1.0, taught_landmarks=0.0)
-    taught = as_teacher(perfect())
-    penalised = answer_loss(perfect(), taught, CELLS, [sample(faces=False)], weights)["truth"]
-    ignored = answer_loss(perfect(), taught, CELLS, [sample(faces=False, ignore=True)], weights)["truth"]
-    assert float(penalised) > 100 * float(ignored)
-
-
-def test_a_teacher_that_denies_a_true_face_is_not_heard() -> None:
-    taught = as_teacher(perfect())
-    taught.obj.fill_(1e-4)
-    weights = Weights(truth=0.5, landmarks=1.0, taught_landmarks=0.0)
-    own = perfect()
-    own.obj.requires_grad_()
-    loss = sum(answer_loss(own, taught, CELLS, [sample()], weights).values())
-    loss.backward()  # type: ignore[union-attr]
-    centre = int(((CELLS - torch.tensor([32.0, 32.0, 16.0])).abs().sum(1)).argmin())
-    assert own.obj.grad is not None
-    assert float(own.obj.grad[0, centre]) < 0  # the truth alone pulls the score up
+        assert float(distillation_loss(own, taught, CELLS)) > best + 0.01, name
 
 
 def test_the_teachers_part_counts_cells_as_its_score_does() -> None:
     """An error of the box where the teacher sees nothing costs nothing."""
     taught = as_teacher(perfect())
-    weights, keep = Weights(), torch.ones(1, len(CELLS))
     far, near = perfect(), perfect()
     sees = taught.obj[0] > 0.5
     far.bbox[0, ~sees] += 1.0
     near.bbox[0, sees] += 1.0
-    base = float(distillation_loss(perfect(), taught, CELLS, weights, keep))
-    assert float(distillation_loss(far, taught, CELLS, weights, keep)) == pytest.approx(base)
-    assert float(distillation_loss(near, taught, CELLS, weights, keep)) > base + 0.5
+    base = float(distillation_loss(perfect(), taught, CELLS))
+    assert float(distillation_loss(far, taught, CELLS)) == pytest.approx(base)
+    assert float(distillation_loss(near, taught, CELLS)) > base + 0.5
+
+
+def test_what_is_kept_are_scores_and_boxes_and_not_landmarks() -> None:
+    before = perfect()
+    assert float(kept_error(perfect(), before)) == 0.0
+    moved = perfect()
+    moved.kps.add_(1.0)
+    assert float(kept_error(moved, before)) == 0.0
+    for name in ("cls", "obj", "bbox"):
+        other = perfect()
+        getattr(other, name).mul_(0.0)
+        assert float(kept_error(other, before)) == pytest.approx(1.0, abs=1e-3), name
+
+
+def test_landmarks_are_learned_from_labels_where_a_face_is() -> None:
+    before, own = perfect(), perfect()
+    assert float(labelled_landmarks(own, before, CELLS, [sample()])) == pytest.approx(0.0, abs=1e-6)
+    own.kps.add_(0.5).requires_grad_()
+    loss = labelled_landmarks(own, before, CELLS, [sample()])
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) > 0.05
+    assert own.kps.grad is not None
+    answering = own.kps.grad[0].abs().sum(dim=1) > 0
+    assert 1 <= int(answering.sum()) <= 10
+    assert bool((before.obj[0, answering] > 0).all()), "the cells that say there is a face"
+
+
+@pytest.mark.parametrize("known", [sample(landmarks=False), sample(faces=False)])
+def test_faces_without_landmarks_teach_none(known: Sample) -> None:
+    own = perfect()
+    own.kps.add_(0.5).requires_grad_()
+    loss = labelled_landmarks(own, perfect(), CELLS, [known])
+    assert float(loss.detach()) == 0.0
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert own.kps.grad is None or not own.kps.grad.any()

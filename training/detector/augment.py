@@ -12,10 +12,10 @@ from edge.types import Floats, Image
 from training.detector.data import Picture, Pools, mirror
 
 SMALLEST_FACE = 8.0
-"""Pixels of a face's longer side in the sample; smaller ones are neither face nor background."""
+"""Pixels of a face's longer side in the sample; smaller ones are no label."""
 
 MIN_VISIBLE = 0.35
-"""Share of a face's box that must be in view; a face less visible is neither face nor background."""
+"""Share of a face's box that must be in view; a face less visible is no label."""
 
 TURNED = 0.3
 """Share of the pictures that are turned."""
@@ -24,17 +24,17 @@ MIN_FILLED = 0.75
 """Share of a window's side that the longer side of a picture fills at least."""
 
 
+ANY = 0.3
+"""Share of the samples for learning landmarks that are as those of the first phase."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A square training image (S, S, 3) uint8 BGR with boxes (K, 4), landmarks (K, 5, 2), NaN where unknown.
-
-    ignore: (M, 4) regions that are neither face nor background.
-    """
+    """A square training image (S, S, 3) uint8 BGR with boxes (K, 4), landmarks (K, 5, 2), NaN where unknown."""
 
     image: Image
     boxes: Floats
     landmarks: Floats
-    ignore: Floats
 
 
 def draw(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
@@ -54,6 +54,17 @@ def draw(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
         sample = _filling(rng, _pick(rng, pools.crops or pools.portraits), size)
     else:
         sample = _with_pasted_faces(rng, pools, size)
+    return _finish(rng, sample)
+
+
+def draw_labelled(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
+    """One sample for learning landmarks: mostly a photo of one person, whose labels are the better ones."""
+    if rng.random() < ANY:
+        return draw(rng, pools, size)
+    return _finish(rng, _around_a_face(rng, _pick(rng, pools.portraits), size))
+
+
+def _finish(rng: np.random.Generator, sample: Sample) -> Sample:
     if rng.random() < 0.5:
         sample = flip(sample)
     return replace(sample, image=_recolour(rng, sample.image))
@@ -107,13 +118,13 @@ def window(picture: Picture, x: float, y: float, scale: float, size: int, fill: 
 
 
 def _in_view(image: Image, boxes: Floats, landmarks: Floats, view: Floats) -> Sample:
-    """Boxes cut at the border of `view` (4,); faces too small or too little in view become regions to ignore."""
+    """Boxes cut at the border of `view` (4,), without those of faces too small or too little in view."""
     cut = np.concatenate([np.maximum(boxes[:, :2], view[:2]), np.minimum(boxes[:, 2:], view[2:])], axis=1)
     seen = np.prod(np.clip(cut[:, 2:] - cut[:, :2], 0, None), axis=1)
     share = seen / np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1e-6)
     large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= SMALLEST_FACE
     face = large & (share >= MIN_VISIBLE)
-    return Sample(image, cut[face], landmarks[face], cut[~face & (seen > 0)])
+    return Sample(image, cut[face], landmarks[face])
 
 
 def _anywhere(rng: np.random.Generator, picture: Picture, size: int) -> Sample:
@@ -179,10 +190,7 @@ def _cut(tile: Sample, width: int, height: int, left: int, top: int) -> Sample:
     """The labels of the tile's upper left width×height pixels, moved to (left, top)."""
     kept = _in_view(tile.image, tile.boxes, tile.landmarks, np.array([0, 0, width, height], np.float32))
     shift = np.array([left, top], np.float32)
-    ignore = np.concatenate([tile.ignore, kept.ignore])
-    ignore[:, 0::2] = np.clip(ignore[:, 0::2], 0, width)
-    ignore[:, 1::2] = np.clip(ignore[:, 1::2], 0, height)
-    return Sample(kept.image, kept.boxes + np.tile(shift, 2), kept.landmarks + shift, ignore + np.tile(shift, 2))
+    return Sample(kept.image, kept.boxes + np.tile(shift, 2), kept.landmarks + shift)
 
 
 def _join(image: Image, parts: list[Sample]) -> Sample:
@@ -190,7 +198,6 @@ def _join(image: Image, parts: list[Sample]) -> Sample:
         image,
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.landmarks for part in parts]),
-        np.concatenate([part.ignore for part in parts]),
     )
 
 
@@ -217,25 +224,18 @@ def _with_pasted_faces(rng: np.random.Generator, pools: Pools, size: int) -> Sam
 
 
 def _covered(sample: Sample, patch: Floats) -> Sample:
-    """The sample's labels once `patch` hides what is under it: faces a fifth hidden are ignored, half hidden gone."""
+    """The sample's labels once `patch` hides what is under it: faces a fifth hidden are gone."""
     low, high = np.maximum(sample.boxes[:, :2], patch[:2]), np.minimum(sample.boxes[:, 2:], patch[2:])
     area = np.prod(sample.boxes[:, 2:] - sample.boxes[:, :2], axis=1)
-    hidden = np.prod(np.clip(high - low, 0, None), axis=1) / np.maximum(area, 1e-6)
-    doubtful = (hidden >= 0.2) & (hidden < 0.5)
-    return Sample(
-        sample.image,
-        sample.boxes[hidden < 0.2],
-        sample.landmarks[hidden < 0.2],
-        np.concatenate([sample.ignore, sample.boxes[doubtful]]),
-    )
+    seen = np.prod(np.clip(high - low, 0, None), axis=1) < 0.2 * np.maximum(area, 1e-6)
+    return Sample(sample.image, sample.boxes[seen], sample.landmarks[seen])
 
 
 def flip(sample: Sample) -> Sample:
     """The mirror image, with the landmarks named by the side they are now seen on."""
     width = sample.image.shape[1]
     boxes, landmarks = mirror(sample.boxes, sample.landmarks, width)
-    ignore, _ = mirror(sample.ignore, np.zeros((0, 5, 2), np.float32), width)
-    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, landmarks, ignore)
+    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, landmarks)
 
 
 def _recolour(rng: np.random.Generator, image: Image) -> Image:

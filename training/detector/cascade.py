@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from edge.detect.decode import STRIDES
 from training.detector.augment import Sample
-from training.detector.losses import Answers, Weights, answer_loss, head_error
+from training.detector.losses import Answers, distillation_loss, head_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector
-from training.detector.stages import teacher_answers
 from training.detector.teacher import TAPS, Teacher
 from training.teaching import Lesson, as_float, rows_like, teach
 
@@ -47,16 +46,15 @@ class Bank:
     images: Tensor
     features: dict[str, Tensor]
     heads: dict[str, Tensor]
-    samples: list[Sample]
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.images)
 
 
 def fill_bank(samples: Iterable[Sample], count: int, teacher: Teacher) -> Bank:
     """A bank of `count` samples with the answers of `teacher`, which is YuNet-s with its units tapped."""
     bank: Bank | None = None
-    kept: list[Sample] = []
+    row = 0
     for sample in samples:
         pixels = sample.image.transpose(2, 0, 1)[None].astype(np.float32)
         taught = {name: torch.from_numpy(value) for name, value in teacher(pixels).items()}
@@ -64,15 +62,14 @@ def fill_bank(samples: Iterable[Sample], count: int, teacher: Teacher) -> Bank:
         if bank is None:
             features = {name: rows_like(count, taught[name], torch.float16) for name in TAPS}
             heads = {name: rows_like(count, taught[name], torch.float32) for name in OUTPUT_NAMES}
-            bank = Bank(rows_like(count, image, torch.float16), features, heads, kept)
-        row = len(kept)
+            bank = Bank(rows_like(count, image, torch.float16), features, heads)
         bank.images[row] = image[0]
         for store in (bank.features, bank.heads):
             for name in store:
                 store[name][row] = taught[name][0]
-        kept.append(sample)
-    if bank is None or len(kept) != count:
-        raise ValueError(f"{len(kept)} samples came, {count} were to come")
+        row += 1
+    if bank is None or row != count:
+        raise ValueError(f"{row} samples came, {count} were to come")
     return bank
 
 
@@ -139,9 +136,8 @@ class Cascade:
 
         def loss(raw: list[Tensor], rows: Tensor) -> Tensor:
             own = Answers.of_levels(raw)
-            wanted = teacher_answers({name: value[rows] for name, value in self.bank.heads.items()})
-            samples = [self.bank.samples[row] for row in rows.tolist()]
-            return head_error(own, wanted) + answer_loss(own, wanted, self.cells, samples, Weights())["teacher"]
+            wanted = Answers.of_heads({name: value[rows] for name, value in self.bank.heads.items()})
+            return head_error(own, wanted) + distillation_loss(own, wanted, self.cells)
 
         yield "heads", teach(heads, flat, loss, self._lesson(necks[0]), self._rng())
 

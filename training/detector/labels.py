@@ -32,8 +32,11 @@ MIN_LANDMARK_FACE = 16.0
 """Pixels of a face's longer side, in the view the teacher has of it, below which its landmarks are no label."""
 
 SCENE_ZOOMS = (1.0, 1.6)
-PORTRAIT_ZOOMS = (0.7, 1.0, 1.4)
-"""Enlargements at which the teacher looks at a picture for landmarks, each also mirrored."""
+CROP_ZOOMS = (0.7, 1.0, 1.4)
+PORTRAIT_ZOOMS = (1.6, 2.3)
+"""Enlargements at which the teacher looks at a picture for landmarks, each also mirrored. Its landmarks are the better
+the larger it sees a face: with faces of 150 to 300 pixels the mean of twelve views is 5.0 % of the eye distance from
+SCRFD-2.5G's, with faces of 40 to 80 pixels 7.3 %."""
 
 
 def open_teacher(path: Path) -> Detector:
@@ -47,11 +50,11 @@ def label_scene(picture: Picture, teacher: Detector) -> Picture:
     return Picture(picture.image, picture.boxes, mean_landmarks(picture.image, picture.boxes, teacher, SCENE_ZOOMS))
 
 
-def label_portrait(picture: Picture, teacher: Detector) -> Picture:
+def label_portrait(picture: Picture, teacher: Detector, zooms: tuple[float, ...] = PORTRAIT_ZOOMS) -> Picture:
     """A photo with the faces the teacher finds in it."""
     image = picture.image
     boxes = np.array([face.box for face in teacher.detect(image)], np.float32).reshape(-1, 4)
-    return Picture(image, boxes, mean_landmarks(image, boxes, teacher, PORTRAIT_ZOOMS))
+    return Picture(image, boxes, mean_landmarks(image, boxes, teacher, zooms))
 
 
 def label_crop(picture: Picture, teacher: Detector) -> Picture:
@@ -60,7 +63,7 @@ def label_crop(picture: Picture, teacher: Detector) -> Picture:
     framed = cv2.copyMakeBorder(
         picture.image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(110, 110, 110)
     )
-    found = label_portrait(without_faces(framed), teacher)
+    found = label_portrait(without_faces(framed), teacher, CROP_ZOOMS)
     large = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0) >= 0.4 * picture.image.shape[0]
     best = np.flatnonzero(large)[:1]  # faces come best first
     return Picture(picture.image, found.boxes[best] - margin, found.landmarks[best] - margin)
@@ -148,7 +151,7 @@ def read_pools(data: Path, teacher_path: Path, crops_of_each: int, file: Path) -
     )
     pools = Pools(
         scenes=labelled("scene", taught, lambda picture: label_scene(picture, teacher)),
-        portraits=with_faces(labelled("portrait", portraits, lambda picture: label_portrait(picture, teacher))),
+        portraits=with_faces(labelled("large portrait", portraits, lambda picture: label_portrait(picture, teacher))),
         crops=with_faces(labelled("crop", crops, lambda picture: label_crop(picture, teacher))),
         held_out=scenes[::VALIDATION_EVERY],
     )

@@ -1,35 +1,24 @@
-"""What the network is asked to match: the teacher's features, the teacher's answers, and the true faces."""
+"""What the network is asked to match: the teacher's answers, its own of before, and labelled landmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edge.detect.decode import STRIDES
 from training.detector.augment import Sample
 from training.detector.network import HEADS
-from training.detector.targets import Assignment, assign, decode_boxes, decode_landmarks, inside_any
+from training.detector.targets import assign, decode_boxes, decode_landmarks
+
+OBJ, CLS, BOX, LANDMARKS = 1.0, 0.5, 2.0, 3.0
+"""Weights of the parts of `distillation_loss`."""
 
 LANDMARK_BETA = 0.02
 """Share of the face's size at which the landmark loss turns from squared to absolute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Of the parts of the loss. `truth`, [0, 1]: how much true boxes count against the teacher's answers.
-
-    Landmarks come from the teacher's cells (`taught_landmarks`) or from labels (`landmarks`), whatever `truth` is.
-    """
-
-    obj: float = 1.0
-    cls: float = 0.5
-    box: float = 2.0
-    taught_landmarks: float = 3.0
-    landmarks: float = 0.0
-    truth: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +35,15 @@ class Answers:
         """From the raw predictions (N, 16, h, w) of the levels."""
         flat = torch.cat([level.flatten(2) for level in raw], dim=2).transpose(1, 2)
         c, o, bbox, kps = flat.split(HEADS, dim=-1)  # type: ignore[no-untyped-call]
+        return cls(c.squeeze(-1), o.squeeze(-1), bbox, kps)
+
+    @classmethod
+    def of_heads(cls, heads: Mapping[str, Tensor]) -> Answers:
+        """From a teacher's heads by their names, (N, h·w, C) each."""
+        c, o, bbox, kps = (
+            torch.cat([heads[f"{head}_{stride}"] for stride in STRIDES], dim=1)
+            for head in ("cls", "obj", "bbox", "kps")
+        )
         return cls(c.squeeze(-1), o.squeeze(-1), bbox, kps)
 
 
@@ -88,14 +86,14 @@ def _side(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=1.0).prod(dim=1).sqrt()
 
 
-def distillation_loss(own: Answers, taught: Answers, cells: Tensor, weights: Weights, keep: Tensor) -> Tensor:
-    """How far the answers are from the teacher's. keep: (N, P), how much of the obj loss counts in each cell.
+def distillation_loss(own: Answers, taught: Answers, cells: Tensor) -> Tensor:
+    """How far the answers are from the teacher's, as they count for detection.
 
     Where the teacher sees no face only obj counts; boxes and landmarks weigh as its score does.
     """
     score = (taught.cls * taught.obj).sqrt()
     count = score.sum().clamp(min=1.0)
-    obj = (F.binary_cross_entropy_with_logits(own.obj, taught.obj, reduction="none") * keep).sum() / count
+    obj = F.binary_cross_entropy_with_logits(own.obj, taught.obj, reduction="none").sum() / count
     care = taught.obj + 0.02
     cls = (F.binary_cross_entropy_with_logits(own.cls, taught.cls, reduction="none") * care).sum() / count
     sure = score > 0.2
@@ -103,58 +101,42 @@ def distillation_loss(own: Answers, taught: Answers, cells: Tensor, weights: Wei
     at = cells.expand(*score.shape, 3)[sure]
     boxes, wanted = decode_boxes(own.bbox[sure], at), decode_boxes(taught.bbox[sure], at)
     box = (eiou_loss(boxes, wanted) * weight).sum() / count
-    loss = (1 - weights.truth) * (weights.obj * obj + weights.cls * cls + weights.box * box)
-    if weights.taught_landmarks == 0.0:
-        return loss
     points, targets = decode_landmarks(own.kps[sure], at), decode_landmarks(taught.kps[sure], at)
-    return loss + weights.taught_landmarks * (landmark_loss(points, targets, _side(wanted)) * weight).sum() / count
+    landmarks = (landmark_loss(points, targets, _side(wanted)) * weight).sum() / count
+    return OBJ * obj + CLS * cls + BOX * box + LANDMARKS * landmarks
 
 
-def truth_loss(
-    own: Answers, cells: Tensor, samples: Sequence[Sample], assigned: Sequence[Assignment], weights: Weights
-) -> tuple[Tensor, Tensor]:
-    """(boxes' part, landmarks' part): how far the answers are from the true faces.
+def kept_error(own: Answers, before: Answers) -> Tensor:
+    """Relative errors of what must not change while landmarks are learned: cls and bbox where there is a face, obj.
 
-    obj counts outside of regions to ignore, cls and the box where a face is, landmarks where they are known.
+    Both with logits for cls and obj.
     """
-    positive = torch.stack([a.face >= 0 for a in assigned])
-    ignored = torch.stack([inside_any(cells, torch.from_numpy(s.ignore)) for s in samples]) & ~positive
-    count = positive.sum().clamp(min=1)
-    obj = F.binary_cross_entropy_with_logits(own.obj, positive.float(), reduction="none")
-    obj = (obj * ~ignored).sum() / count
-    if not positive.any():
-        return weights.truth * weights.obj * obj, obj.new_zeros(())
-    overlap = torch.stack([a.overlap for a in assigned])[positive]
-    wanted = torch.cat([torch.from_numpy(s.boxes)[a.face[a.face >= 0]] for s, a in zip(samples, assigned, strict=True)])
-    points = torch.cat(
-        [torch.from_numpy(s.landmarks)[a.face[a.face >= 0]] for s, a in zip(samples, assigned, strict=True)]
+    face = (before.cls.sigmoid() * before.obj.sigmoid()).sqrt() + 0.02
+
+    def error(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+        return ((one - other).square() * weight).mean() / (other.square() * weight).mean()
+
+    parts = (
+        error(own.cls, before.cls, face),
+        error(own.obj, before.obj, torch.ones_like(face)),
+        error(own.bbox, before.bbox, face.unsqueeze(-1)),
     )
-    at = cells.expand(*positive.shape, 3)[positive]
-    cls = F.binary_cross_entropy_with_logits(own.cls[positive], overlap, reduction="sum") / count
-    box = eiou_loss(decode_boxes(own.bbox[positive], at), wanted).sum() / count
+    return torch.stack(parts).sum()
+
+
+def labelled_landmarks(own: Answers, before: Answers, cells: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """Mean landmark loss over the cells that answer for a face whose landmarks are known; 0 where there is none.
+
+    Which cells those are is decided by the answers `before`, for they are the ones that will be asked.
+    """
+    scores = (before.cls.sigmoid() * before.obj.sigmoid()).sqrt()
+    boxes = decode_boxes(before.bbox, cells)
+    faces = [assign(boxes[i], scores[i], cells, torch.from_numpy(s.boxes)) for i, s in enumerate(samples)]
+    positive = torch.stack(faces) >= 0
+    which = [face[face >= 0] for face in faces]
+    points = torch.cat([torch.from_numpy(s.landmarks)[w] for s, w in zip(samples, which, strict=True)])
+    wanted = torch.cat([torch.from_numpy(s.boxes)[w] for s, w in zip(samples, which, strict=True)])
     known = points.isfinite().all(dim=2).all(dim=1)
-    landmarks = landmark_loss(
-        decode_landmarks(own.kps[positive][known], at[known]), points[known], _side(wanted[known])
-    )
-    return (
-        weights.truth * (weights.obj * obj + weights.cls * cls + weights.box * box),
-        weights.landmarks * landmarks.sum() / known.sum().clamp(min=1),
-    )
-
-
-def answer_loss(
-    own: Answers, taught: Answers, cells: Tensor, samples: Sequence[Sample], weights: Weights
-) -> dict[str, Tensor]:
-    """The parts of the loss by name, weighted: "teacher", and "truth" and "landmarks" where their weights ask for them.
-
-    Where a true face stands, a teacher that sees none is not heard: it misses faces that fill a frame.
-    """
-    if weights.truth == 0.0 and weights.landmarks == 0.0:
-        return {"teacher": distillation_loss(own, taught, cells, weights, torch.ones_like(own.obj))}
-    score = (own.cls.detach().sigmoid() * own.obj.detach().sigmoid()).sqrt()
-    boxes = decode_boxes(own.bbox.detach(), cells)
-    assigned = [assign(boxes[i], score[i], cells, torch.from_numpy(sample.boxes)) for i, sample in enumerate(samples)]
-    denied = torch.stack([a.face >= 0 for a in assigned]) & (taught.obj < 0.5)
-    teacher = distillation_loss(own, taught, cells, weights, (~denied).float())
-    truth, landmarks = truth_loss(own, cells, samples, assigned, weights)
-    return {"teacher": teacher, "truth": truth, "landmarks": landmarks}
+    at = cells.expand(*positive.shape, 3)[positive][known]
+    losses = landmark_loss(decode_landmarks(own.kps[positive][known], at), points[known], _side(wanted[known]))
+    return losses.sum() / known.sum().clamp(min=1)

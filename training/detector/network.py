@@ -106,7 +106,11 @@ class EdgeDetector(nn.Module):
 
     def predictions(self, x: Tensor) -> list[Tensor]:
         """Raw predictions (N, 16, H/s, W/s) of strides 8, 16 and 32."""
-        x = self.widen(self.stem(x))
+        return self.predictions_from(self.stem(x))
+
+    def predictions_from(self, x: Tensor) -> list[Tensor]:
+        """The same from what the stem makes of the pixels, (N, 16, H/4, W/4)."""
+        x = self.widen(x)
         backbone = []
         for level, stage in enumerate(self.stages):
             x = stage(F.max_pool2d(x, 2) if level else x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -16,14 +14,6 @@ MOST_CELLS = 10
 """At most so many cells answer for one face; how many is the sum of its best overlaps."""
 
 OVERLAP_WEIGHT = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """For each of P cells: face (P,) int64, the index of the face it answers for, −1 for none; overlap (P,) its IoU."""
-
-    face: Tensor
-    overlap: Tensor
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -60,17 +50,16 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def assign(boxes: Tensor, scores: Tensor, cells: Tensor, faces: Tensor) -> Assignment:
-    """Gives every face the cells that already answer best for it.
+def assign(boxes: Tensor, scores: Tensor, cells: Tensor, faces: Tensor) -> Tensor:
+    """Gives every face the cells that already answer best for it: (P,) int64, the face's index, −1 for none.
 
     boxes: (P, 4) predicted, pixels; scores: (P,) predicted, [0, 1]; cells: (P, 3) of `grid`; faces: (K, 4) true boxes.
     A cell may answer where it lies in the face's box or near its centre; the cost is the score's cross-entropy plus
     three times −log IoU, and far higher outside of either. A cell wanted by two faces goes to the cheaper.
     """
     face = torch.full((len(cells),), -1, dtype=torch.int64)
-    overlap = torch.zeros(len(cells))
     if not len(faces):
-        return Assignment(face, overlap)
+        return face
     x, y, stride = cells[:, None, 0], cells[:, None, 1], cells[:, None, 2]
     centre = (faces[:, :2] + faces[:, 2:]) / 2
     inside = (x > faces[:, 0]) & (y > faces[:, 1]) & (x < faces[:, 2]) & (y < faces[:, 3])
@@ -78,7 +67,7 @@ def assign(boxes: Tensor, scores: Tensor, cells: Tensor, faces: Tensor) -> Assig
     may = inside | near
     (candidates,) = may.any(dim=1).nonzero(as_tuple=True)
     if not len(candidates):
-        return Assignment(face, overlap)
+        return face
     iou = pairwise_iou(boxes[candidates], faces)
     cost = (
         -scores[candidates, None].clamp(min=1e-6).log()
@@ -93,15 +82,4 @@ def assign(boxes: Tensor, scores: Tensor, cells: Tensor, faces: Tensor) -> Assig
     cheapest = torch.where(chosen, cost, torch.inf).min(dim=1)
     taken = cheapest.values.isfinite()
     face[candidates[taken]] = cheapest.indices[taken]
-    overlap[candidates[taken]] = iou[taken, cheapest.indices[taken]]
-    return Assignment(face, overlap)
-
-
-def inside_any(cells: Tensor, regions: Tensor) -> Tensor:
-    """(P,) bool: the cell's point lies in one of the regions (M, 4), or within half a stride of it."""
-    if not len(regions):
-        return torch.zeros(len(cells), dtype=torch.bool)
-    x, y, reach = cells[:, None, 0], cells[:, None, 1], cells[:, None, 2] / 2
-    hit = (x > regions[:, 0] - reach) & (x < regions[:, 2] + reach)
-    hit &= (y > regions[:, 1] - reach) & (y < regions[:, 3] + reach)
-    return hit.any(dim=1)
+    return face
