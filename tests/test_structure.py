@@ -22,7 +22,7 @@ ENGINE_PACKAGES = {
     "triton": {"tritonclient"},
 }
 CUDA_PACKAGES = {"pycuda", "cuda"}
-GALLERY_PACKAGES = {"cipher.py": {"cryptography"}, "milvus_client.py": {"pymilvus", "milvus_lite"}}
+GALLERY_PACKAGES = {"cipher.py": {"cryptography"}, "milvus_client.py": {"pymilvus", "milvus_lite", "grpc"}}
 LIVE_PACKAGES = {
     "metrics.py": {"prometheus_client"},
     **{name: {"aiohttp"} for name in ("guard.py", "routes.py", "server.py")},

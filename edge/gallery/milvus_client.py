@@ -15,7 +15,10 @@ from edge.types import Floats
 
 TOKEN_VARIABLE = "ARCEDGE_MILVUS_TOKEN"  # noqa: S105 - the name of a variable
 SECONDS = 20.0
-"""A call that takes longer has failed."""
+"""A question that takes longer has failed."""
+
+WRITE_SECONDS = 600.0
+"""A write that takes longer has failed: in between Milvus Lite builds the index of up to 100,000 rows."""
 
 MAX_TEXT = 65_535
 """Bytes a text field of Milvus holds."""
@@ -33,6 +36,7 @@ class Client:
 
     def __init__(self, place: MilvusPlace) -> None:
         try:
+            import grpc
             import pymilvus
         except ImportError as error:
             raise MissingExtraError("pymilvus", "milvus") from error
@@ -41,11 +45,17 @@ class Client:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._place = place
         self._milvus: Any = pymilvus
+        self._errors: tuple[type[Exception], ...] = (pymilvus.MilvusException, grpc.RpcError)
         if place.embedded:
             _check_lite(place)
         self._client: Any = self._told(
             lambda: pymilvus.MilvusClient(
-                place.uri, token=os.environ.get(TOKEN_VARIABLE, ""), timeout=SECONDS, dedicated=not place.embedded
+                place.uri,
+                token=os.environ.get(TOKEN_VARIABLE, ""),
+                timeout=SECONDS,
+                dedicated=not place.embedded,
+                # pymilvus asks every 10 s whether the server is there; Milvus Lite hangs up on who asks so often.
+                grpc_options={"grpc.keepalive_time_ms": 300_000},
             )
         )
 
@@ -83,17 +93,17 @@ class Client:
         """Writes rows, in place of those with the same keys; each row is there as a whole or not at all."""
         for start in range(0, len(rows), page):
             part = list(rows[start : start + page])
-            self._told(lambda part=part: self._client.upsert(collection, part, timeout=SECONDS))  # type: ignore[misc]
+            self._told(lambda part=part: self._client.upsert(collection, part, timeout=WRITE_SECONDS))  # type: ignore[misc]
 
     def delete(self, collection: str, where: str) -> None:
         """Deletes what an expression of Milvus says."""
-        self._on(collection, lambda: self._client.delete(collection, filter=where, timeout=SECONDS))
+        self._on(collection, lambda: self._client.delete(collection, filter=where, timeout=WRITE_SECONDS))
 
     def delete_keys(self, collection: str, keys: Sequence[str] | Sequence[int]) -> None:
         """Deletes the rows that have these primary keys."""
         for start in range(0, len(keys), PAGE):
             part = list(keys[start : start + PAGE])
-            self._on(collection, lambda part=part: self._client.delete(collection, ids=part, timeout=SECONDS))  # type: ignore[misc]
+            self._on(collection, lambda part=part: self._client.delete(collection, ids=part, timeout=WRITE_SECONDS))  # type: ignore[misc]
 
     def get(self, collection: str, keys: Sequence[str] | Sequence[int], fields: Sequence[str]) -> list[Row]:
         """The rows that have these primary keys, in no order; keys are of letters and digits."""
@@ -160,8 +170,8 @@ class Client:
 
     def flush_and_compact(self, collection: str) -> None:
         """Asks Milvus to write what it holds in memory and to leave out what was deleted."""
-        self._told(lambda: self._client.flush(collection, timeout=SECONDS))
-        self._told(lambda: self._client.compact(collection, timeout=SECONDS))
+        self._told(lambda: self._client.flush(collection, timeout=WRITE_SECONDS))
+        self._told(lambda: self._client.compact(collection, timeout=WRITE_SECONDS))
 
     def close(self) -> None:
         """Calling it again does nothing."""
@@ -181,8 +191,10 @@ class Client:
         """Milvus' errors as the port's."""
         try:
             return call()
-        except self._milvus.MilvusException as error:
-            reason = " ".join(str(error.message).split())
+        except self._errors as error:
+            # A call that ran out of time comes as gRPC's own error.
+            said = error.details() if hasattr(error, "details") else getattr(error, "message", error)
+            reason = " ".join(str(said).split())
             raise StoreUnavailableError(f"{self._place}: Milvus cannot be used now ({reason})") from error
 
 

@@ -391,6 +391,16 @@ def test_the_snapshot_goes_on_while_the_server_is_away_and_sees_what_came_when_i
         gallery.close()
 
 
+def test_a_call_that_runs_out_of_time_is_said_in_one_line(
+    fresh: Callable[[], MilvusPlace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(fresh(), BINDING) as gallery:
+        gallery.add("ada", unit(1, 1), ["a"])
+        monkeypatch.setattr("edge.gallery.milvus_client.WRITE_SECONDS", 1e-6)
+        with pytest.raises(StoreUnavailableError, match=r"Milvus cannot be used now \(.+\)$"):
+            gallery.compact()
+
+
 WRITER = """
 import sys
 import numpy as np
