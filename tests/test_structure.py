@@ -27,6 +27,7 @@ LIVE_PACKAGES = {
     "metrics.py": {"prometheus_client"},
     **{name: {"aiohttp"} for name in ("guard.py", "routes.py", "server.py")},
 }
+SINK_PACKAGES = {"mqtt.py": {"paho"}, "nats.py": {"nats"}}
 INDEXING_PACKAGES = {"ray_engine.py": {"ray"}}
 LEARNING = {"torch", "safetensors", "matplotlib", "numpy", "cv2", "tqdm"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -82,6 +83,8 @@ def _extras_of(path: Path) -> set[str]:
         return GALLERY_PACKAGES.get(path.name, set())
     if path.parts[:2] == ("edge", "live"):
         return LIVE_PACKAGES.get(path.name, set())
+    if path.parts[:2] == ("edge", "sinks"):
+        return SINK_PACKAGES.get(path.name, set())
     if path.parts[:2] == ("edge", "indexing"):
         return INDEXING_PACKAGES.get(path.name, set())
     return set()

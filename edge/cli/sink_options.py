@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.cli import options
-from edge.errors import InputError
+from edge.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from edge.sinks import Sink
     from edge.sinks.delivery import Transport
     from edge.sources import Source
+
+
+_RECEIVERS = ("webhook", "mqtt")
 
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +55,24 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="send this bearer token (default: $ARCEDGE_WEBHOOK_TOKEN, else none)",
     )
     network.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="publish events, and retained who is there: mqtt://[USER@]HOST[:PORT]/PREFIX, or mqtts:// for TLS",
+    )
+    network.add_argument(
+        "--mqtt-password-file",
+        type=Path,
+        metavar="FILE",
+        help="the user's password (default: $ARCEDGE_MQTT_PASSWORD)",
+    )
+    network.add_argument(
+        "--mqtt-discovery",
+        nargs="?",
+        const="homeassistant",
+        metavar="PREFIX",
+        help="tell Home Assistant what there is, so that the sources appear by themselves (below homeassistant)",
+    )
+    network.add_argument(
         "--send",
         choices=("visits", "decisions"),
         default="visits",
@@ -74,7 +96,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def networked(args: argparse.Namespace) -> list[str]:
     """The options given that send events to others."""
-    return [f"--{name}" for name in ("webhook",) if getattr(args, name) is not None]
+    return [f"--{name}" for name in _RECEIVERS if getattr(args, name) is not None]
 
 
 def open_sinks(args: argparse.Namespace, stop: Callable[[], None], sources: Sequence[Source]) -> list[Sink]:
@@ -87,7 +109,7 @@ def open_sinks(args: argparse.Namespace, stop: Callable[[], None], sources: Sequ
     if args.events is not None:
         sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
     # Last: they start threads, which nothing that is refused here may leave behind.
-    transports = _transports(args)
+    transports = _transports(args, [source.name for source in sources])
     return sinks + [_network_sink(args, name, transport, sources) for name, transport in transports.items()]
 
 
@@ -104,16 +126,33 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
     return sinks
 
 
-def _transports(args: argparse.Namespace) -> dict[str, Transport]:
+def _transports(args: argparse.Namespace, sources: Sequence[str]) -> dict[str, Transport]:
+    openers = {"webhook": _webhook, "mqtt": _mqtt}
+    return {name: openers[name](args, sources) for name in _RECEIVERS if getattr(args, name) is not None}
+
+
+def _webhook(args: argparse.Namespace, _: Sequence[str]) -> Transport:
     from edge.sinks.secret import secret_of
     from edge.sinks.webhook import SigningKey, Webhook
 
-    transports: dict[str, Transport] = {}
-    if args.webhook is not None:
-        key = secret_of(args.webhook_key_file, "ARCEDGE_WEBHOOK_KEY")
-        token = secret_of(args.webhook_token_file, "ARCEDGE_WEBHOOK_TOKEN")
-        transports["webhook"] = Webhook(args.webhook, None if key is None else SigningKey.parse(key), token)
-    return transports
+    key = secret_of(args.webhook_key_file, "ARCEDGE_WEBHOOK_KEY")
+    token = secret_of(args.webhook_token_file, "ARCEDGE_WEBHOOK_TOKEN")
+    return Webhook(args.webhook, None if key is None else SigningKey.parse(key), token)
+
+
+def _mqtt(args: argparse.Namespace, sources: Sequence[str]) -> Transport:
+    from edge.sinks.secret import secret_of
+
+    _require("paho", "paho-mqtt", "mqtt")
+    from edge.sinks.mqtt import Mqtt, MqttAddress
+
+    password = secret_of(args.mqtt_password_file, "ARCEDGE_MQTT_PASSWORD")
+    return Mqtt(MqttAddress.parse(args.mqtt, password), _device(args), sources, args.mqtt_discovery)
+
+
+def _require(module: str, package: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(package, extra)
 
 
 def _network_sink(args: argparse.Namespace, name: str, transport: Transport, sources: Sequence[Source]) -> Sink:
