@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge.sources import Source
 
 
-_RECEIVERS = ("webhook", "mqtt")
+_RECEIVERS = ("webhook", "mqtt", "nats")
 
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +71,17 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         const="homeassistant",
         metavar="PREFIX",
         help="tell Home Assistant what there is, so that the sources appear by themselves (below homeassistant)",
+    )
+    network.add_argument(
+        "--nats",
+        metavar="URL",
+        help="publish events to a JetStream stream: nats://[USER@]HOST[:PORT]/STREAM, or tls://",
+    )
+    network.add_argument(
+        "--nats-password-file",
+        type=Path,
+        metavar="FILE",
+        help="the user's password, or a token where no user is named (default: $ARCEDGE_NATS_PASSWORD)",
     )
     network.add_argument(
         "--send",
@@ -127,7 +138,7 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
 
 
 def _transports(args: argparse.Namespace, sources: Sequence[str]) -> dict[str, Transport]:
-    openers = {"webhook": _webhook, "mqtt": _mqtt}
+    openers = {"webhook": _webhook, "mqtt": _mqtt, "nats": _nats}
     return {name: openers[name](args, sources) for name in _RECEIVERS if getattr(args, name) is not None}
 
 
@@ -148,6 +159,16 @@ def _mqtt(args: argparse.Namespace, sources: Sequence[str]) -> Transport:
 
     password = secret_of(args.mqtt_password_file, "ARCEDGE_MQTT_PASSWORD")
     return Mqtt(MqttAddress.parse(args.mqtt, password), _device(args), sources, args.mqtt_discovery)
+
+
+def _nats(args: argparse.Namespace, _: Sequence[str]) -> Transport:
+    from edge.sinks.secret import secret_of
+
+    _require("nats", "nats-py", "nats")
+    from edge.sinks.nats import Nats, NatsAddress
+
+    secret = secret_of(args.nats_password_file, "ARCEDGE_NATS_PASSWORD")
+    return Nats(NatsAddress.parse(args.nats, secret), _device(args))
 
 
 def _require(module: str, package: str, extra: str) -> None:

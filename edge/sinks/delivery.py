@@ -27,7 +27,11 @@ class DeliveryError(Exception):
 
 
 class RefusedError(Exception):
-    """The other side will never take these events as they are."""
+    """The other side will never take these events as they are. done: events at the front that arrived nevertheless."""
+
+    def __init__(self, message: str, done: int = 0) -> None:
+        super().__init__(message)
+        self.done = done
 
 
 class Transport(Protocol):
@@ -40,7 +44,7 @@ class Transport(Protocol):
     batch: int
 
     def send(self, events: Sequence[Spooled]) -> None:
-        """Returns once all are acknowledged. Raises DeliveryError, or RefusedError where none was taken."""
+        """Returns once all are acknowledged. Raises DeliveryError or RefusedError."""
 
     def idle(self) -> None:
         """What there is to do besides events, about once a second. Raises DeliveryError."""
@@ -132,7 +136,8 @@ class Delivery:
             self._arrived(events[: error.done])
             raise
         except RefusedError as error:
-            self._find_the_refused(events, error)
+            self._arrived(events[: error.done])
+            self._find_the_refused(events[error.done :], error)
         else:
             self._arrived(events)
             self._batch = min(self._transport.batch, self._batch * 2)

@@ -1,0 +1,241 @@
+"""Against a real nats-server with JetStream that is killed, restarted, closed to strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.cli import main as command
+from edge.errors import InputError
+from edge.sinks.delivery import Delivery
+from edge.sinks.spool import Spool
+from edge.sources.backoff import Backoff
+
+nats = pytest.importorskip("nats", reason="needs nats-py: pip install 'arcedge[nats]'")
+
+from edge.sinks.nats import Nats, NatsAddress  # noqa: E402
+
+SERVER = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+served = pytest.mark.skipif(SERVER is None, reason="needs nats-server: apt-get install nats-server")
+QUICK = Backoff(0.02, 2.0, 0.1)
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.01)
+
+
+class Server:
+    """nats-server on a port of its own, with its streams in files."""
+
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
+        self.port = port
+        self.options = options
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert SERVER is not None
+        log = (self._folder / "nats.log").open("ab")
+        command = [SERVER, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._folder / "js")]
+        self._process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
+        until(self._ready)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def _ready(self) -> bool:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+            probe.settimeout(1)
+            return probe.recv(4) == b"INFO"
+
+    def stored(self, stream: str = "fleet", **credentials: str) -> list[tuple[str, dict[str, Any]]]:
+        """Subject and payload of everything in a stream."""
+
+        async def read() -> list[tuple[str, dict[str, Any]]]:
+            client = await nats.connect(f"nats://127.0.0.1:{self.port}", **credentials)
+            manager = client.jsm()
+            state = (await manager.stream_info(stream)).state
+            numbers = range(state.first_seq, state.last_seq + 1)
+            messages = [await manager.get_msg(stream, number) for number in numbers]
+            await client.close()
+            return [(message.subject or "", json.loads(message.data or b"")) for message in messages]
+
+        return asyncio.run(read())
+
+
+@pytest.fixture
+def server(tmp_path: Path, free_port: int) -> Iterator[Server]:
+    made = Server(tmp_path, free_port)
+    made.start()
+    yield made
+    made.kill()
+
+
+def event(number: int, source: str = "door") -> dict[str, Any]:
+    return {"source": source, "number": number}
+
+
+def transport(port: int, stream: str = "fleet") -> Nats:
+    return Nats(NatsAddress.parse(f"nats://127.0.0.1:{port}/{stream}"), "box 1", timeout=2.0)
+
+
+@served
+def test_events_are_stored_once_in_order_by_device_and_source(server: Server, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db")
+    delivery = Delivery("nats", spool, transport(server.port), QUICK)
+    ids = spool.put([event(number, ("door", "rtsp://yard.local/1")[number % 2]) for number in range(200)])
+    delivery.wake()
+    until(lambda: spool.waiting == 0)
+    delivery.close(5.0)
+    stored = server.stored()
+    assert [payload["id"] for _, payload in stored] == ids
+    assert [payload["number"] for _, payload in stored] == list(range(200))
+    assert {subject for subject, _ in stored} == {"fleet.box_1.door", "fleet.box_1.rtsp_yard_local_1"}
+
+
+@served
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_killed_and_restarted_in_the_middle_loses_nothing_and_stores_nothing_twice(
+    server: Server, tmp_path: Path, number: signal.Signals
+) -> None:
+    spool = Spool(tmp_path / "s.db")
+    delivery = Delivery("nats", spool, transport(server.port), QUICK)
+    made = 0
+    for step in range(40):
+        spool.put([event(made + each) for each in range(10)])
+        made += 10
+        delivery.wake()
+        time.sleep(0.01)
+        if step in (8, 24):
+            server.kill(number)
+        if step in (16, 32):
+            server.start()
+    until(lambda: spool.waiting == 0, 20)
+    delivery.close(5.0)
+    assert [payload["number"] for _, payload in server.stored()] == list(range(made))
+
+
+@served
+def test_what_was_stored_and_not_heard_of_is_sent_again_and_stored_once(server: Server, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(number) for number in range(5)])
+    first = transport(server.port)
+    first.send(spool.first(3))
+    first.close(1.0)
+    delivery = Delivery("nats", spool, transport(server.port), QUICK)
+    until(lambda: spool.waiting == 0)
+    delivery.close(5.0)
+    assert [payload["number"] for _, payload in server.stored()] == list(range(5))
+
+
+@served
+def test_a_stream_that_is_there_is_left_as_it_is(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def make() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{server.port}")
+        await client.jetstream().add_stream(name="fleet", subjects=["other.>"], max_msgs=7)
+        await client.close()
+
+    asyncio.run(make())
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(0)])
+    delivery = Delivery("nats", spool, transport(server.port), QUICK)
+    until(lambda: "stream fleet does not take fleet.box_1.door" in caplog.text)
+    delivery.close(1.0)
+    assert spool.waiting == 1
+
+
+@served
+def test_an_event_that_is_too_large_holds_up_no_other(server: Server, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(0), event(1), {**event(2), "much": "x" * 2_000_000}, event(3)])
+    delivery = Delivery("nats", spool, transport(server.port), QUICK)
+    until(lambda: spool.waiting == 0)
+    delivery.close(1.0)
+    assert [payload["number"] for _, payload in server.stored()] == [0, 1, 3]
+    assert (delivery.refused, delivery.delivered) == (1, 3)
+
+
+@served
+@pytest.mark.parametrize(
+    ("options", "user", "right"),
+    [
+        (["--user", "ada", "--pass", "geheim"], "ada@", {"user": "ada", "password": "geheim"}),
+        (["--auth", "geheim"], "", {"token": "geheim"}),
+    ],
+)
+def test_a_wrong_secret_is_said_and_the_right_one_is_let_in(
+    tmp_path: Path,
+    free_port: int,
+    caplog: pytest.LogCaptureFixture,
+    options: list[str],
+    user: str,
+    right: dict[str, str],
+) -> None:
+    server = Server(tmp_path, free_port, *options)
+    server.start()
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(0)])
+    for secret in ("wrong", "geheim"):
+        address = NatsAddress.parse(f"nats://{user}127.0.0.1:{free_port}/fleet", secret)
+        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+        if secret == "wrong":
+            until(lambda: "refuses the connection" in caplog.text)
+        else:
+            until(lambda: spool.waiting == 0)
+        delivery.close(1.0)
+        assert "geheim" not in caplog.text + repr(address)
+    assert len(server.stored(**right)) == 1
+    server.kill()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mqtt://host", "not an address"),
+        ("nats://", "not an address"),
+        ("nats://ada:geheim@host", "password in an address"),
+        ("nats://host/a.b", "the name of a stream"),
+        ("nats://host/a/b", "the name of a stream"),
+        ("nats://host/a?b", "the name of a stream"),
+    ],
+)
+def test_a_bad_address_is_the_users_mistake(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        NatsAddress.parse(url)
+    assert "geheim" not in str(caught.value)
+
+
+@served
+def test_edge_run_tells_a_stream(server: Server, toy: Any, tmp_path: Path) -> None:
+    toy.write_video(tmp_path / "walk.mp4", [toy.scene(320, 240, [(1, 40 + step, 80)]) for step in range(30)])
+    toy.write_scene(tmp_path / "photos" / "ada.png", 200, 160, [(1, 60, 40)])
+    where = ["--bundle", str(toy.path), "--gallery", str(tmp_path / "gallery")]
+    assert command.main(["enroll", *where, str(tmp_path / "photos")]) == 0
+    arguments = ["--source", f"door={tmp_path / 'walk.mp4'}", "--device", "box", "--spool", str(tmp_path / "spool")]
+    assert command.main(["run", *where, *arguments, "--nats", f"nats://127.0.0.1:{server.port}/fleet"]) == 0
+    stored = server.stored()
+    assert [(subject, payload["type"]) for subject, payload in stored] == [
+        ("fleet.box.door", "appeared"),
+        ("fleet.box.door", "left"),
+    ]
