@@ -27,6 +27,7 @@ PAGE = 500
 """Rows sent or fetched at a time: with crops some 20 MB, below the 64 MB a message may have."""
 
 _NOT_LOADED = 101
+_NOT_OPENED = "Open local milvus failed"
 Row = dict[str, Any]
 _Given = TypeVar("_Given")
 
@@ -195,6 +196,8 @@ class Client:
             # A call that ran out of time comes as gRPC's own error.
             said = error.details() if hasattr(error, "details") else getattr(error, "message", error)
             reason = " ".join(str(said).split())
+            if reason == _NOT_OPENED:
+                reason = "another process has the file open, or it cannot be read; several at once need a server"
             raise StoreUnavailableError(f"{self._place}: Milvus cannot be used now ({reason})") from error
 
 

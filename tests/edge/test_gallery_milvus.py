@@ -501,6 +501,18 @@ def test_a_lease_ends_by_itself_and_a_slow_write_does_not_win_it(monkeypatch: py
     assert not killed._claim()
 
 
+def test_a_file_that_another_process_has_open_is_said_in_one_line(file: Path, fresh: Callable[[], MilvusPlace]) -> None:
+    place = fresh()
+    Gallery.create(place, BINDING).close()
+    code = "from edge.cli.main import main; import sys; sys.exit(main())"
+    with Gallery.open(place):
+        command = [sys.executable, "-c", code, "gallery", "list", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "another process has the file open" in done.stderr
+
+
 def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(EdgeError, match=r"pip install 'arcedge\[milvus\]'"):
