@@ -62,12 +62,12 @@ def run_distill(args: argparse.Namespace) -> int:
     from training.distill.crops import CropStore
     from training.distill.journal import CHECKPOINT, Journal
     from training.distill.run import DONE, Distiller, Recipe
-    from training.distill.teacher import EMBEDDING_SIZE, load_teacher
+    from training.distill.teacher import EMBEDDING_SIZE, BothWays, load_teacher
     from training.mobilefacenet import MobileFaceNet
 
     torch.set_num_threads(1)  # each worker has one core
     torch.manual_seed(args.seed)
-    teacher = load_teacher(args.teacher)
+    teacher = BothWays(load_teacher(args.teacher))
     recipe = Recipe(
         seed=args.seed,
         batch=args.batch,
@@ -123,7 +123,11 @@ def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
     data = None
     if args.pairs is not None:
         data = read_verification_set(args.pairs, args.images, _detector(args.detector), args.pairs.parent.name.upper())
-    teacher = {"name": "MobileFaceNet of foamliu", "licence": "Apache-2.0", "sha256": digest_of(args.teacher)}
+    teacher = {
+        "name": "MobileFaceNet of foamliu, asked both ways",
+        "licence": "Apache-2.0",
+        "sha256": digest_of(args.teacher),
+    }
     return write_distilled_card(args.output, distiller, teacher, args.terms, data)
 
 
