@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli import options, pulling
+from edge.cli import finding, options, pulling
 from edge.cli.verb import Verb
 from edge.errors import InputError
 
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = action("show", "one person's embeddings and negatives, and where they came from")
     show.add_argument("name")
     show.add_argument("--json", action="store_true", help="print as JSON")
+    finding.configure(action("find", "name the embeddings most like the face of a picture, best first"))
     rename = action("rename", "give a person another name")
     rename.add_argument("name")
     rename.add_argument("new_name")
@@ -97,6 +98,8 @@ def _act(args: argparse.Namespace, gallery: Gallery, key: Key | None) -> None:
         _list(gallery, as_json=args.json)
     elif args.action == "show":
         _show(gallery, args.name, as_json=args.json)
+    elif args.action == "find":
+        finding.run(args, gallery)
     elif args.action == "rename":
         gallery.rename(args.name, args.new_name)
         print(f"{args.name} is now {args.new_name}")
@@ -231,7 +234,7 @@ def _date(moment: float) -> str:
 
 VERB = Verb(
     name="gallery",
-    summary="list, rename, merge, reject, forget, encrypt, export, import or pull the people of a gallery",
+    summary="list, find, rename, merge, reject, forget, encrypt, export, import or pull the people of a gallery",
     configure=configure,
     run=run,
     example=(

@@ -348,6 +348,13 @@ def test_every_verb_works_on_a_gallery_in_milvus(toy: Any, tmp_path: Path, capsy
     said = capsys.readouterr().out
     assert said.endswith("4 people, 10 embeddings of embedder-fp32\n")
     assert "not countess: " in said
+    find = ["gallery", "find", place, str(tmp_path / "in" / "bob"), *bundle, "--top", "2"]
+    assert main([*find, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[hit["name"] for hit in line["found"]] for line in lines] == [["bob", "bob"]] * 2
+    assert all(line["found"][0]["source"] == line["picture"] for line in lines)
+    assert main(["gallery", "find", f"{place}/gallery/berlin", str(tmp_path / "in" / "bob"), *bundle]) == 0
+    assert "bob  (" not in capsys.readouterr().out
     assert main(["gallery", "export", place, str(tmp_path / "people.npz")]) == 0
     assert main(["gallery", "import", str(tmp_path / "back"), str(tmp_path / "people.npz")]) == 0
     assert main(["gallery", "import", f"{place}/again", str(tmp_path / "people.npz")]) == 0
