@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 
 _RECEIVERS = ("webhook", "mqtt", "nats")
+_BELONGS_TO = {
+    "webhook_key_file": "webhook",
+    "webhook_token_file": "webhook",
+    "mqtt_password_file": "mqtt",
+    "mqtt_discovery": "mqtt",
+    "nats_password_file": "nats",
+}
 
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +127,7 @@ def open_sinks(args: argparse.Namespace, stop: Callable[[], None], sources: Sequ
     if args.events is not None:
         sinks.append(JsonLines(args.events, max_bytes=round((args.events_max_mb or 0) * 1e6)))
     # Last: they start threads, which nothing that is refused here may leave behind.
-    transports = _transports(args, [source.name for source in sources])
-    return sinks + [_network_sink(args, name, transport, sources) for name, transport in transports.items()]
+    return [*sinks, *_network_sinks(args, sources)]
 
 
 def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> list[Sink]:
@@ -176,14 +182,25 @@ def _require(module: str, package: str, extra: str) -> None:
         raise MissingExtraError(package, extra)
 
 
-def _network_sink(args: argparse.Namespace, name: str, transport: Transport, sources: Sequence[Source]) -> Sink:
-    from edge.sinks.network import Feed, NetworkSink, Watched
+def _network_sinks(args: argparse.Namespace, sources: Sequence[Source]) -> list[Sink]:
+    for option, receiver in _BELONGS_TO.items():
+        if getattr(args, option) is not None and getattr(args, receiver) is None:
+            raise InputError(f"--{option.replace('_', '-')} is for --{receiver}, which is not there")
+    transports = _transports(args, [source.name for source in sources])
+    if not transports:
+        return []
+    from edge.sinks.network import Feed, NetworkSink, Watched, new_run
     from edge.sinks.spool import Spool
 
+    run, folder, device = new_run(), _spool_folder(args), _device(args)
     watched = {source.name: Watched(source.moving, source.live) for source in sources}
-    path = _spool_folder(args) / f"{name}-{_digest(getattr(args, name))}.db"
-    spool = Spool(path, round(args.spool_max_mb * 1e6))
-    return NetworkSink(name, _device(args), watched, spool, transport, Feed(args.send))
+    size = round(args.spool_max_mb * 1e6)
+    # All of them are opened before the first has a thread.
+    spools = {name: Spool(folder / f"{name}-{_digest(getattr(args, name))}.db", size) for name in transports}
+    return [
+        NetworkSink(name, device, watched, spools[name], transport, Feed(args.send), run)
+        for name, transport in transports.items()
+    ]
 
 
 def _digest(address: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 from edge.sinks.background import Background
@@ -21,6 +23,11 @@ FLUSH_SECONDS = 10.0
 """At the end of a run: half for the spool, half for the network."""
 
 STALLED_AFTER = 2 * GONE_AFTER
+
+
+def new_run() -> str:
+    """What no other run is called."""
+    return secrets.token_hex(4)
 
 
 class Feed(Enum):
@@ -70,16 +77,21 @@ class NetworkSink:
         spool: Spool,
         transport: Transport,
         feed: Feed = Feed.VISITS,
+        run: str | None = None,
     ) -> None:
-        """device: what this box is called in the events. The spool is closed in the end."""
+        """device: what this box is called in the events. The spool is closed in the end.
+
+        run: what visits are numbered after; sinks that are given the same results give them the same numbers.
+        """
         self.name = name
         self._device = device
         self._spool = spool
         self._feed = feed
         self._presence = transport if isinstance(transport, Presence) else None
         self._lanes = {}
+        run, numbers = run or new_run(), count(1)
         for source, watched in sources.items():
-            visits = Visits(source)
+            visits = Visits(source, lambda: f"{run}-{next(numbers)}")
             self._lanes[source] = _Lane(watched, visits, visits.present())
             self._show(self._lanes[source])
         self._lock = threading.Lock()

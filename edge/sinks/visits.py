@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,16 +40,14 @@ class Visits:
     is not there yet.
     """
 
-    def __init__(
-        self, source: str, gone_after: float = GONE_AFTER, number: Callable[[], str] = lambda: secrets.token_hex(6)
-    ) -> None:
-        """number: draws what tells one visit from all others."""
+    def __init__(self, source: str, number: Callable[[], str], gone_after: float = GONE_AFTER) -> None:
+        """number: gives what tells one visit from all others."""
         self._source = source
         self._gone_after = gone_after
         self._number = number
         self._visits: dict[Key, Visit] = {}
         self._keys: dict[int, Key] = {}
-        self._changed = 0.0
+        self._changed: float | None = None
 
     def see(self, result: FrameResult) -> list[dict[str, Any]]:
         """The events of one frame: who `appeared`, about whom the decision `changed`, who `left`."""
@@ -68,17 +65,18 @@ class Visits:
 
     def end(self, reason: Reason) -> list[dict[str, Any]]:
         """Everybody leaves."""
+        self._changed = max((visit.last for visit in self._visits.values()), default=self._changed)
         return [event for key in [*self._visits] for event in self._left(key, reason)]
 
     def present(self) -> dict[str, Any]:
-        """Who is there, JSON-ready."""
+        """Who is there, JSON-ready. `time` is that of the last change, None before any."""
         names = sorted(visit.identity for visit in self._visits.values() if visit.identity is not None)
         return {
             "source": self._source,
             "people": names,
             "unknown": len(self._visits) - len(names),
             "count": len(self._visits),
-            "time": round(self._changed, 3),
+            "time": None if self._changed is None else round(self._changed, 3),
         }
 
     def _seen(self, decision: Decision, moment: float) -> list[dict[str, Any]]:

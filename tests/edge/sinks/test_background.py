@@ -31,7 +31,7 @@ def test_whoever_puts_never_waits_for_a_slow_one_and_drops_are_counted() -> None
     started = time.monotonic()
     for number in range(1000):
         background.put(number)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.0
     free.set()
     background.close(5.0)
     assert 10 <= len(taken) <= 21
@@ -40,15 +40,20 @@ def test_whoever_puts_never_waits_for_a_slow_one_and_drops_are_counted() -> None
 
 
 def test_the_end_is_not_waited_for_longer_than_allowed() -> None:
-    free = threading.Event()
-    background = Background("test", lambda items: bool(free.wait(10)) or None, room=10)
+    begun, free = threading.Event(), threading.Event()
+
+    def take(items: list[int]) -> None:
+        begun.set()
+        free.wait(10)
+
+    background = Background("test", take, room=10)
     background.put(1)
-    time.sleep(0.2)
+    assert begun.wait(5)
     for number in range(5):
         background.put(number)
     started = time.monotonic()
     background.close(0.3)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.0
     assert background.dropped == 5
     free.set()
 
@@ -77,7 +82,10 @@ def test_what_cannot_be_taken_is_counted_with_a_line_each_way(caplog: pytest.Log
     background = Background("test", take)
     for number in range(20):
         background.put(number)
-        time.sleep(0.005)
+    end = time.monotonic() + 5
+    while background.dropped < 20:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     full = False
     background.put(99)
     background.close(5.0)

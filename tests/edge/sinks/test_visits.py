@@ -10,7 +10,7 @@ from edge.sinks.visits import Visits
 @pytest.fixture
 def visits() -> Visits:
     numbers = iter(range(100))
-    return Visits("door", gone_after=5.0, number=lambda: f"v{next(numbers)}")
+    return Visits("door", lambda: f"v{next(numbers)}", gone_after=5.0)
 
 
 def said(events: list[dict[str, Any]]) -> list[tuple[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import importlib.util
 import json
 import socket
 import subprocess
@@ -209,6 +210,50 @@ def test_a_slow_server_is_given_up_in_time_and_asked_again(receiver: Receiver, t
     assert receiver.distinct == list(range(5))
 
 
+_SENDERS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from edge.sinks.delivery import Delivery
+from edge.sinks.spool import Spool
+from edge.sinks.webhook import Webhook
+
+path, url, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+draw = random.Random(5)
+for number in range(rounds):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        spool = Spool(path)
+        delivery = Delivery("webhook", spool, Webhook(url))
+        os.write(writing, b"open\\n")
+        for count in range(10**6):
+            spool.put([{"source": "door", "number": 1000 * number + count}])
+            os.write(writing, b"%d\\n" % (1000 * number + count))
+            delivery.wake()
+            time.sleep(0.002)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        said.readline()
+        time.sleep(draw.uniform(0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        sys.stdout.write(said.read().decode())
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_sender_killed_at_any_moment_loses_nothing_and_keeps_the_order(receiver: Receiver, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _SENDERS, str(tmp_path / "s.db"), receiver.url, "30"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    kept = [int(line) for line in done.stdout.split()]
+    line = Line(tmp_path, Webhook(receiver.url))
+    line.delivery.wake()
+    line.all_arrived()
+    line.close()
+    assert len(kept) > 30
+    assert receiver.distinct == sorted(receiver.distinct)
+    assert {*kept} <= {*receiver.distinct}
+
+
 def test_an_event_that_will_never_be_taken_is_set_aside_and_the_others_arrive(
     receiver: Receiver, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,7 +275,7 @@ def test_a_server_that_asks_for_time_gets_it(receiver: Receiver, line: Line) -> 
     receiver.headers, receiver.answers = {"Retry-After": "1"}, answer
     line.put(1)
     line.all_arrived()
-    assert 0.95 < asked[1] - asked[0] < 3
+    assert asked[1] - asked[0] > 0.95
 
 
 def test_redirects_are_not_followed(receiver: Receiver, tmp_path: Path) -> None:
@@ -297,7 +342,7 @@ class TestSink:
         started = time.monotonic()
         for step in range(200):
             sink.write(looks(step / 10, (step // 20, "known", f"p{step // 20}")))
-        assert time.monotonic() - started < 0.4
+        assert time.monotonic() - started < 2.0
         sink.close()
         sink.close()
         told = [(event["type"], event["identity"]) for event in receiver.events]
@@ -376,6 +421,57 @@ def test_edge_run_tells_a_server_and_says_so_in_its_summary(receiver: Receiver, 
     assert [(each["type"], each["identity"]) for each in receiver.events] == [("appeared", "ada"), ("left", "ada")]
     assert "webhook: 2 events delivered" in done.stdout
     assert receiver.requests[0][0]["authorization"] == "Bearer t0ken"
+
+
+def test_two_receivers_number_visits_alike(receiver: Receiver, tmp_path: Path, looks: Any) -> None:
+    names = ("one", "two")
+    sources = {"door": Watched(), "yard": Watched()}
+    sinks = [
+        NetworkSink(name, "box", sources, Spool(tmp_path / f"{name}.db"), Webhook(receiver.url), run="r")
+        for name in names
+    ]
+    for sink in sinks:
+        sink.write(looks(0.0, (1, "known", "ada"), source="yard"))
+        sink.write(looks(0.0, (1, "known", "bob"), source="door"))
+        sink.close()
+    visits = sorted((event["visit"], event["identity"], event["type"]) for event in receiver.events)
+    expected = [
+        (visit, name, kind) for visit, name in (("r-1", "ada"), ("r-2", "bob")) for kind in ("appeared", "left")
+    ]
+    assert visits == sorted(expected * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mqtt-discovery"], "--mqtt-discovery is for --mqtt, which is not there"),
+        (["--webhook-key-file", "k"], "--webhook-key-file is for --webhook"),
+        (["--webhook", "http://127.0.0.1:9/x", "--webhook-key-file", "{walk}/none"], "the secret cannot be read"),
+        (["--webhook", "http://127.0.0.1:9/x", "--webhook-token-file", "/dev/null"], "/dev/null: holds no secret"),
+        (["--webhook", "http://127.0.0.1:9/x", "--spool", "/dev/null/x"], "name a folder with --spool"),
+        (["--mqtt", "host"], "--mqtt: not an address; write mqtt://"),
+        (["--nats", "host"], "--nats: not an address; write nats://"),
+    ],
+)
+def test_a_mistake_is_one_line_and_2(
+    toy: Any, walk: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    arguments = ["run", "--bundle", str(toy.path), "--gallery", str(walk / "gallery"), "--source", f"{walk}/walk.mp4"]
+    assert command.main([*arguments, *(option.format(walk=walk) for option in options)]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    toy: Any, walk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("paho", "nats") else find(name))
+    arguments = ["run", "--bundle", str(toy.path), "--gallery", str(walk / "gallery"), "--source", f"{walk}/walk.mp4"]
+    assert command.main([*arguments, "--mqtt", "mqtt://127.0.0.1"]) == 2
+    assert "pip install 'arcedge[mqtt]'" in capsys.readouterr().err
+    assert command.main([*arguments, "--nats", "nats://127.0.0.1"]) == 2
+    assert "pip install 'arcedge[nats]'" in capsys.readouterr().err
 
 
 def test_a_replay_tells_nobody(toy: Any, walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
