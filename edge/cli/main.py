@@ -24,6 +24,7 @@ def find_verbs() -> list[Verb]:
         "parity",
         "triton",
         "bundle",
+        "rollout",
         "weights",
         "enroll",
         "gallery",
