@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -114,6 +115,27 @@ def test_a_damaged_file_is_put_aside_and_the_box_goes_on(tmp_path: Path, caplog:
     assert numbers(spool) == [0]
     assert (tmp_path / "s.db.damaged").exists()
     assert "put aside as s.db.damaged" in caplog.text
+
+
+def test_a_full_disk_loses_what_could_not_be_put_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    spool = Spool(path)
+    kept = [number for number in range(20) if spool.put([event(number)])]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow any more: SQLite's writes fail as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("s.db-wal").stat().st_size, before[1]))
+    try:
+        for number in range(20, 30):
+            with pytest.raises(InputError, match="the spool cannot be used"):
+                spool.put([event(number)])
+        assert spool.waiting == 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept += [number for number in range(30, 40) if spool.put([event(number)])]
+    assert numbers(spool) == kept
+    assert spool.waiting == 30
+    spool.close()
+    assert numbers(Spool(path)) == kept
 
 
 def test_nobody_else_may_read_it_and_a_bad_place_is_the_users_mistake(tmp_path: Path) -> None:
