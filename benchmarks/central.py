@@ -158,9 +158,12 @@ def measure_away(folder: Path) -> dict[str, Any]:
                 gallery.add_entries([NewEntry(f"p{n}", rows[n], f"{n}.jpg") for n in range(start, start + 250)])
         killed_at: list[tuple[int, int, float]] = []
 
-        def kill_in_the_middle(done: int, total: int) -> None:
-            if done > total / 2 and not killed_at:
-                killed_at.append((done, total, time.perf_counter()))
+        fetched: list[int] = []
+
+        def kill_in_the_middle(records: int) -> None:
+            fetched.append(records)
+            if sum(fetched) > 5_000 and not killed_at:
+                killed_at.append((sum(fetched), 10_000, time.perf_counter()))
                 process.kill()
                 process.wait()
 

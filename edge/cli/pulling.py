@@ -56,12 +56,7 @@ def _pull(args: argparse.Namespace, key: Key | None) -> Pulled:
     from edge.gallery.pull import pull
 
     with MilvusCentre(args.centre) as centre, tqdm(unit="record", disable=None, leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return pull(centre, args.gallery, key, show)
+        return pull(centre, args.gallery, key, bar.update)
 
 
 def _keep_pulling(args: argparse.Namespace, key: Key | None) -> int:

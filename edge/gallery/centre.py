@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from edge.gallery.milvus_client import Row
 from edge.gallery.milvus_records import Person, checked_site, joined_name
 from edge.gallery.place import MilvusPlace
 
-PART_ROWS = 5_000
+PART_ROWS = 4_000
 """Rows fetched before they are kept: what an interruption costs is fetched again."""
 
 _FIELDS = ("number", "identity", "vector", "source", "created", "negative")
@@ -44,12 +44,13 @@ class Copied:
 
 @dataclass(slots=True)
 class Part:
-    """What came and went up to a version: people, embeddings, and the numbers of both that are there no more.
+    """Some of what came and went up to a version: people, embeddings, numbers of both that are there no more.
 
-    erase: whether something of that was deleted to be forgotten.
+    last: the greatest number of an embedding so far; from there fetching can go on. erase: whether something of it was
+    deleted to be forgotten.
     """
 
-    until: int
+    last: int = 0
     people: list[Person] = field(default_factory=list)
     embeddings: list[Copied] = field(default_factory=list)
     gone_people: list[int] = field(default_factory=list)
@@ -73,13 +74,11 @@ class Centre(Protocol):
     def version(self) -> Version:
         """As it is now."""
 
-    def size(self, after: int, until: int) -> int:
-        """About how many records the parts between two versions have."""
+    def parts(self, after: int, until: int, last: int) -> Iterator[Part]:
+        """What has changed after one version up to another: people and all that is gone, then embeddings by number.
 
-    def parts(self, after: int, until: int) -> Iterator[Part]:
-        """What has changed after one version up to another, in the order of versions.
-
-        A record that has changed again since, later than `until`, is left out: it comes with its later version.
+        last: fetching was interrupted after the part that ended there; 0: it begins. A record that has changed again
+        since, later than `until`, is left out: it comes with its later version.
         """
 
 
@@ -98,44 +97,24 @@ class MilvusCentre:
         digest = int(head.digest, 16) if self.site is None else site_digest(self._tables, self.site, head.version)
         return Version(bytes.fromhex(head.identifier), head.version, digest)
 
-    def size(self, after: int, until: int) -> int:
-        embeddings, records = self._between(after, until)
+    def parts(self, after: int, until: int, last: int) -> Iterator[Part]:
+        site = "" if self.site is None else f' and site == "{self.site}"'
+        between = f"version > {after} and version <= {until}{site}"
         client = self._tables.client
-        return client.count(self._tables.embeddings, embeddings) + client.count(self._tables.records, records)
-
-    def parts(self, after: int, until: int) -> Iterator[Part]:
-        step = until - after
-        while after < until:
-            end = min(after + step, until)
-            while end - after > 1 and self.size(after, end) > PART_ROWS:
-                end = after + max(1, (end - after) // 4)
-            yield self._part(after, end)
-            after, step = end, 2 * (end - after)
+        if last == 0:
+            records = f'kind in ["person", "gone person", "gone embedding"] and {between}'
+            fields = ("kind", "number", "site", "value")
+            for page in client.pages(self._tables.records, records, fields, PART_ROWS):
+                yield _part_of(page)
+        embeddings = f"{between} and number > {last}"
+        for page in client.pages(self._tables.embeddings, embeddings, _FIELDS, PART_ROWS):
+            yield Part(max(row["number"] for row in page), embeddings=[_copied(row) for row in page])
 
     def __enter__(self) -> MilvusCentre:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._store.close()
-
-    def _part(self, after: int, until: int) -> Part:
-        part = Part(until)
-        embeddings, records = self._between(after, until)
-        fields = ("kind", "number", "site", "value")
-        for row in self._tables.client.rows(self._tables.records, records, fields):
-            if row["kind"] == "person":
-                part.people.append(Person.from_row(row))
-                continue
-            (part.gone_people if row["kind"] == "gone person" else part.gone_embeddings).append(row["number"])
-            part.erase |= row["value"] == "erase"
-        part.embeddings += map(_copied, self._tables.client.rows(self._tables.embeddings, embeddings, _FIELDS))
-        return part
-
-    def _between(self, after: int, until: int) -> tuple[str, str]:
-        """Expressions for embeddings and for records."""
-        site = "" if self.site is None else f' and site == "{self.site}"'
-        between = f"version > {after} and version <= {until}{site}"
-        return between, f'kind in ["person", "gone person", "gone embedding"] and {between}'
 
 
 def shown_name(person: Person, site: str | None) -> str:
@@ -146,3 +125,14 @@ def shown_name(person: Person, site: str | None) -> str:
 def _copied(row: Row) -> Copied:
     vector = np.asarray(row["vector"], "<f4").tobytes()
     return Copied(row["number"], row["identity"], vector, row["source"], row["created"], row["negative"])
+
+
+def _part_of(records: Iterable[Row]) -> Part:
+    part = Part()
+    for row in records:
+        if row["kind"] == "person":
+            part.people.append(Person.from_row(row))
+            continue
+        (part.gone_people if row["kind"] == "gone person" else part.gone_embeddings).append(row["number"])
+        part.erase |= row["value"] == "erase"
+    return part

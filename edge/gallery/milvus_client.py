@@ -26,6 +26,9 @@ MAX_TEXT = 65_535
 PAGE = 500
 """Rows sent or fetched at a time: with crops some 20 MB, below the 64 MB a message may have."""
 
+LARGE_PAGE = 4_000
+"""The same without crops. Milvus Lite looks at all rows anew for each page."""
+
 _NOT_LOADED = 101
 _NOT_OPENED = "Open local milvus failed"
 Row = dict[str, Any]
@@ -124,18 +127,23 @@ class Client:
         rows = self._on(
             collection,
             lambda: self._client.query(
-                collection, filter=where, output_fields=["count(*)"], timeout=SECONDS, consistency_level="Strong"
+                collection, filter=where, output_fields=["count(*)"], timeout=WRITE_SECONDS, consistency_level="Strong"
             ),
         )
         return int(rows[0]["count(*)"])
 
     def rows(self, collection: str, where: str, fields: Sequence[str]) -> Iterator[Row]:
-        """Every row an expression holds for, a page at a time."""
+        """Every row an expression holds for, in the order of primary keys."""
+        for page in self.pages(collection, where, fields, PAGE if "crop" in fields else LARGE_PAGE):
+            yield from page
+
+    def pages(self, collection: str, where: str, fields: Sequence[str], size: int) -> Iterator[list[Row]]:
+        """The same, up to `size` at a time: every key of a page is greater than those of the pages before."""
         pages = self._on(
             collection,
             lambda: self._client.query_iterator(
                 collection,
-                batch_size=PAGE,
+                batch_size=size,
                 filter=where,
                 output_fields=list(fields),
                 timeout=SECONDS,
@@ -144,7 +152,7 @@ class Client:
         )
         try:
             while page := self._told(pages.next):
-                yield from page
+                yield list(page)
         finally:
             pages.close()
 

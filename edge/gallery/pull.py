@@ -29,11 +29,11 @@ def pull(
     centre: Centre,
     path: Path,
     key: Key | None = None,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    progress: Callable[[int], object] = lambda records: None,
 ) -> Pulled:
     """Makes the gallery at `path` what the centre is now, or leaves it as it was. A copy that is not there is made.
 
-    progress gets the records fetched and about how many there are. Raises StoreUnavailableError where the centre is
+    progress gets the records fetched since it was called last. Raises StoreUnavailableError where the centre is
     away or never rests; what was fetched is kept for the next time. Raises GalleryError where the gallery is no copy of
     this centre, or is of another model, or what deleted records have left in its files cannot be cleaned.
     """
@@ -60,20 +60,25 @@ def pull(
         return Pulled(before, target.number, fetched)
 
 
-def _fetch(centre: Centre, store: ReplicaStore, progress: Callable[[int, int], object]) -> tuple[int, Version]:
+def _fetch(centre: Centre, store: ReplicaStore, progress: Callable[[int], object]) -> tuple[int, Version]:
     """Stages all up to a version that is still the centre's when it is there. Gives the records fetched."""
     done = 0
     for _ in range(ROUNDS):
         target = centre.version()
-        until = store.incoming().until
-        if target.number < until:
+        incoming = store.incoming()
+        if target.number < incoming.goal:
             # The centre was set back to an older state, which versions cannot tell from the copy's.
-            until = store.begin(0).until
-        total = done + centre.size(until, target.number)
-        for part in centre.parts(until, target.number):
-            store.stage(part)
-            done += len(part)
-            progress(done, total)
-        if centre.version() == target:
+            incoming = store.begin(0)
+        if incoming.goal == incoming.until != target.number:
+            store.aim(target.number)
+        # Else an interrupted pull is ended first; what has changed since comes in the next round.
+        incoming = store.incoming()
+        if incoming.goal > incoming.until:
+            for part in centre.parts(incoming.until, incoming.goal, incoming.last):
+                store.stage(part)
+                done += len(part)
+                progress(len(part))
+            store.arrive()
+        if incoming.goal == target.number and centre.version() == target:
             return done, target
     raise StoreUnavailableError(f"{centre.address}: changes faster than it can be copied; try again later")

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,15 @@ class Origin:
 class Incoming:
     """What was fetched and does not count yet: changes after one version of the centre (0: all of it), up to another.
 
-    erase: whether something was among it, or is in the copy, that is to be taken out of the files.
+    goal, last: the version fetching is on its way to, and the number of the last embedding that came; goal is `until`
+    where nothing is half fetched. erase: whether something was among it, or is in the copy, that is to be taken out of
+    the files.
     """
 
     after: int
     until: int
+    goal: int
+    last: int = 0
     erase: bool = False
 
 
@@ -85,11 +89,24 @@ class ReplicaStore(SqliteStore):
     def begin(self, after: int) -> Incoming:
         """Forgets what was fetched; changes after this version are to come, or everything after 0."""
         # What was fetched may have been forgotten since.
-        incoming = Incoming(after, after, erase=schema.INCOMING in self._meta() or (after == 0 and self._people() > 0))
+        incoming = Incoming(
+            after, after, after, erase=schema.INCOMING in self._meta() or (after == 0 and self._people() > 0)
+        )
         with self._aside():
             schema.make_incoming(self._connection)
             self._set(schema.INCOMING, incoming)
         return incoming
+
+    def aim(self, goal: int) -> None:
+        """The parts that come now lead to this version."""
+        with self._aside():
+            self._set(schema.INCOMING, replace(self.incoming(), goal=goal, last=0))
+
+    def arrive(self) -> None:
+        """All parts up to the version aimed at are there."""
+        incoming = self.incoming()
+        with self._aside():
+            self._set(schema.INCOMING, replace(incoming, until=incoming.goal, last=0))
 
     def stage(self, part: Part) -> None:
         """Keeps a part; it is on disk when this returns. Records of later parts take the place of earlier ones."""
@@ -111,7 +128,7 @@ class ReplicaStore(SqliteStore):
             run("INSERT OR REPLACE INTO incoming_embedding (id) VALUES (?)", [(n,) for n in part.gone_embeddings])
             run("INSERT OR REPLACE INTO incoming_identity VALUES (?, ?, ?, ?)", people)
             run("INSERT OR REPLACE INTO incoming_embedding VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            self._set(schema.INCOMING, Incoming(before.after, part.until, erase))
+            self._set(schema.INCOMING, replace(before, last=part.last, erase=erase))
 
     def apply(self, version: Version) -> bool:
         """Makes the copy what the centre was at this version; says whether the files are to be cleaned now.
