@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import nats
 from nats.aio.client import Client
-from nats.errors import MaxPayloadError
+from nats.errors import MaxPayloadError, SecureConnWantedError
 from nats.js.api import Header, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
@@ -57,7 +57,7 @@ class NatsAddress:
         """Without user and secret."""
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
-    def credentials(self) -> dict[str, str]:
+    def credentials(self) -> dict[str, Any]:
         """As the client takes them."""
         if self.user is None:
             return {} if self.secret is None else {"token": self.secret}
@@ -113,7 +113,8 @@ class Nats:
         return self._client
 
     async def _open(self) -> Client:
-        client = await nats.connect(
+        client = Client() if self._to.scheme == "nats" else _TlsOnly()
+        await client.connect(
             self._to.url,
             name="arcedge",
             allow_reconnect=False,
@@ -122,6 +123,8 @@ class Nats:
             **self._to.credentials(),
         )
         try:
+            if isinstance(client, _TlsOnly):
+                client.check()
             stream = client.jetstream(timeout=self._timeout)
             try:
                 await stream.stream_info(self._to.stream)
@@ -173,6 +176,23 @@ class Nats:
                 self._run(client.close())
             except DeliveryError:
                 return
+
+
+class _TlsOnly(Client):
+    """The client goes on in clear, password and all, where whoever answers at a tls:// address asks for no TLS."""
+
+    _insisted = False
+
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise SecureConnWantedError
+        self._insisted = True
+        return super()._connect_command()
+
+    def check(self) -> None:
+        """Raises SecureConnWantedError where another version of the client connects without the method above."""
+        if not self._insisted:
+            raise SecureConnWantedError
 
 
 class _Loop:

@@ -19,8 +19,9 @@ from edge.sinks.spool import Spool
 from edge.sinks.visits import GONE_AFTER, Visits
 from edge.types import FrameResult
 
-FLUSH_SECONDS = 10.0
-"""At the end of a run: half for the spool, half for the network."""
+SPOOL_SECONDS = 3.0
+NETWORK_SECONDS = 5.0
+"""At the end of a run: three slow receivers are done before systemd, told to wait 30 seconds, loses its patience."""
 
 STALLED_AFTER = 2 * GONE_AFTER
 
@@ -116,8 +117,8 @@ class NetworkSink:
             for lane in self._lanes.values():
                 left = lane.visits.end("stopped")
                 self._tell(lane, left if self._tells_visits(lane) else [], changed=bool(left))
-        self._background.close(FLUSH_SECONDS / 2)
-        if self._delivery.close(FLUSH_SECONDS / 2):
+        self._background.close(SPOOL_SECONDS)
+        if self._delivery.close(NETWORK_SECONDS):
             self._spool.close()
 
     def counts(self) -> SinkCounts:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 from edge.cli import main as command
 from edge.errors import InputError
-from edge.sinks.delivery import Delivery
+from edge.sinks.delivery import Delivery, DeliveryError
 from edge.sinks.spool import Spool
 from edge.sources.backoff import Backoff
 
@@ -209,6 +211,56 @@ def test_a_wrong_secret_is_said_and_the_right_one_is_let_in(
     server.kill()
 
 
+class TestTls:
+    @served
+    def test_it_is_spoken_and_a_stranger_in_the_middle_is_refused(
+        self, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            pytest.skip("needs openssl")
+        request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        request += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{tmp_path}/key.pem"]
+        subprocess.run([*request, "-out", f"{tmp_path}/cert.pem"], check=True, capture_output=True)
+        files = ["--tlscert", f"{tmp_path}/cert.pem", "--tlskey", f"{tmp_path}/key.pem"]
+        server = Server(tmp_path, free_port, "--tls", *files)
+        server.start()
+        spool = Spool(tmp_path / "s.db")
+        spool.put([event(0)])
+        address = NatsAddress.parse(f"tls://localhost:{free_port}/fleet")
+        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+        until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+        delivery.close(1.0)
+        assert spool.waiting == 1
+        monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/cert.pem")
+        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+        until(lambda: spool.waiting == 0)
+        delivery.close(1.0)
+        server.kill()
+
+    def test_nothing_secret_is_said_to_whoever_asks_for_no_tls(self, tmp_path: Path, free_port: int) -> None:
+        heard = bytearray()
+
+        def pretend() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(2)
+                connection.sendall(b'INFO {"server_id":"x","version":"2.9.10","max_payload":99999,"headers":true}\r\n')
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    while part := connection.recv(1000):
+                        heard.extend(part)
+
+        with socket.create_server(("127.0.0.1", free_port)) as listener:
+            thread = threading.Thread(target=pretend)
+            thread.start()
+            transport = Nats(NatsAddress.parse(f"tls://ada@127.0.0.1:{free_port}/fleet", "geheim"), "box", timeout=1.0)
+            with pytest.raises(DeliveryError, match="cannot be reached"):
+                transport.idle()
+            transport.close(1.0)
+            thread.join()
+        assert bytes(heard) == b""
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -224,6 +276,14 @@ def test_a_bad_address_is_the_users_mistake(url: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         NatsAddress.parse(url)
     assert "geheim" not in str(caught.value)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)):
+        made = Nats(NatsAddress.parse(f"nats://127.0.0.1:{free_port}"), "box", timeout=0.3)
+        with pytest.raises(DeliveryError, match="cannot be reached"):
+            made.idle()
+        made.close(1.0)
 
 
 @served
