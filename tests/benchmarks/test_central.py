@@ -1,0 +1,88 @@
+"""The benchmarks of central galleries and of indexing, on what is small enough to know the truth."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import central, indexing
+from benchmarks.vectors import SIZE, faces
+
+
+def test_made_vectors_are_unit_rows_with_their_energy_on_the_axes_asked_for() -> None:
+    rows = faces(2000, 128, 0)
+    assert rows.shape == (2000, SIZE)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    energy = np.sort(np.linalg.eigvalsh(rows.T @ rows))[::-1]
+    assert energy[:128].sum() / energy.sum() > 0.995
+    assert energy[0] / energy[127] < 3
+    np.testing.assert_allclose(rows[:500], faces(500, 128, 0), atol=1e-6)
+
+
+def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pymilvus", reason="needs the extra milvus")
+    pytest.importorskip("milvus_lite", reason="needs the extra milvus")
+    monkeypatch.setattr(central, "PROBES", 10)
+    monkeypatch.setattr(central, "CHANGES", 20)
+    place = central.parse_place(f"milvus:{tmp_path / 'g.db'}")
+    assert isinstance(place, central.MilvusPlace)
+    assert central.fill(place, 400)["vectors"] == 400
+    found = central.measure_search(place, faces(400, central.AXES, central.SEED))
+    # So few vectors are searched exactly.
+    assert {name: (each["vectors"], each["recall_at_10"]) for name, each in found.items()} == {
+        "all sites": (400, 1.0),
+        "one site of ten": (40, 1.0),
+    }
+    assert all(each["first_is_the_nearest"] == 10 for each in found.values())
+    pulled = central.measure_pull(place, tmp_path)
+    assert pulled["first copy"]["records"] == 400 + 100
+    assert pulled["first copy of one site of ten"]["records"] == 40 + 10
+    assert [run["records"] for run in pulled["added"]] == [2 * 20, 2]
+    assert [run["records"] for run in pulled["half added, half renamed"]] == [3 * 10, 2]
+    assert pulled["forgotten"][0]["records"] == 4 + 1
+
+
+BUSY = """
+import subprocess, sys, time
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, __file__, "child"])
+ends = time.process_time() + 0.5
+while time.process_time() < ends:
+    pass
+"""
+
+
+def test_the_processor_time_of_a_process_and_of_those_it_started_is_counted(tmp_path: Path) -> None:
+    script = tmp_path / "busy.py"
+    script.write_text(BUSY)
+    child = subprocess.Popen([sys.executable, str(script)])
+    family, used = {child.pid}, {}
+    while child.poll() is None:
+        used.update(indexing._seconds_of(family))
+        time.sleep(0.02)
+    assert len(used) == 2
+    assert 0.9 < sum(used.values()) < 1.6
+    assert os.getpid() not in {pid for pid, _ in used}
+
+
+def test_the_difference_of_few_and_all_is_what_a_picture_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(way: str, bundle: Path, pictures: Path, first: int | None) -> dict[str, Any]:
+        count = 116 if first is None else first
+        return {"pictures": count, "seconds": 5 + count / 20, "cpu_seconds": 2 + count / 40}
+
+    monkeypatch.setattr(indexing, "measure_one", measured)
+    both = indexing.measure_both("loop", Path(), Path())
+    assert both["pictures_a_second"] == pytest.approx(20)
+    assert both["cpu_ms_a_picture"] == pytest.approx(25)
+    assert both["start_cpu_seconds"] == pytest.approx(2.4)
+    summary = indexing.summarise([both, {**both, "cpu_ms_a_picture": 31.0}, {**both, "cpu_ms_a_picture": 26.0}])
+    assert summary["cpu_ms_a_picture"] == {"median": 26.0, "least": 25.0, "most": 31.0}
