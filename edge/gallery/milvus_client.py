@@ -18,7 +18,8 @@ SECONDS = 20.0
 """A question that takes longer has failed."""
 
 WRITE_SECONDS = 600.0
-"""A write that takes longer has failed: in between Milvus Lite builds the index of up to 100,000 rows."""
+"""A write, or the loading of a collection, that takes longer has failed: with it Milvus Lite builds the index of up to
+100,000 rows."""
 
 MAX_TEXT = 65_535
 """Bytes a text field of Milvus holds."""
@@ -87,7 +88,7 @@ class Client:
         )
         # Nothing to wait for: there are no rows yet.
         self._told(lambda: self._client.create_index(collection, params, timeout=SECONDS, sync=False))
-        self._told(lambda: self._client.load_collection(collection, timeout=SECONDS))
+        self._told(lambda: self._client.load_collection(collection, timeout=WRITE_SECONDS))
 
     def drop(self, collection: str) -> None:
         """Nothing happens where it is not there."""
@@ -193,7 +194,7 @@ class Client:
         except StoreUnavailableError as error:
             if getattr(error.__cause__, "code", None) != _NOT_LOADED:
                 raise
-        self._told(lambda: self._client.load_collection(collection, timeout=SECONDS))
+        self._told(lambda: self._client.load_collection(collection, timeout=WRITE_SECONDS))
         return self._told(call)
 
     def _told(self, call: Callable[[], _Given]) -> _Given:
