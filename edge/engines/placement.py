@@ -25,7 +25,6 @@ _NAMED = 3
 class PlacedNode:
     """A node that ran. provider: "CUDA", "CPU", …; on_shapes: whether it gives a few whole numbers and nothing else."""
 
-    name: str
     operator: str
     provider: str
     on_shapes: bool
@@ -72,7 +71,7 @@ def _node(event: dict[str, Any]) -> PlacedNode:
     outputs = [(kind, shape) for output in args.get("output_type_shape", ()) for kind, shape in output.items()]
     small = bool(outputs) and all(kind in _WHOLE and _elements(shape) <= SHAPE_ELEMENTS for kind, shape in outputs)
     provider = str(args["provider"]).removesuffix("ExecutionProvider")
-    return PlacedNode(str(event.get("name", "")), str(args.get("op_name", "")), _short(provider), small)
+    return PlacedNode(str(args.get("op_name", "")), _short(provider), small)
 
 
 def _elements(shape: Sequence[int]) -> int:

@@ -49,7 +49,10 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else changes the store meanwhile. Raises BundleError where somebody does."""
+        """Nobody else changes the store meanwhile.
+
+        Raises BundleError where somebody does, InputError where the disk does not take what is written.
+        """
         self.prepare()
         with (self.folder / ".lock").open("w") as lock:
             try:
@@ -58,9 +61,15 @@ class Store:
                 raise BundleError(
                     f"{self.folder}: another edge rollout is at work there; wait for it to end"
                 ) from error
-            if self.current is not None:
-                self.announce()  # a kill may have come before it
-            yield
+            try:
+                if self.current is not None:
+                    self.announce()  # a kill may have come before it
+                yield
+            except OSError as error:
+                reason = error.strerror or error
+                raise InputError(
+                    f"{error.filename or self.folder}: cannot be written ({reason}); the bundle in use stays"
+                ) from error
 
     @property
     def current(self) -> str | None:

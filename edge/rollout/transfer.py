@@ -102,14 +102,17 @@ def _copy(source: Path, part: Path, limit: int) -> None:
 
 
 def _reuse(variant: Variant, path: Path, store: Store) -> None:
-    """Links a model that another bundle of the store has already."""
+    """Links, or copies, a model that another bundle of the store has already."""
     if path.exists():
         return
     for digest in store.kept():
         there = store.path(digest) / variant.file
         if there.is_file() and there.stat().st_size == variant.size and Digest("sha256", variant.sha256).matches(there):
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(there, path)
+            try:
+                os.link(there, path)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(there, path)
             return
 
 

@@ -32,7 +32,7 @@ class TritonClient:
     """A connection. One thread at a time."""
 
     def __init__(self, address: Address) -> None:
-        """Connects at the first request. Raises MissingExtraError's sentence as EngineError before this: see engine."""
+        """Connects at the first request."""
         from tritonclient import grpc
 
         self._grpc = grpc

@@ -246,6 +246,20 @@ def test_only_one_works_on_a_store_at_a_time(make: Any, store: Store, tmp_path: 
         installer(Store(store.folder)).install(read_index(str(tmp_path / "www")), DEVICE)
 
 
+def test_a_disk_that_takes_nothing_is_one_line(make: Any, store: Store, tmp_path: Path) -> None:
+    one, two, www = make(tmp_path / "1"), make(tmp_path / "2", 2), tmp_path / "www"
+    publish(one, www)
+    installer(store).install(read_index(str(www)), DEVICE)
+    publish(two, www)
+    # A file where a folder should be made: what the system says of it is like what it says of a full disk.
+    (store.incoming / two.digest()).write_text("")
+    with pytest.raises(InputError, match="the bundle in use stays"):
+        installer(store).install(read_index(str(www)), DEVICE)
+    assert whole(store).digest() == one.digest()
+    (store.incoming / two.digest()).unlink()
+    assert installer(store).install(read_index(str(www)), DEVICE).digest == two.digest()
+
+
 WRITES = {
     "open",
     "os.rename",

@@ -51,6 +51,8 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self, repository: Path, delay: float = 0.0) -> None:
         """delay: seconds by which every inference is late."""
         self.delay = delay
+        self.unloaded = ""
+        """A model that is being loaded anew: the server says that it is not available."""
         folders = [path.parent for path in sorted(repository.glob("*/config.pbtxt"))]
         self.models = {folder.name: Model(folder) for folder in folders}
 
@@ -106,6 +108,8 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _model(self, name: str, version: str, context: Any) -> Model:
         model = self.models.get(name)
+        if name == self.unloaded:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"Request for unknown model: '{name}' has no available versions")
         if model is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
         if version not in ("", model.version):
@@ -116,11 +120,14 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         return model
 
 
-def serve(service: Service, port: int = 0) -> tuple[grpc.Server, int]:
-    """A server that has begun, and its port."""
+def serve(service: Service, port: int = 0, tls: tuple[bytes, bytes] | None = None) -> tuple[grpc.Server, int]:
+    """A server that has begun, and its port. tls: private key and certificate, PEM."""
     server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    if tls is None:
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    else:
+        bound = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([tls]))
     server.start()
     return server, bound
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,62 @@ def test_a_server_killed_and_started_again_is_found_again(toy: Any, started: Any
         process.wait()
 
 
+def test_a_model_that_the_server_does_not_have_is_no_server_that_is_gone(
+    toy: Any, serving: Any, repository: Path
+) -> None:
+    model = toy.bundle.load(toy.bundle.select("embedder"))
+    with serving(repository) as server:
+        engine = TritonEngine(Address.parse(server.url, timeout=5))
+        begun = time.monotonic()
+        with engine.open(model, SessionOptions()) as session:
+            server.service.unloaded = "arcedge_embedder"
+            with pytest.raises(EngineError, match="has no available versions"):
+                session.run({"input": crops(1)})
+        with pytest.raises(EngineError, match=r"no model of this bundle \(detector-fp32 in arcedge_detector\)"):
+            engine.open(model, SessionOptions())
+        assert time.monotonic() - begun < 4, "it was asked again and again"
+
+
+def certificate(tmp_path: Path) -> tuple[bytes, bytes]:
+    """A private key and a certificate for localhost that signs itself, PEM."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private, made.public_bytes(serialization.Encoding.PEM)
+
+
+def test_over_tls_a_server_must_have_a_certificate_this_machine_trusts(
+    toy: Any, kserve: Any, repository: Path, tmp_path: Path
+) -> None:
+    key, chain = certificate(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(chain)
+    picture = toy.write_scene(tmp_path / "photos" / "1.png", 256, 192, [(1, 64, 64)])
+    server, port = kserve.serve(kserve.Service(repository), tls=(key, chain))
+    try:
+        common = ["embed", "--bundle", toy.path, picture, "--out", tmp_path / "o.npz", "--engine", "triton"]
+        asked = [*common, "--triton-url", f"grpcs://localhost:{port}", "--triton-timeout", "4"]
+        trusted = {**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "ca.pem")}
+        assert edge(*asked, env=trusted).returncode == 0
+        assert edge(*asked[:-1], "1").returncode == 2
+    finally:
+        server.stop(None).wait()
+
+
 @pytest.mark.parametrize(
     ("text", "target", "tls"),
     [
@@ -199,9 +257,9 @@ def test_without_a_server_named_the_user_is_told_how(toy: Any, monkeypatch: pyte
         open_session(toy.bundle.load(toy.bundle.select("embedder")), "triton")
 
 
-def edge(*arguments: object) -> subprocess.CompletedProcess[str]:
+def edge(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
 
 
 def test_embed_writes_the_same_file_as_the_local_engine(toy: Any, url: str, tmp_path: Path) -> None:
