@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.vectors import SIZE, faces
-from edge.gallery import Binding, Gallery, MilvusPlace, NewEntry, centre, parse_place
+from edge.gallery import Binding, Gallery, MilvusPlace, NewEntry, centre, milvus, milvus_records, parse_place
 from edge.gallery.centre import MilvusCentre
 from edge.gallery.pull import pull
 from edge.gallery.store import StoreUnavailableError
@@ -40,6 +40,14 @@ from edge.types import Floats
 BINDING = Binding("c" * 64, "a" * 64, "made", SIZE)
 AXES, SEED = 128, 0
 SITES = 10
+INDEXES: dict[str, dict[str, Any]] = {
+    "FLAT": {"index_type": "FLAT", "metric_type": "IP"},
+    "HNSW": {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 16, "efConstruction": 200}},
+}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "FLAT": {"metric_type": "IP"},
+    "HNSW": {"metric_type": "IP", "params": {"ef": 128}},
+}
 EACH = 4
 """Vectors a person."""
 
@@ -271,13 +279,15 @@ def _disk_mb(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) // 1_000_000
 
 
-def _write(path: Path, load: Load, found: dict[str, Any]) -> None:
+def _write(path: Path, index: str, load: Load, found: dict[str, Any]) -> None:
     facts = {
         "time": now(),
         "machine": machine(),
         "versions": versions(PACKAGES),
         "load": load_between(load, Load.now()),
         "made_vectors": {"size": SIZE, "axes": AXES, "seed": SEED},
+        "index": INDEXES[index],
+        "search_params": SEARCHES[index],
     }
     path.write_text(json.dumps({**facts, **found}, indent=1) + "\n", encoding="utf-8")
 
@@ -288,9 +298,14 @@ def main() -> None:
     parser.add_argument("part", choices=("fill", "search", "pull", "away"))
     parser.add_argument("--centre", type=parse_place, help="milvus:FILE.db or milvus:http://HOST:PORT")
     parser.add_argument("--vectors", type=int, default=100_000, help="filled (default: %(default)s)")
+    parser.add_argument(
+        "--index", choices=tuple(INDEXES), default="FLAT", help="default: %(default)s, as edge makes it"
+    )
     parser.add_argument("--folder", type=Path, help="for copies and servers' files")
     parser.add_argument("--out", type=Path, help="JSON to write")
     args = parser.parse_args()
+    milvus_records.EMBEDDING_INDEXES["vector"] = INDEXES[args.index]
+    vars(milvus)["SEARCH_PARAMS"] = SEARCHES[args.index]
     load = Load.now()
     if args.part == "fill":
         found = {"fill": fill(args.centre, args.vectors)}
@@ -301,7 +316,7 @@ def main() -> None:
     else:
         found = {"pull": measure_pull(args.centre, args.folder)}
     if args.out is not None:
-        _write(args.out, load, found)
+        _write(args.out, args.index, load, found)
     print(json.dumps(found, indent=1))
 
 

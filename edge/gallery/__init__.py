@@ -1,4 +1,4 @@
-"""The gallery: who is known, as embeddings in SQLite, with an exact, memory-mapped matrix of them beside it."""
+"""The gallery: who is known, as embeddings in SQLite with an exact, memory-mapped matrix beside it, or in Milvus."""
 
 from __future__ import annotations
 

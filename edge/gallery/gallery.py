@@ -248,7 +248,7 @@ class Gallery:
     def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
         """For each of (F, D) unit probes the `limit` nearest vectors, best first; negatives do not count.
 
-        Exact in a directory. In Milvus its index answers, so that no vector has to come here: nearly exact.
+        In Milvus its index answers, so that no vector has to come here.
         """
         if isinstance(self._store, MilvusStore):
             return self._store.search(probes, limit)

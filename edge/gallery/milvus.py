@@ -272,7 +272,10 @@ class MilvusStore:
         return sorted(map(_vector_row, rows), key=lambda row: row.number)
 
     def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
-        """For each of (F, D) unit probes the `limit` nearest vectors, best first, as Milvus' index finds them."""
+        """For each of (F, D) unit probes the `limit` nearest vectors, best first, as Milvus' index finds them.
+
+        The index is exact, unless somebody has put another one in its place.
+        """
         with self.reading():
             found = self._client.search(
                 self.tables.embeddings,
