@@ -106,15 +106,19 @@ class EdgeDetector(nn.Module):
 
     def predictions(self, x: Tensor) -> list[Tensor]:
         """Raw predictions (N, 16, H/s, W/s) of strides 8, 16 and 32."""
-        return self.predictions_from(self.stem(x))
+        return self.predictions_from(self.backbone(x))
 
-    def predictions_from(self, x: Tensor) -> list[Tensor]:
-        """The same from what the stem makes of the pixels, (N, 16, H/4, W/4)."""
-        x = self.widen(x)
-        backbone = []
+    def backbone(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) → features (N, 64, H/s, W/s) of strides 8, 16 and 32."""
+        x = self.widen(self.stem(x))
+        features = []
         for level, stage in enumerate(self.stages):
             x = stage(F.max_pool2d(x, 2) if level else x)
-            backbone.append(x)
+            features.append(x)
+        return features
+
+    def predictions_from(self, backbone: list[Tensor]) -> list[Tensor]:
+        """What the necks and heads make of the backbone's features."""
         neck: Tensor | None = None
         raw = []
         for level in reversed(range(len(STRIDES))):
