@@ -49,6 +49,7 @@ class _OfRun(Collector):
         yield from self._faces()
         yield self._stages()
         yield from self._gallery()
+        yield from self._sinks()
 
     def _identity(self) -> Iterator[Metric]:
         models = self._watched.models
@@ -136,3 +137,16 @@ class _OfRun(Collector):
         yield GaugeMetricFamily("arcedge_gallery_vectors", "Embeddings in the gallery.", value=gallery.vectors)
         readable = "1 while the gallery can be read, else 0."
         yield GaugeMetricFamily("arcedge_gallery_readable", readable, value=gallery.readable)
+
+    def _sinks(self) -> Iterator[Metric]:
+        results = CounterMetricFamily(
+            "arcedge_sink_results",
+            "Results and events by what came of them: lost, delivered, dropped (no room), refused (by the receiver).",
+            labels=["sink", "outcome"],
+        )
+        waiting = GaugeMetricFamily("arcedge_sink_waiting", "Events kept for later.", labels=["sink"])
+        for name, counts in self._watched.sinks().items():
+            for outcome in ("lost", "delivered", "dropped", "refused"):
+                results.add_metric([name, outcome], getattr(counts, outcome))
+            waiting.add_metric([name], counts.waiting)
+        yield from (results, waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge import __version__
@@ -53,6 +53,7 @@ class PageState:
                 "vectors": watched.gallery.vectors,
                 "readable": watched.gallery.readable,
             },
+            "sinks": [{"name": name, **asdict(counts)} for name, counts in watched.sinks().items()],
         }
 
     def _source(self, source: Source) -> dict[str, Any]:

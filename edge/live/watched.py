@@ -8,6 +8,7 @@ from typing import Literal
 
 from edge.live.board import Board
 from edge.live.gallery import WatchedGallery
+from edge.sinks import SinkCounts, name_of
 from edge.sources import Source
 from edge.summary import Summary
 
@@ -37,6 +38,10 @@ class Watched:
     summary: Callable[[], Summary]
     under_way: Callable[[], Mapping[str, int]] = field(default=dict)
     stale_after: float = STALE_AFTER
+
+    def sinks(self) -> dict[str, SinkCounts]:
+        """What came of the results, by the sinks' names; the page itself left out."""
+        return {name: counts for name, counts in self.summary().sink_counts.items() if name != name_of(self.board)}
 
     def state_of(self, source: Source) -> SourceState:
         """How a source is doing."""

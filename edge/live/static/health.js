@@ -46,7 +46,7 @@ export function showHealth(state) {
     ["Reconnects", sum("reconnects").toLocaleString()],
     ["Engine errors", sum("engine_errors").toLocaleString(), sum("engine_errors") > 0],
     ["Gallery", state.gallery.readable ? `${plural(state.gallery.identities, "person", "people")}, ${plural(state.gallery.vectors, "face", "faces")}` : "cannot be read", !state.gallery.readable],
-    ...(state.sinks ?? []).map((sink) => [sink.name, sink.lost ? `${plural(sink.lost, "result", "results")} lost` : "all written", sink.failing]),
+    ...state.sinks.map((sink) => [sink.name, fate(sink), sink.lost + sink.dropped + sink.refused > 0]),
   ];
   sync($("facts"), facts, ([name]) => name, ([name]) => make("div", {}, make("dt", {}, name), make("dd")), (entry, [, value, bad]) => {
     setText(entry.lastElementChild, value);
@@ -54,6 +54,12 @@ export function showHealth(state) {
   });
   const bundle = state.bundle;
   setText($("foot"), `${bundle.detector} and ${bundle.embedder} on ${bundle.engine} · bundle ${bundle.digest.slice(0, 12)} · names from ${bundle.threshold.toFixed(2)} · arcedge ${state.version}`);
+}
+
+// What became of a sink's results; one that has nothing to say wrote them all.
+function fate(sink) {
+  const parts = ["lost", "dropped", "refused", "waiting"].filter((key) => sink[key]).map((key) => `${sink[key].toLocaleString()} ${key}`);
+  return parts.join(", ") || "all written";
 }
 
 const share = (part, whole) => (part && whole ? ` (${((100 * part) / whole).toFixed(1)} %)` : "");

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +19,8 @@ from edge.gallery import Gallery
 from edge.live.address import Address
 from edge.live.server import listen
 from edge.live.token import Token
+from edge.sinks import SinkCounts
+from edge.summary import Summary
 
 NAME = "Ada Ærø 彩"
 SECRET = "0123456789abcdef-secret"
@@ -185,6 +189,32 @@ class TestMetrics:
         assert buckets == sorted(buckets)
         assert buckets[-1] == count >= 10
         assert 0 < next(sample.value for sample in samples if sample.name.endswith("_sum")) < 10
+
+    def test_sinks_tell_what_they_lost_and_the_page_is_none(self, rig: Any) -> None:
+        counts = SinkCounts(lost=3, delivered=5, waiting=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Summary, "sink_counts", property(lambda _: {"mqtt": counts, "board": SinkCounts()}))
+            families = self.families(rig)
+            told = rig.ask("/api/state").json["sinks"]
+        results = {sample.labels["outcome"]: sample for sample in families["arcedge_sink_results"].samples}
+        assert {name: sample.value for name, sample in results.items()} == {
+            "lost": 3,
+            "delivered": 5,
+            "dropped": 0,
+            "refused": 0,
+        }
+        assert {sample.labels["sink"] for sample in results.values()} == {"mqtt"}
+        assert families["arcedge_sink_waiting"].samples[0].value == 2
+        assert [(sink["name"], sink["lost"], sink["waiting"]) for sink in told] == [("mqtt", 3, 2)]
+
+    @pytest.mark.parametrize("file", ["grafana-dashboard.json", "arcedge-alerts.yml"])
+    def test_what_dashboard_and_alerts_ask_for_is_there(self, rig: Any, repository: Path, file: str) -> None:
+        rig.wait(both_decided)
+        known = {sample.name for family in self.families(rig).values() for sample in family.samples}
+        known |= {name for name in ("arcedge_sink_results_total", "arcedge_sink_waiting")}  # the rig has no sink
+        asked = set(re.findall(r"\b(?:arcedge|process)_[a-z_]+", (repository / "deploy" / file).read_text()))
+        assert len(asked) >= 3
+        assert asked <= known
 
     def test_nobody_is_named_in_them(self, rig: Any) -> None:
         rig.wait(both_decided)
