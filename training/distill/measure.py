@@ -33,8 +33,8 @@ FARS = (1e-2, 1e-3, 1e-4)
 TARGETS = {"accuracy": 0.99, 1e-3: 0.97}
 
 LIMITS = (
-    "It can be no better than its teacher but by chance: it learned the teacher's answers and no label, block by block, "
-    "so that its function is close to the teacher's. Its weights were trained from random ones.",
+    "It can be no better than its teacher but by chance: it learned the teacher's answers and no label, block by "
+    "block, so that its function is close to the teacher's. Its weights were trained from random ones.",
     "Its training crops show celebrities, some of whom are photographed in LFW too; names were not compared, no LFW "
     "picture was trained on, and labels were not used.",
     "Not measured: faces in profile, across ages, by sex or skin colour, of children, in infrared light.",

@@ -211,7 +211,7 @@ class TestMetrics:
     def test_what_dashboard_and_alerts_ask_for_is_there(self, rig: Any, repository: Path, file: str) -> None:
         rig.wait(both_decided)
         known = {sample.name for family in self.families(rig).values() for sample in family.samples}
-        known |= {name for name in ("arcedge_sink_results_total", "arcedge_sink_waiting")}  # the rig has no sink
+        known |= {"arcedge_sink_results_total", "arcedge_sink_waiting"}  # the rig has no sink
         asked = set(re.findall(r"\b(?:arcedge|process)_[a-z_]+", (repository / "deploy" / file).read_text()))
         assert len(asked) >= 3
         assert asked <= known
