@@ -12,7 +12,7 @@ from tqdm import tqdm
 from edge.errors import InputError
 from export.calibration.methods import METHODS
 from export.calibration.observer import observe
-from export.calibration.table import CalibrationTable
+from export.calibration.table import CalibrationTable, as_written
 from export.graph import Array, parameters_digest
 from export.passes.qdq import Ranges, placement
 
@@ -50,13 +50,19 @@ def calibrate(
     tensors = placement(model).tensors
     histograms = observe(model, tensors, lambda: data.batches)
     judged: dict[str, float] = {}
-    candidates = {name: {t: method(h) for t, h in histograms.items()} for name, method in METHODS.items()}
+    candidates = {name: {t: _kept(method(h)) for t, h in histograms.items()} for name, method in METHODS.items()}
     for name in tqdm(candidates, desc=f"calibrating the {role}", unit="method", disable=quiet, leave=False):
         judged[name] = judge(build(candidates[name]))
     # Equal to six digits is equal: then the first, which clips least, is taken.
     best = max(judged, key=lambda name: round(judged[name], 6) if np.isfinite(judged[name]) else -np.inf)
     scores = {name: round(float(value), 6) for name, value in judged.items()}
     return CalibrationTable(role, parameters_digest(model), best, candidates[best], data.digest, data.count, scores)
+
+
+def _kept(limits: tuple[float, float]) -> tuple[float, float]:
+    """A range as a table keeps it, so that an export from the table gives the very scales that were measured."""
+    low, high = limits
+    return as_written(low), as_written(high)
 
 
 def split_held_out(count: int) -> tuple[Array, Array]:

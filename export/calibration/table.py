@@ -70,7 +70,7 @@ def write_tables(
     entries = []
     for table in tables:
         entry = asdict(table)
-        entry["tensors"] = {name: [_short(low), _short(high)] for name, (low, high) in table.tensors.items()}
+        entry["tensors"] = {name: [as_written(low), as_written(high)] for name, (low, high) in table.tensors.items()}
         entry["pictures"] = to_entry(table.pictures)
         entries.append(entry)
     stated = {name: asdict(threshold) for name, threshold in (thresholds or {}).items()}
@@ -120,5 +120,6 @@ def _table(entry: Mapping[str, Any]) -> CalibrationTable:
     return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures})
 
 
-def _short(value: float) -> float:
+def as_written(value: float) -> float:
+    """A limit of a range rounded to what float32 holds, as it stands in a table's file."""
     return float(f"{value:.9g}")
