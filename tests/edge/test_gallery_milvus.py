@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import serving_milvus
 
 from edge.analyze import FaceAnalyzer
 from edge.cli.main import main
@@ -68,25 +68,6 @@ def fresh(file: Path) -> Callable[[], MilvusPlace]:
     """Gives a gallery of its own in one file at each call: making a file takes longer."""
     numbers = itertools.count()
     return lambda: MilvusPlace(str(file), f"g{next(numbers)}")
-
-
-@contextlib.contextmanager
-def serving(folder: Path, port: int | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    if port is None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -375,7 +356,7 @@ def test_every_verb_works_on_a_gallery_in_milvus(toy: Any, tmp_path: Path, capsy
 
 
 def test_the_snapshot_goes_on_while_the_server_is_away_and_sees_what_came_when_it_is_back(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as (process, address):
+    with serving_milvus(tmp_path / "data") as (process, address):
         place = MilvusPlace(address)
         gallery = Gallery.create(place, BINDING)
         gallery.add("ada", unit(2, 1), ["a"] * 2)
@@ -387,7 +368,7 @@ def test_the_snapshot_goes_on_while_the_server_is_away_and_sees_what_came_when_i
             gallery.add("bob", unit(1, 2), ["b"])
         with pytest.raises(StoreUnavailableError, match="Milvus cannot be used now"):
             Gallery.open(place)
-    with serving(tmp_path / "data", int(address.rpartition(":")[2])):
+    with serving_milvus(tmp_path / "data", int(address.rpartition(":")[2])):
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(StoreUnavailableError):
@@ -424,7 +405,7 @@ with Gallery.open(parse_place(sys.argv[1])) as gallery:
 def test_processes_that_write_at_once_take_turns_and_one_that_is_killed_loses_nothing_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(tmp_path / "data") as (_, address):
+    with serving_milvus(tmp_path / "data") as (_, address):
         place = MilvusPlace(address)
         Gallery.create(place, BINDING).close()
         # Written as the first of them, so that no writer has to wait a minute for the one that is killed.

@@ -7,7 +7,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import serving_milvus
 
 from edge.cli.main import main
 from edge.errors import GalleryError
@@ -97,25 +97,6 @@ def fill(place: MilvusPlace) -> None:
     with Gallery.create(place, BINDING) as gallery:
         for number, name in enumerate(NAMES):
             gallery.add(name, unit(40, number), [f"{name}{i}" for i in range(40)])
-
-
-@contextlib.contextmanager
-def serving(folder: Path, port: int | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    if port is None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 DEEDS = st.tuples(
@@ -435,7 +416,7 @@ def test_a_pull_killed_at_any_moment_leaves_the_old_or_the_new_snapshot_and_so_d
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(0)
-    with serving(tmp_path / "data") as (process, address):
+    with serving_milvus(tmp_path / "data") as (process, address):
         place = MilvusPlace(address)
         fill(place)
         pulled(place, tmp_path / "g")
@@ -482,7 +463,7 @@ def test_a_pull_killed_at_any_moment_leaves_the_old_or_the_new_snapshot_and_so_d
                 pull(there, tmp_path / "g", None, kill)
             assert contents(copy) == before
             assert searched(copy)
-    with serving(tmp_path / "data", int(address.rpartition(":")[2])):
+    with serving_milvus(tmp_path / "data", int(address.rpartition(":")[2])):
         again = pulled(place, tmp_path / "g")
         assert 0 < again.records == 155 - sum(done)
         with Gallery.open(tmp_path / "g") as copy:
@@ -491,7 +472,7 @@ def test_a_pull_killed_at_any_moment_leaves_the_old_or_the_new_snapshot_and_so_d
 
 @pytest.mark.slow
 def test_a_machine_that_keeps_pulling_goes_on_without_the_centre_and_with_it_again(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as (process, address):
+    with serving_milvus(tmp_path / "data") as (process, address):
         place = MilvusPlace(address)
         fill(place)
         command = [sys.executable, "-m", "edge", "gallery", "pull", str(place), str(tmp_path / "g"), "--every", "0.2"]
@@ -505,7 +486,7 @@ def test_a_machine_that_keeps_pulling_goes_on_without_the_centre_and_with_it_aga
             assert "going on with the last copy" in child.stderr.readline()
             with Gallery.open(tmp_path / "g") as copy:
                 assert len(copy.snapshot()) == 120
-            with serving(tmp_path / "data", int(address.rpartition(":")[2])):
+            with serving_milvus(tmp_path / "data", int(address.rpartition(":")[2])):
                 with Gallery.open(place) as central:
                     central.forget("ada")
                 assert "the centre is there again" in child.stderr.readline()

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Server, self_signed, until
 
 from edge.cli import main as command
 from edge.errors import InputError
@@ -34,40 +35,17 @@ broken = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get 
 QUICK = Backoff(0.02, 2.0, 0.1)
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
-
-
-class Broker:
+class Broker(Server):
     """mosquitto on a port of its own; what it has taken it keeps over a restart."""
 
     def __init__(self, folder: Path, port: int, *, options: str = "allow_anonymous true") -> None:
-        self.port = port
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(
+        assert MOSQUITTO is not None
+        config = folder / "mosquitto.conf"
+        config.write_text(
             f"listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {folder}/\n"
             f"autosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0\n{options}\n"
         )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert MOSQUITTO is not None
-        log = self._config.with_suffix(".log").open("ab")
-        self._process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stdout=log, stderr=log)
-        until(self._listens)
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(10)
-            self._process = None
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        super().__init__(port, [MOSQUITTO, "-c", str(config)], folder / "mosquitto.log")
 
 
 class Subscriber:
@@ -103,10 +81,8 @@ class Subscriber:
 
 @pytest.fixture
 def broker(tmp_path: Path, free_port: int) -> Iterator[Broker]:
-    made = Broker(tmp_path, free_port)
-    made.start()
-    yield made
-    made.kill()
+    with Broker(tmp_path, free_port) as made:
+        yield made
 
 
 @pytest.fixture
@@ -257,46 +233,37 @@ class TestAccess:
         if tool is None:
             pytest.skip("needs mosquitto_passwd")
         subprocess.run([tool, "-c", "-b", str(tmp_path / "users"), "ada", "geheim"], check=True, capture_output=True)
-        broker = Broker(tmp_path, free_port, options=f"allow_anonymous false\npassword_file {tmp_path}/users")
-        broker.start()
-        spool = Spool(tmp_path / "s.db")
-        spool.put([event(0)])
-        address = MqttAddress.parse(f"mqtt://ada@127.0.0.1:{free_port}", "wrong")
-        delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
-        until(lambda: "refuses the connection (Not authorized)" in caplog.text)
-        delivery.close(1.0)
-        assert spool.waiting == 1
-        address = MqttAddress.parse(f"mqtt://ada@127.0.0.1:{free_port}", "geheim")
-        delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
-        until(lambda: spool.waiting == 0)
-        delivery.close(1.0)
-        assert "geheim" not in caplog.text + repr(address)
-        broker.kill()
+        with Broker(tmp_path, free_port, options=f"allow_anonymous false\npassword_file {tmp_path}/users"):
+            spool = Spool(tmp_path / "s.db")
+            spool.put([event(0)])
+            address = MqttAddress.parse(f"mqtt://ada@127.0.0.1:{free_port}", "wrong")
+            delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
+            until(lambda: "refuses the connection (Not authorized)" in caplog.text)
+            delivery.close(1.0)
+            assert spool.waiting == 1
+            address = MqttAddress.parse(f"mqtt://ada@127.0.0.1:{free_port}", "geheim")
+            delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
+            until(lambda: spool.waiting == 0)
+            delivery.close(1.0)
+            assert "geheim" not in caplog.text + repr(address)
 
     def test_tls_is_spoken_and_a_stranger_in_the_middle_is_refused(
         self, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        openssl = shutil.which("openssl")
-        if openssl is None:
-            pytest.skip("needs openssl")
-        request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        request += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{tmp_path}/key.pem"]
-        subprocess.run([*request, "-out", f"{tmp_path}/cert.pem"], check=True, capture_output=True)
-        files = f"certfile {tmp_path}/cert.pem\nkeyfile {tmp_path}/key.pem"
-        broker = Broker(tmp_path, free_port, options=f"allow_anonymous true\n{files}")
-        broker.start()
-        spool = Spool(tmp_path / "s.db")
-        spool.put([event(0)])
-        address = MqttAddress.parse(f"mqtts://localhost:{free_port}/home")
-        delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
-        until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
-        delivery.close(1.0)
-        assert spool.waiting == 1
-        monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/cert.pem")
-        delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
-        until(lambda: spool.waiting == 0)
-        delivery.close(1.0)
-        broker.kill()
+        certificate, key = self_signed(tmp_path)
+        files = f"certfile {certificate}\nkeyfile {key}"
+        with Broker(tmp_path, free_port, options=f"allow_anonymous true\n{files}"):
+            spool = Spool(tmp_path / "s.db")
+            spool.put([event(0)])
+            address = MqttAddress.parse(f"mqtts://localhost:{free_port}/home")
+            delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
+            until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+            delivery.close(1.0)
+            assert spool.waiting == 1
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            delivery = Delivery("mqtt", spool, Mqtt(address, "box", ["door"]), QUICK)
+            until(lambda: spool.waiting == 0)
+            delivery.close(1.0)
 
 
 @pytest.mark.parametrize(

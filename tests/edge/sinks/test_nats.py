@@ -9,14 +9,14 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Server, self_signed, until
 
 from edge.cli import main as command
 from edge.errors import InputError
@@ -33,41 +33,17 @@ served = pytest.mark.skipif(SERVER is None, reason="needs nats-server: apt-get i
 QUICK = Backoff(0.02, 2.0, 0.1)
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
-
-
-class Server:
+class NatsServer(Server):
     """nats-server on a port of its own, with its streams in files."""
 
     def __init__(self, folder: Path, port: int, *options: str) -> None:
-        self.port = port
-        self.options = options
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
         assert SERVER is not None
-        log = (self._folder / "nats.log").open("ab")
-        command = [SERVER, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._folder / "js")]
-        self._process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
-        until(self._ready)
+        command = [SERVER, "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(folder / "js"), *options]
+        super().__init__(port, command, folder / "nats.log")
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(10)
-            self._process = None
-
-    def _ready(self) -> bool:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
-                return False
-            probe.settimeout(1)
-            return probe.recv(4) == b"INFO"
+    def _greets(self, probe: socket.socket) -> bool:
+        probe.settimeout(1)
+        return probe.recv(4) == b"INFO"
 
     def stored(self, stream: str = "fleet", **credentials: str) -> list[tuple[str, dict[str, Any]]]:
         """Subject and payload of everything in a stream."""
@@ -85,11 +61,9 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, free_port: int) -> Iterator[Server]:
-    made = Server(tmp_path, free_port)
-    made.start()
-    yield made
-    made.kill()
+def server(tmp_path: Path, free_port: int) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path, free_port) as made:
+        yield made
 
 
 def event(number: int, source: str = "door") -> dict[str, Any]:
@@ -101,7 +75,7 @@ def transport(port: int, stream: str = "fleet") -> Nats:
 
 
 @served
-def test_events_are_stored_once_in_order_by_device_and_source(server: Server, tmp_path: Path) -> None:
+def test_events_are_stored_once_in_order_by_device_and_source(server: NatsServer, tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db")
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
     ids = spool.put([event(number, ("door", "rtsp://yard.local/1")[number % 2]) for number in range(200)])
@@ -117,7 +91,7 @@ def test_events_are_stored_once_in_order_by_device_and_source(server: Server, tm
 @served
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_server_killed_and_restarted_in_the_middle_loses_nothing_and_stores_nothing_twice(
-    server: Server, tmp_path: Path, number: signal.Signals
+    server: NatsServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     spool = Spool(tmp_path / "s.db")
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
@@ -137,7 +111,7 @@ def test_a_server_killed_and_restarted_in_the_middle_loses_nothing_and_stores_no
 
 
 @served
-def test_what_was_stored_and_not_heard_of_is_sent_again_and_stored_once(server: Server, tmp_path: Path) -> None:
+def test_what_was_stored_and_not_heard_of_is_sent_again_and_stored_once(server: NatsServer, tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db")
     spool.put([event(number) for number in range(5)])
     first = transport(server.port)
@@ -151,7 +125,7 @@ def test_what_was_stored_and_not_heard_of_is_sent_again_and_stored_once(server: 
 
 @served
 def test_a_stream_that_is_there_is_left_as_it_is(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def make() -> None:
         client = await nats.connect(f"nats://127.0.0.1:{server.port}")
@@ -168,7 +142,7 @@ def test_a_stream_that_is_there_is_left_as_it_is(
 
 
 @served
-def test_an_event_that_is_too_large_holds_up_no_other(server: Server, tmp_path: Path) -> None:
+def test_an_event_that_is_too_large_holds_up_no_other(server: NatsServer, tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db")
     spool.put([event(0), event(1), {**event(2), "much": "x" * 2_000_000}, event(3)])
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
@@ -194,21 +168,19 @@ def test_a_wrong_secret_is_said_and_the_right_one_is_let_in(
     user: str,
     right: dict[str, str],
 ) -> None:
-    server = Server(tmp_path, free_port, *options)
-    server.start()
-    spool = Spool(tmp_path / "s.db")
-    spool.put([event(0)])
-    for secret in ("wrong", "geheim"):
-        address = NatsAddress.parse(f"nats://{user}127.0.0.1:{free_port}/fleet", secret)
-        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
-        if secret == "wrong":
-            until(lambda: "refuses the connection" in caplog.text)
-        else:
-            until(lambda: spool.waiting == 0)
-        delivery.close(1.0)
-        assert "geheim" not in caplog.text + repr(address)
-    assert len(server.stored(**right)) == 1
-    server.kill()
+    with NatsServer(tmp_path, free_port, *options) as server:
+        spool = Spool(tmp_path / "s.db")
+        spool.put([event(0)])
+        for secret in ("wrong", "geheim"):
+            address = NatsAddress.parse(f"nats://{user}127.0.0.1:{free_port}/fleet", secret)
+            delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+            if secret == "wrong":
+                until(lambda: "refuses the connection" in caplog.text)
+            else:
+                until(lambda: spool.waiting == 0)
+            delivery.close(1.0)
+            assert "geheim" not in caplog.text + repr(address)
+        assert len(server.stored(**right)) == 1
 
 
 class TestTls:
@@ -216,27 +188,20 @@ class TestTls:
     def test_it_is_spoken_and_a_stranger_in_the_middle_is_refused(
         self, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        openssl = shutil.which("openssl")
-        if openssl is None:
-            pytest.skip("needs openssl")
-        request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        request += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{tmp_path}/key.pem"]
-        subprocess.run([*request, "-out", f"{tmp_path}/cert.pem"], check=True, capture_output=True)
-        files = ["--tlscert", f"{tmp_path}/cert.pem", "--tlskey", f"{tmp_path}/key.pem"]
-        server = Server(tmp_path, free_port, "--tls", *files)
-        server.start()
-        spool = Spool(tmp_path / "s.db")
-        spool.put([event(0)])
-        address = NatsAddress.parse(f"tls://localhost:{free_port}/fleet")
-        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
-        until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
-        delivery.close(1.0)
-        assert spool.waiting == 1
-        monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/cert.pem")
-        delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
-        until(lambda: spool.waiting == 0)
-        delivery.close(1.0)
-        server.kill()
+        certificate, key = self_signed(tmp_path)
+        files = ["--tlscert", str(certificate), "--tlskey", str(key)]
+        with NatsServer(tmp_path, free_port, "--tls", *files):
+            spool = Spool(tmp_path / "s.db")
+            spool.put([event(0)])
+            address = NatsAddress.parse(f"tls://localhost:{free_port}/fleet")
+            delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+            until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+            delivery.close(1.0)
+            assert spool.waiting == 1
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
+            until(lambda: spool.waiting == 0)
+            delivery.close(1.0)
 
     def test_nothing_secret_is_said_to_whoever_asks_for_no_tls(self, tmp_path: Path, free_port: int) -> None:
         heard = bytearray()
@@ -287,7 +252,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(free_port: int) -> N
 
 
 @served
-def test_edge_run_tells_a_stream(server: Server, toy: Any, tmp_path: Path) -> None:
+def test_edge_run_tells_a_stream(server: NatsServer, toy: Any, tmp_path: Path) -> None:
     toy.write_video(tmp_path / "walk.mp4", [toy.scene(320, 240, [(1, 40 + step, 80)]) for step in range(30)])
     toy.write_scene(tmp_path / "photos" / "ada.png", 200, 160, [(1, 60, 40)])
     where = ["--bundle", str(toy.path), "--gallery", str(tmp_path / "gallery")]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import until
 
 from edge.cli import main as command
 from edge.errors import InputError
@@ -98,13 +99,6 @@ def receiver(free_port: int) -> Iterator[Receiver]:
 
 def event(number: int) -> dict[str, Any]:
     return {"source": "door", "number": number}
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
 
 
 class Line:
