@@ -22,7 +22,6 @@ from edge.gallery.milvus_change import (
     ROW_FIELDS,
     Additions,
     Change,
-    Tables,
     carry_out,
     decoded_crop,
     plan_merge,
@@ -45,6 +44,7 @@ from edge.gallery.milvus_records import (
     record,
     split_name,
 )
+from edge.gallery.milvus_tables import Tables
 from edge.gallery.place import MilvusPlace
 from edge.gallery.store import (
     Entry,
