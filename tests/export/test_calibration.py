@@ -11,9 +11,11 @@ from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.signatures import PictureSignature
 from export.calibration import METHODS, CalibrationTable, Histogram, observe, read_tables, write_tables
+from export.calibration.calibrate import CalibrationData, calibrate
 from export.calibration.methods import BINS
 from export.calibration.photos import list_photos, mosaics, synthetic_crops
 from export.calibration.table import read_thresholds
+from export.passes.qdq import Ranges
 
 
 def histogram(values: np.ndarray) -> Histogram:
@@ -95,6 +97,28 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_tables(file) == (TABLE,)
     assert read_thresholds(file) == thresholds
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_judged_is_what_the_table_keeps(build, tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["s"]),
+        helper.make_node("Conv", ["s", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["y"]),
+    ]
+    weights = {name: rng.normal(size=(4, 4, 1, 1)).astype(np.float32) for name in ("w", "v")}
+    weights["scale"] = np.array(0.1, np.float32)
+    model = build(nodes, weights, ["n", 4, 8, 8], ["n", 4, 8, 8])
+    pictures = CalibrationData([rng.normal(size=(12, 4, 8, 8)).astype(np.float32)], "ab" * 32, 12)
+    judged: list[Ranges] = []
+    table = calibrate(model, "embedder", pictures, lambda r: judged.append(r) or b"", lambda _: 0.5, quiet=True)
+    write_tables(tmp_path / "t.json", [table])
+    (kept,) = read_tables(tmp_path / "t.json")
+    assert kept == table
+    assert len(judged) == len(METHODS)
+    assert kept.tensors in judged
 
 
 def test_a_table_of_other_weights_or_another_graph_is_refused() -> None:

@@ -20,7 +20,7 @@ from training.distill.harvest import harvest
 from training.distill.losses import embedding_map, relational_error, relative_error
 from training.distill.measure import VerificationSet, verify
 from training.distill.replicas import gather_gradients, replicate
-from training.distill.teacher import EMBEDDING_SIZE, MEAN, STD, Teacher, fuse_batchnorm, load_teacher
+from training.distill.teacher import EMBEDDING_SIZE, MEAN, STD, BothWays, Teacher, fuse_batchnorm, load_teacher
 from training.mobilefacenet import MobileFaceNet
 from training.teaching import measure_statistics
 
@@ -319,3 +319,17 @@ def test_harvest_cuts_and_aligns_the_faces_of_photos(shared_data: Path, tmp_path
     first = (tmp_path / "faces.zip").read_bytes()
     harvest([photos], detector, tmp_path / "faces.zip")
     assert (tmp_path / "faces.zip").read_bytes() == first
+
+
+@torch.no_grad()
+def test_a_teacher_asked_both_ways_says_the_same_of_a_crop_and_its_mirror_image() -> None:
+    torch.manual_seed(0)
+    teacher = Teacher()
+    pixels = torch.from_numpy(np.stack([_photo(seed) for seed in range(4)])).permute(0, 3, 1, 2).float()
+    measure_statistics(teacher, [pixels])
+    teacher.eval()
+    plain, both, mirrored = teacher(pixels), BothWays(teacher)(pixels), BothWays(teacher)(pixels.flip(3))
+    torch.testing.assert_close(both.embedding, mirrored.embedding)
+    assert not torch.allclose(normalize(both.embedding, dim=1), normalize(plain.embedding, dim=1), atol=1e-3)
+    for name in BLOCK_NAMES:
+        torch.testing.assert_close(both.blocks[name], plain.blocks[name])
