@@ -16,8 +16,9 @@ def vote(found: Candidates, kept: npt.NDArray[np.intp]) -> Floats:
     """Landmarks (len(kept), 5, 2) of the kept candidates: the mean over all that saw the face, by squared score.
 
     Several cells answer for a face, each with an error of its own. Pruning takes the best and throws the others away;
-    their mean is nearer to the truth by a tenth, for nothing (blending, as of BlazeFace: Bazarevsky et al., 2019,
-    https://arxiv.org/abs/1907.05047).
+    their mean is nearer to the truth: on LFW YuNet-s's landmarks are 7.5 % of the eye distance from SCRFD-2.5G's, and
+    9.1 without (`python -m benchmarks.detector_card`, before and after). BlazeFace blends so (Bazarevsky et al.,
+    2019, https://arxiv.org/abs/1907.05047).
     """
     x1, y1, x2, y2 = found.boxes.T
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)

@@ -3,8 +3,8 @@
 Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2 teaches the necks and
 heads better landmarks, from labels that YuNet-n gives where it sees a face large, and from many sides; what they say of
 boxes and scores is held to what phase 1 made of it. The backbone stays: taught as well, it brought landmarks nearer,
-and AP down by a point. What step k sees depends on the seed and k alone: a run that was stopped goes on as if it had
-not been.
+and held-out AP down from 84.9 to 83.4 %. What step k sees depends on the seed and k alone: a run that was stopped goes
+on as if it had not been.
 """
 
 from __future__ import annotations
