@@ -161,6 +161,27 @@ def test_a_finished_run_can_be_given_more_steps(crops: CropStore, tmp_path: Path
     assert not all(torch.equal(a, b) for a, b in zip(before, _weights(longer), strict=True))
 
 
+def test_what_is_shipped_is_equalised_and_what_goes_on_is_not(crops: CropStore) -> None:
+    """An equalised student's stages have lost the teacher's scale: more steps would only learn it anew."""
+    finished = _whole(crops)
+    finished.run()
+    before = _weights(finished)
+    shipped = finished.finished()
+    assert all(torch.equal(a, b) for a, b in zip(before, _weights(finished), strict=True))
+    pixels = next(iter(finished.augmented()))
+    with torch.no_grad():
+        torch.testing.assert_close(shipped(pixels), finished.student.eval()(pixels), rtol=1e-4, atol=1e-5)
+        own, other = (chain_features(network, pixels)[0]["conv_6_sep"] for network in (finished.student, shipped))
+    reach, equal = (float(_reach(maps).max() / _reach(maps).median()) for maps in (own, other))
+    assert equal < reach
+
+
+def _reach(maps: torch.Tensor) -> torch.Tensor:
+    """The largest value of each channel that is not silent."""
+    found = maps.amax(dim=(0, 2, 3))
+    return found[found > 1e-3 * found.max()]
+
+
 def test_timing_a_step_leaves_no_trace(crops: CropStore) -> None:
     timed, other = _whole(crops), _whole(crops)
     assert timed.crops_per_second() > 0.0

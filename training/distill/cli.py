@@ -88,7 +88,7 @@ def run_distill(args: argparse.Namespace) -> int:
         distiller.run(journal)
         journal.finish(distiller)
     if args.output is not None:
-        save_embedder(args.output, distiller.student)
+        save_embedder(args.output, distiller.finished())
         journal.line(f"wrote {args.output} and {_write_card(args, distiller)}")
     return 0
 

@@ -261,10 +261,19 @@ class Distiller:
             self._start_phase(WHOLE)
         else:
             self.student.load_state_dict(self.smoothed().state_dict())
-            equalise(self.student, self.augmented())
             # A run that is given more steps goes on from these weights, and so must their average.
             self._ema = [parameter.detach().clone() for parameter in self.student.parameters()]
             self.phase = DONE
+
+    def finished(self) -> MobileFaceNet:
+        """A copy of the smoothed student with its channels equalised: what is shipped, and the same function.
+
+        The student itself stays as it is: equalised, its stages no longer have the teacher's scale, and a run that is
+        given more steps would learn to undo it.
+        """
+        student = self.smoothed()
+        equalise(student, self.augmented())
+        return student
 
     def augmented(self) -> Iterator[Tensor]:
         """Inputs that ranges of activations are measured on: ten batches of training crops, the same at every call."""
