@@ -15,6 +15,7 @@ from edge.analyze import FaceAnalyzer
 from edge.errors import InputError, SourceError
 from edge.gallery import Gallery, Snapshot
 from edge.gallery.gallery import checked_name
+from edge.likeness import Kinship, kinships
 from edge.matching import NOBODY, nearest
 from edge.pictures import find_pictures, is_picture, read_picture
 from edge.quality import BLURRED, SMALL_FACE, Quality, measure
@@ -26,7 +27,7 @@ RIVAL_AREA = 0.5
 
 
 UNLIKE_SHARE = 0.75
-"""Share of the threshold: a picture less like its nearest of the same person is doubted, not every hard one."""
+"""Share of the threshold: a picture less like the person's others is doubted, not every hard one."""
 
 
 class Problem(Enum):
@@ -180,11 +181,11 @@ def add(gallery: Gallery, shots: Sequence[Shot], options: EnrolmentOptions, repo
     """Judges a person's shots against each other and the gallery, and adds those that stay."""
     kept = []
     snapshot = gallery.snapshot()
-    for i, shot in enumerate(shots):
-        others = [other.vector for j, other in enumerate(shots) if j != i]
-        known = snapshot.of(report.name)
-        family = np.concatenate([np.array(others, np.float32).reshape(-1, known.shape[1]), known])
-        notices = _judge(shot, family, snapshot, report.name, options.threshold)
+    known = snapshot.of(report.name)
+    vectors = np.array([shot.vector for shot in shots], np.float32).reshape(-1, known.shape[1])
+    least = UNLIKE_SHARE * (options.threshold or 0.0)
+    for shot, kin in zip(shots, kinships(vectors, known, least), strict=True):
+        notices = _judge(shot, kin, snapshot, report.name, options.threshold)
         report.notices += notices
         if not (options.strict and notices):
             kept.append(shot)
@@ -238,7 +239,7 @@ def best_shots(
     ]
 
 
-def _judge(shot: Shot, family: Floats, snapshot: Snapshot, name: str, threshold: float | None) -> list[Notice]:
+def _judge(shot: Shot, kin: Kinship, snapshot: Snapshot, name: str, threshold: float | None) -> list[Notice]:
     notices = []
     if shot.quality.size < SMALL_FACE:
         notices.append(Notice(Problem.SMALL, shot.source, f"small: the face is {shot.quality.size:.0f} pixels wide"))
@@ -248,15 +249,14 @@ def _judge(shot: Shot, family: Floats, snapshot: Snapshot, name: str, threshold:
         )
     if threshold is None:
         return notices
-    own = float((family @ shot.vector).max()) if len(family) else None
-    if own is not None and own < UNLIKE_SHARE * threshold:
-        text = f"unlike the other pictures of {name}: similarity {own:.2f} at most; is it somebody else?"
+    if kin.stray and kin.nearest is not None:
+        text = f"unlike the other pictures of {name}: similarity {kin.nearest:.2f} at most; is it somebody else?"
         notices.append(Notice(Problem.UNLIKE_OTHERS, shot.source, text))
     itself = snapshot.place_of(name)
     found = nearest(snapshot, shot.vector[None], NOBODY if itself is None else itself)
     place, score = int(found.places[0]), float(found.similarities[0])
     # Among many pictures of two people some pair is always alike; it counts where the person's own are less so.
-    if place != NOBODY and score >= threshold and (own is None or score > own):
+    if place != NOBODY and score >= threshold and (kin.nearest is None or score > kin.nearest):
         text = f"known as {snapshot.names[place]} already (similarity {score:.2f}); one person? edge gallery merge"
         notices.append(Notice(Problem.KNOWN_AS_OTHER, shot.source, text))
     return notices

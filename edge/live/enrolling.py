@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.analyze import FaceAnalyzer
-from edge.enrolment import UNLIKE_SHARE, EnrolmentOptions, Notice, Problem, Report, Shot, add
+from edge.enrolment import EnrolmentOptions, Report, Shot, add
 from edge.errors import InputError
 from edge.gallery import Gallery
 from edge.gallery.gallery import checked_name
 from edge.live.board import Board
-from edge.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +62,7 @@ class Enroller:
                 for look, vector in zip(stranger.looks, vectors, strict=True)
             ]
             report = Report(name, len(shots))
-            doubt = self._unlike(gallery.snapshot().of(name), vectors, name)
-            if doubt is not None and not wish.anyway:
-                report.notices.append(doubt)
-                return report
             add(gallery, shots, options, report)
         if report.added:
             self._board.drop_stranger(wish.number)
         return report
-
-    def _unlike(self, known: Floats, vectors: Floats, name: str) -> Notice | None:
-        """What to say where the name is another person's; the stranger's crops only vouch for each other."""
-        if not len(known):
-            return None
-        best = float((vectors @ known.T).max())
-        if best >= UNLIKE_SHARE * self._threshold:
-            return None
-        text = f"unlike the pictures of {name} in the gallery: similarity {best:.2f} at most; is it somebody else?"
-        return Notice(Problem.UNLIKE_OTHERS, name, text)

@@ -93,6 +93,24 @@ def test_strict_leaves_the_doubtful_out(toy: Any, analyzer: FaceAnalyzer, galler
     assert [Path(entry.source).name for entry in gallery.entries("ada")] == ["0.png", "1.png"]
 
 
+def test_wrong_pictures_do_not_vouch_for_each_other(
+    toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path
+) -> None:
+    toy.write_scene(tmp_path / "first" / "bob.png", 200, 200, [(5, 40, 40)])
+    enrol(analyzer, gallery, find_people(tmp_path / "first")[0], OPTIONS)
+    home = tmp_path / "in" / "ada"
+    for i in range(3):
+        toy.write_scene(home / f"good{i}.png", 200, 200, [(1, 40 + 3 * i, 56)])
+    for i in range(2):
+        toy.write_scene(home / f"wrong{i}.png", 200, 200, [(5, 40 + 5 * i, 56)])
+    (person,) = find_people(tmp_path / "in")
+    report = enrol(analyzer, gallery, person, OPTIONS)
+    doubts = {(Path(n.source).name, n.problem) for n in report.notices if n.problem is not Problem.BLURRED}
+    assert doubts == {
+        (f"wrong{i}.png", problem) for i in range(2) for problem in (Problem.UNLIKE_OTHERS, Problem.KNOWN_AS_OTHER)
+    }
+
+
 def test_who_is_known_under_another_name_is_said_but_a_stranger_is_not(
     toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path
 ) -> None:
