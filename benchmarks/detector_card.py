@@ -160,7 +160,8 @@ def _lfw_accuracy(detector: Path, embedder: Path, data: Path) -> KFoldAccuracy:
     from training.distill.teacher import load_teacher
 
     teacher = load_teacher(embedder)
-    found = read_verification_set(data / "lfw" / "pairs.txt", data / "lfw" / "images", open_detector(detector), "LFW")
+    lfw = data / "lfw"
+    found = read_verification_set(lfw / "pairs.txt", lfw / "images", open_detector(detector), "LFW", detector.stem)
     return verify(embed_with(lambda pixels: teacher(pixels).embedding, found.crops), found).accuracy
 
 

@@ -278,6 +278,7 @@ def test_verification_of_embeddings_that_tell_people_apart_and_of_such_that_do_n
     first = np.repeat(np.arange(20) * 3, 2)
     data = VerificationSet(
         name="made up",
+        detector="nobody",
         crops=np.zeros((60, SIZE, SIZE, 3), np.uint8),
         identities=people,
         first=first,

@@ -297,12 +297,16 @@ class TestCommand:
             lines += [f"{one}\t1\t2", f"{one}\t1\t{other}\t1"]
         (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         arguments += ["--pairs", str(tmp_path / "pairs.txt"), "--images", str(shared_data / "data" / "lfw" / "images")]
-        arguments += ["--detector", str(shared_data / "models" / "yunet_n_dynamic.onnx")]
+        for detector in ("yunet_n_dynamic", "yunet_s_dynamic"):
+            arguments += ["--detector", str(shared_data / "models" / f"{detector}.onnx")]
         assert run_distill(self._parse(arguments)) == 0
         figures = {figure.what: figure for figure in read_card(tmp_path / "out" / "student.card.json").figures}
         own = figures["verification accuracy"]
         assert (own.count, own.target, own.met) == (4, "at least 99 %", own.value >= 99)
+        assert "through yunet_n_dynamic:" in own.on
         assert figures["verification accuracy of the teacher (MobileFaceNet of foamliu, asked both ways)"].count == 4
+        other = figures["verification accuracy, faces found by yunet_s_dynamic"]
+        assert (other.count, other.target) == (4, "")
         assert figures["TAR at FAR 0.001"].value is None
         assert "too few impostor pairs" in figures["TAR at FAR 0.001"].on
 

@@ -21,11 +21,21 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--teacher", type=Path, required=True, metavar="FILE", help="weights of foamliu's MobileFaceNet (.pt)")
     add("--crops", type=Path, required=True, action="append", metavar="ZIP_OR_DIR", help="aligned faces; repeatable")
     add("--photos", type=Path, action="append", default=[], metavar="ZIP_OR_DIR", help="photos to cut more faces from")
-    add("--photos-detector", metavar="FILE_OR_NAME", help="finds the faces of --photos (default: that of --detector)")
+    add(
+        "--photos-detector",
+        metavar="FILE_OR_NAME",
+        help="finds the faces of --photos (default: first --detector)",
+    )
     add("--terms", default="Terms of the crops: not stated.", metavar="TEXT", help="of the crops, for the card")
     add("--pairs", type=Path, metavar="FILE", help="LFW-style pairs file the finished weights are measured on")
     add("--images", type=Path, metavar="DIR", help="folder of the photos that --pairs names")
-    add("--detector", metavar="FILE_OR_NAME", help="finds the faces of --pairs (default: the one in model_weights)")
+    add(
+        "--detector",
+        action="append",
+        default=[],
+        metavar="FILE_OR_NAME",
+        help="finds the faces of --pairs; repeatable, the targets are of the first (default: the one in model_weights)",
+    )
     add("--work", type=Path, required=True, metavar="DIR", help="state and log; a run that was stopped goes on from it")
     add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
     add("--embedding-size", type=int, default=512, metavar="N", help="of the student (default %(default)s)")
@@ -110,25 +120,27 @@ def _harvest(args: argparse.Namespace) -> list[Path]:
 
     archive: Path = args.work / HARVESTED
     if not archive.is_file():
-        print(
-            f"{harvest(args.photos, _detector(args.photos_detector or args.detector), archive)} faces cut from photos"
-        )
+        detector = _detector(args.photos_detector or next(iter(args.detector), None))
+        print(f"{harvest(args.photos, detector, archive)} faces cut from photos")
     return [archive]
 
 
 def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
+    from edge.weights import find_weights
     from edge.weights.digests import digest_of
     from training.distill.measure import read_verification_set, write_distilled_card
 
-    data = None
-    if args.pairs is not None:
-        data = read_verification_set(args.pairs, args.images, _detector(args.detector), args.pairs.parent.name.upper())
+    sets = []
+    for name in (args.detector or [None]) if args.pairs is not None else []:
+        found_by = find_weights(name, "detector").stem
+        data = args.pairs.parent.name.upper()
+        sets.append(read_verification_set(args.pairs, args.images, _detector(name), data, found_by))
     teacher = {
         "name": "MobileFaceNet of foamliu, asked both ways",
         "licence": "Apache-2.0",
         "sha256": digest_of(args.teacher),
     }
-    return write_distilled_card(args.output, distiller, teacher, args.terms, data)
+    return write_distilled_card(args.output, distiller, teacher, args.terms, sets)
 
 
 def _detector(name: str | None) -> Detector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,12 @@ LIMITS = (
 class VerificationSet:
     """Photos of a pairs file, aligned: crops (N, 112, 112, 3) uint8 BGR, identities (N,) as numbers, the pairs' rows.
 
-    missed: photos in which no face was found; they stand as black crops and count as they come out.
+    detector: the name of what found their faces. missed: photos in which no face was found; they stand as black crops
+    and count as they come out.
     """
 
     name: str
+    detector: str
     crops: Image
     identities: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
@@ -81,8 +83,13 @@ class Verification:
         }
 
 
-def read_verification_set(pairs_file: Path, folder: Path, detector: Detector, name: str) -> VerificationSet:
-    """The photos of an LFW-style pairs file, found and aligned as the runtime does. They only measure."""
+def read_verification_set(
+    pairs_file: Path, folder: Path, detector: Detector, name: str, found_by: str
+) -> VerificationSet:
+    """The photos of an LFW-style pairs file, found and aligned as the runtime does. They only measure.
+
+    name, found_by: of the set and of the detector, for the card.
+    """
     pairs = read_pairs(pairs_file)
     files = images_of(pairs, folder)
     row = {picture: i for i, picture in enumerate(files)}
@@ -90,6 +97,7 @@ def read_verification_set(pairs_file: Path, folder: Path, detector: Detector, na
     _, identities = np.unique([picture.parent.name for picture in files], return_inverse=True)
     return VerificationSet(
         name,
+        found_by,
         faces.crops,
         identities.astype(np.int64),
         np.array([row[pair.first] for pair in pairs]),
@@ -136,7 +144,7 @@ def write_distilled_card(
     distiller: Distiller,
     teacher: dict[str, str],
     terms: str,
-    data: VerificationSet | None,
+    sets: Sequence[VerificationSet],
 ) -> Path:
     """The card beside `weights`; its path. teacher: name, sha256, licence. terms: of the crops, in words."""
     more: dict[str, Any] = {
@@ -149,10 +157,14 @@ def write_distilled_card(
         "command": command(),
     }
     figures = _agreement(distiller)
-    if data is not None:
+    for place, data in enumerate(sets):
         own, taught = measure_both(distiller.student, distiller.teacher, data)
-        figures += _figures(own, data, "", TARGETS) + _figures(taught, data, f" of the teacher ({teacher['name']})", {})
-        more |= {"verification": own.to_dict(), "verification_of_teacher": taught.to_dict(), "missed": data.missed}
+        # Targets are of the first detector: how many faces are met right is no merit of an embedder.
+        where = "" if place == 0 else f", faces found by {data.detector}"
+        figures += _figures(own, data, where, TARGETS if place == 0 else {})
+        figures += _figures(taught, data, f" of the teacher ({teacher['name']}){where}", {})
+        found = {"verification": own.to_dict(), "verification_of_teacher": taught.to_dict(), "missed": data.missed}
+        more["through"] = {**more.get("through", {}), data.detector: found}
     return write_shipped_card(
         weights,
         role="embedder",
@@ -179,8 +191,9 @@ def _agreement(distiller: Distiller) -> list[Figure]:
 def _figures(found: Verification, data: VerificationSet, whose: str, targets: dict[Any, float]) -> list[Figure]:
     accuracy = found.accuracy.accuracy
     genuine, impostor = found.pairs
-    everything = f"{data.name}: all {genuine:,} genuine and {impostor:,} impostor pairs of {len(data.crops):,} photos"
-    pairs = f"{data.name}: pairs of {len(found.accuracy.folds)} folds, the threshold of each fitted on the others"
+    through = f"{data.name} through {data.detector}"
+    everything = f"{through}: all {genuine:,} genuine and {impostor:,} impostor pairs of {len(data.crops):,} photos"
+    pairs = f"{through}: pairs of {len(found.accuracy.folds)} folds, the threshold of each fitted on the others"
     figures = [_figure(f"verification accuracy{whose}", accuracy, pairs, targets.get("accuracy"))]
     for tar in found.tars:
         what = f"TAR at FAR {tar.far:g}{whose}"
