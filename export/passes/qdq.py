@@ -3,7 +3,9 @@
 int8-cpu: U8S8 for ONNX Runtime on a CPU. Activations uint8 asymmetric; weights int8 symmetric per channel, held as
 int8, and small enough that no CPU's 16-bit sums saturate (see pair_sums); bias int32. A pair stands behind every
 quantised layer, after its activation, so that DQ → Conv → Relu → Q becomes one integer kernel. Layers that feed a graph
-output directly give float.
+output directly give float. A layer kept in float reads eight bits through a DequantizeLinear of its own, with one scale
+a channel: behind one scale for all of them ONNX Runtime takes a layer for a half-quantised one, and rounds its weights
+to int8 with one scale for the whole tensor (WeightBiasQuantization, since 1.21).
 
 int8-tensorrt: S8S8 for TensorRT 8.5 and newer. Symmetric, zero points 0. Pairs stand on inputs of layers alone, none
 between a layer and its activation; of a residual sum only the skip input has one; weights are float32 with a pair of
@@ -145,6 +147,29 @@ def _place_cpu(graph: Graph, layers: list[NodeProto], tensors: tuple[str, ...], 
                 for i, used in enumerate(node.input):
                     if used == name and name not in outputs:
                         node.input[i] = pair
+    _shield_float_layers(graph)
+
+
+def _shield_float_layers(graph: Graph) -> None:
+    """Gives each layer with float weights that reads dequantised values a DequantizeLinear with a scale a channel."""
+    producers = graph.producers()
+    for node in [node for node in graph.nodes if node.op_type in LAYERS]:
+        before, weight = producers.get(node.input[0]), graph.array(node.input[1])
+        if before is None or before.op_type != "DequantizeLinear" or weight is None:
+            continue
+        stored, scale, zero = before.input
+        channels = weight.shape[1] * attribute(node, "group", 1) if node.op_type == "Conv" else _inputs(node, weight)
+        repeated = [
+            graph.constant(f"{node.input[0]}.{what}", np.full(channels, graph.arrays[name]))
+            for what, name in (("scales", scale), ("zeros", zero))
+        ]
+        own = graph.fresh(f"{node.input[0]}.float")
+        node.input[0] = graph.node("DequantizeLinear", [stored, *repeated], [own], axis=1).output[0]
+
+
+def _inputs(layer: NodeProto, weight: Array) -> int:
+    """How many channels a linear layer takes."""
+    return int(weight.shape[1 - _channel_axis(layer)])
 
 
 def _place_tensorrt(graph: Graph, layers: list[NodeProto], ranges: Ranges) -> None:

@@ -118,6 +118,17 @@ def test_kept_layers_stay_in_float(model, ranges, pixels, run) -> None:
     assert "conv2_dw.conv.weight" not in arrays
 
 
+def test_onnxruntime_does_not_round_the_weights_of_kept_layers(model, ranges, pixels, run) -> None:
+    """Behind one scale for all channels it would, with one scale for the whole weight, whatever the file says."""
+    every = frozenset(placement(integer_pixels(model)).nodes)
+    alone = quantise(integer_pixels(model), ranges, "int8-cpu", every - {"conv2_dw.conv"})
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    as_written = ort.InferenceSession(alone.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    exact = as_written.run(["features"], {"pixels": pixels})[0]
+    assert cosine(run(alone, pixels)["features"], exact) > 0.99999
+
+
 def test_per_channel_scales_save_a_depthwise_layer() -> None:
     """Channels a thousand times apart: one scale for all would turn the small one into zeros."""
     weight = np.stack([np.full((1, 3, 3), v, np.float32) for v in (1.0, 1e-3)])
