@@ -35,7 +35,7 @@ from export.sources import (
     load_embedder_checkpoint,
     load_embedder_onnx,
 )
-from export.variants import Built, build_variants, calibrate_detector, calibrate_embedder
+from export.variants import Built, build_variants, calibrate_detector, calibrate_embedder, equalised_source
 from export.writer import Artefact, require_writable, write_bundle
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
@@ -136,8 +136,15 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
     tables = {role: replace(table, pictures=seen[role]) for role, table in tables.items()}
     for role, table in tables.items():
         photos.tell(f"{role}: ranges by {table.method} ({table.judged[table.method]:.5f} on held-out pictures)")
+        if table.compared:
+            chosen = "equalised" if table.factors else "not equalised"
+            figures = ", ".join(f"{name} {figure:.5f}" for name, figure in table.compared.items())
+            photos.tell(f"{role}: {chosen} ({figures})")
     if "int8" in request.precisions and request.repair:
-        tables["embedder"] = repaired(embedder, tables["embedder"], faces.crops, request.budget, photos.tell)
+        table = tables["embedder"]
+        tables["embedder"] = repaired(
+            equalised_source(embedder, table), table, faces.crops, request.budget, photos.tell
+        )
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from onnx import ModelProto
 from edge.errors import InputError
 from edge.types import Image
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
-from export.calibration.calibrate import CalibrationData, calibrate, split_held_out
+from export.calibration.calibrate import CalibrationData, Judge, calibrate, split_held_out
+from export.calibration.equalisation import equalisation
 from export.calibration.observer import observe
 from export.calibration.photos import synthetic_crops
 from export.calibration.table import CalibrationTable
 from export.graph import parameters_digest
 from export.passes import Passes
+from export.passes.equalise import equalise
 from export.passes.fp16 import fp16_report, to_fp16
 from export.passes.integer_pixels import integer_pixels
 from export.passes.pair_sums import saturation
@@ -51,6 +53,12 @@ def build_variants(
     missing or unfit.
     """
     role, model = source.contract.role, source.float_model
+    if table is not None and ("int8" in precisions or table.factors):
+        table.require_fit(parameters_digest(model), ())
+    if table is not None and table.factors:
+        # All variants: then tensors of one name hold the same values in each of them.
+        factors = table.factors
+        model = passes.run(f"{role} equalised", lambda m: equalise(m, factors), model)
     ranges = table.tensors if table is not None else None
     keep = frozenset(table.keep) if table is not None else frozenset[str]()
     built = []
@@ -63,10 +71,11 @@ def build_variants(
     if "int8" in precisions:
         if table is None or ranges is None:
             raise InputError(f"INT8 of the {role} needs a calibration; name photos or a table with --calibration")
-        table.require_fit(parameters_digest(model), placement(model, keep | final_layers(model)).tensors)
+        table.require_tensors(placement(model, keep | final_layers(model)).tensors)
         notes = {
             "scheme": "int8-cpu",
             "calibration": {"method": table.method, "count": table.count, "judged": dict(table.judged)},
+            "equalisation": {"layers": len(table.factors), "compared": dict(table.compared)},
             "kept_in_float": sorted(keep | final_layers(model)),
         }
         whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), model)
@@ -101,16 +110,13 @@ def calibrate_embedder(source: Source, crops: Image, digest: str, *, quiet: bool
     fit, held = split_held_out(len(crops))
     reference = embed_with(source.float_model.SerializeToString(), source.contract, crops[held])
 
-    def build(ranges: Ranges) -> bytes:
-        return bytes(int8_model(source.float_model, ranges, "int8-cpu").SerializeToString())
-
     def judge(data: bytes) -> float:
         return compare_embeddings(embed_with(data, source.contract, crops[held]), reference, "").mean_cosine
 
     chosen = crops[fit]
     batches = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
     data = CalibrationData(batches, digest, len(chosen))
-    return calibrate(source.float_model, "embedder", data, build, judge, quiet=quiet)
+    return _calibrated(source, data, judge, quiet)
 
 
 def calibrate_detector(
@@ -121,14 +127,37 @@ def calibrate_detector(
     judges = [pictures[i] for i in held]
     reference = detect_with(source.float_model.SerializeToString(), source.contract, judges)
 
-    def build(ranges: Ranges) -> bytes:
-        return bytes(int8_model(source.float_model, ranges, "int8-cpu").SerializeToString())
-
     def judge(data: bytes) -> float:
         return compare_detections(detect_with(data, source.contract, judges), reference).figure
 
     data = CalibrationData([pictures[i][None] for i in fit], digest, len(fit))
-    return calibrate(source.float_model, "detector", data, build, judge, quiet=quiet)
+    return _calibrated(source, data, judge, quiet)
+
+
+def equalised_source(source: Source, table: CalibrationTable) -> Source:
+    """The source with the model that the ranges of `table` are of."""
+    return replace(source, float_model=equalise(source.float_model, table.factors)) if table.factors else source
+
+
+def _calibrated(source: Source, data: CalibrationData, judge: Judge, quiet: bool) -> CalibrationTable:
+    """Ranges of the model as it is or equalised, whichever INT8 does better on held-out pictures."""
+
+    def calibrated(model: ModelProto, what: str) -> CalibrationTable:
+        def build(ranges: Ranges) -> bytes:
+            return bytes(int8_model(model, ranges, "int8-cpu").SerializeToString())
+
+        return calibrate(model, what, data, build, judge, quiet=quiet)
+
+    role = source.contract.role
+    plain = replace(calibrated(source.float_model, role), role=role)
+    factors = equalisation(source.float_model, data.batches)
+    if not factors:
+        return plain
+    moved = calibrated(equalise(source.float_model, factors), f"{role}, equalised")
+    compared = {"as it is": plain.judged[plain.method], "equalised": moved.judged[moved.method]}
+    if compared["equalised"] <= compared["as it is"]:
+        return replace(plain, compared=compared)
+    return replace(moved, role=role, parameters=plain.parameters, factors=factors, compared=compared)
 
 
 def held_out(crops: Image) -> Image:

@@ -23,7 +23,7 @@ def observe(model: ModelProto, tensors: Sequence[str], batches: Batches) -> dict
     """
     low = dict.fromkeys(tensors, np.inf)
     high = dict.fromkeys(tensors, -np.inf)
-    for values in _run(model, tensors, batches()):
+    for values in outputs_of(model, tensors, batches()):
         for name, array in values:
             low[name] = min(low[name], float(array.min()))
             high[name] = max(high[name], float(array.max()))
@@ -33,7 +33,7 @@ def observe(model: ModelProto, tensors: Sequence[str], batches: Batches) -> dict
                 f"calibration gave {low[name]} to {high[name]} at {name}; are the photos and the weights sound?"
             )
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    for values in _run(model, tensors, batches()):
+    for values in outputs_of(model, tensors, batches()):
         for name, array in values:
             span = high[name] - low[name]
             factor = BINS / span if span > 0 else 0.0
@@ -44,7 +44,10 @@ def observe(model: ModelProto, tensors: Sequence[str], batches: Batches) -> dict
     return {name: Histogram(low[name], high[name], counts[name]) for name in tensors}
 
 
-def _run(model: ModelProto, tensors: Sequence[str], batches: Iterable[Array]) -> Iterator[list[tuple[str, Array]]]:
+def outputs_of(
+    model: ModelProto, tensors: Sequence[str], batches: Iterable[Array]
+) -> Iterator[list[tuple[str, Array]]]:
+    """What `tensors` of a model hold, batch by batch, by name."""
     inputs = {value.name for value in model.graph.input}
     watched = ModelProto()
     watched.CopyFrom(model)

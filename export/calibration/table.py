@@ -26,6 +26,8 @@ class CalibrationTable:
     data: SHA-256 over the pictures; count: how many there were. judged: what each method scored on held-out pictures.
     keep: layers, by output tensor, that stay in float so that INT8 is within its budget.
     pictures: what names each of the pictures (edge.signatures); empty where it was not recorded.
+    factors: by bus (export.passes.equalise), what the model is equalised with before anything else; `tensors` are of
+    that model. compared: what INT8 scored as it is and equalised.
     """
 
     role: str
@@ -37,6 +39,8 @@ class CalibrationTable:
     judged: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     pictures: tuple[PictureSignature, ...] = ()
+    factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    compared: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.tensors.items():
@@ -52,6 +56,10 @@ class CalibrationTable:
                 f"the calibration table was made for other {self.role} weights ({self.parameters[:12]}, "
                 f"these are {parameters[:12]}); calibrate on photos: --calibration DIR"
             )
+        self.require_tensors(tensors)
+
+    def require_tensors(self, tensors: Sequence[str]) -> None:
+        """Raises InputError unless the table has a range for each of them."""
         if missing := [name for name in tensors if name not in self.tensors]:
             raise InputError(
                 f"the calibration table has no range for {missing[0]} ({len(missing)} tensors); "
@@ -117,7 +125,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _table(entry: Mapping[str, Any]) -> CalibrationTable:
     tensors = {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()}
     keep, pictures = tuple(entry.get("keep", ())), from_entry(entry.get("pictures", {}))
-    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures})
+    factors = {name: tuple(float(value) for value in values) for name, values in entry.get("factors", {}).items()}
+    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures, "factors": factors})
 
 
 def as_written(value: float) -> float:
