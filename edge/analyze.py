@@ -13,8 +13,10 @@ from edge.align import CROP_SIZE, align
 from edge.bundle import Bundle
 from edge.detect import Detector, DetectorOptions, find_main_face
 from edge.embed import Embedder
-from edge.engines import SessionOptions, open_session
+from edge.engines import Session, SessionOptions, open_session
+from edge.errors import EdgeError
 from edge.manifest import Threshold, Variant
+from edge.selftest import require_faithful
 from edge.types import Face, Floats, Image
 
 
@@ -22,7 +24,8 @@ from edge.types import Face, Floats, Image
 class AnalyzerOptions:
     """precision, engine: of the embedder, and of the detector unless `detector_precision`, `detector_engine` say else.
 
-    A precision of None stands for the first that the bundle lists.
+    A precision of None stands for the first that the bundle lists. self_test: whether a model is opened only where this
+    machine computes it as its export did; see `edge.selftest`.
     """
 
     precision: str | None = None
@@ -31,6 +34,7 @@ class AnalyzerOptions:
     detector_engine: str | None = None
     session: SessionOptions = field(default_factory=SessionOptions)
     detector: DetectorOptions = field(default_factory=DetectorOptions)
+    self_test: bool = True
 
 
 class Analyzer(Protocol):
@@ -53,15 +57,19 @@ class FaceAnalyzer:
         self.options = options or AnalyzerOptions()
         self.embedder_variant = bundle.select("embedder", self.options.precision, self.options.engine)
         self.detector_variant = _detector_variant(bundle, self.options)
-        self._sessions = [
-            open_session(
-                bundle.load(variant), engine, replace(self.options.session, contract=variant.contract.digest())
-            )
+        self._sessions: list[Session] = []
+        try:
             for variant, engine in (
                 (self.detector_variant, self.options.detector_engine or self.options.engine),
                 (self.embedder_variant, self.options.engine),
-            )
-        ]
+            ):
+                session = replace(self.options.session, contract=variant.contract.digest())
+                self._sessions.append(open_session(bundle.load(variant), engine, session))
+                if self.options.self_test:
+                    require_faithful(self._sessions[-1], variant, engine)
+        except EdgeError:
+            self.close()
+            raise
         self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
 

@@ -20,7 +20,7 @@ from edge import __version__
 from edge.bundle import Bundle, runs_on
 from edge.engines import ENGINES, get_engine, open_session
 from edge.engines.onnxruntime import provider_names
-from edge.selftest import run_self_test
+from edge.selftest import TESTED, run_self_test
 from edge.sinks.window import why_no_window
 from edge.sources.capture import has_gstreamer
 
@@ -34,9 +34,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "triton": ("tritonclient", "grpc"),
 }
 """Modules each extra of arcedge brings."""
-
-_TRIED = ("onnxruntime", "onnxruntime-cuda", "openvino")
-"""Engines that open a model at once; those that build one first take minutes, and prove it themselves."""
 
 CPU_FLAGS = {
     "avx2": "8-wide FP32",
@@ -76,7 +73,7 @@ def examine_bundle(path: Path) -> list[Finding]:
     bundle = Bundle.open(path)
     found = []
     for variant in bundle.manifest.variants:
-        able = [name for name in _TRIED if runs_on(variant.engine, variant.precision, name)] or [variant.engine]
+        able = [name for name in TESTED if runs_on(variant.engine, variant.precision, name)] or [variant.engine]
         for engine in (name for name in able if get_engine(name).available() is None):
             with open_session(bundle.load(variant), engine) as session:
                 result = run_self_test(session, variant)

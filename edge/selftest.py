@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edge.contract import ModelContract
 from edge.engines import Session
-from edge.errors import BundleError
+from edge.errors import BundleError, EngineError
 from edge.manifest import Variant
 from edge.types import Image
 
@@ -26,6 +26,10 @@ ENTRY = "self_test"
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-3, "int8": 2e-3}
 """1 − cosine that is always allowed: float sums in another order, half rounding, INT8 steps rounded otherwise."""
+
+TESTED = ("onnxruntime", "onnxruntime-cuda", "openvino")
+"""Engines that compute a file as it is written and open it at once. Those that build one first prove it then;
+`openvino-bf16` was asked to round more; a server's answers are its own business."""
 
 _DETECTOR_SIDE = 64
 _PROBES = 4
@@ -99,6 +103,20 @@ def run_self_test(session: Session, variant: Variant) -> SelfTest | None:
     if given.shape != expected.shape:
         raise BundleError(f"bundle: the self-test of {variant.name} is of another model; export it again")
     return SelfTest(variant.name, mean_cosine(given, expected), least)
+
+
+def require_faithful(session: Session, variant: Variant, engine: str) -> None:
+    """Lets a session through that computes as the export did, an untested engine, and a bundle without stored answers.
+
+    Costs five pictures of the two models, once. Raises EngineError where the session deviates.
+    """
+    result = run_self_test(session, variant) if engine in TESTED else None
+    if result is not None and not result.passed:
+        raise EngineError(
+            f"{variant.name} on {engine}: this machine computes something else than the export (cosine "
+            f"{result.cosine:.5f}, least {result.least:.5f}); take another --precision or --engine, and see "
+            "edge doctor --bundle"
+        )
 
 
 def _stored(entry: Mapping[str, Any], name: str) -> tuple[Rows, float]:
