@@ -137,11 +137,10 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
     for role, table in tables.items():
         photos.tell(f"{role}: ranges by {table.method} ({table.judged[table.method]:.5f} on held-out pictures)")
         if table.compared:
-            chosen = "equalised" if table.factors else "not equalised"
             figures = ", ".join(f"{name} {figure:.5f}" for name, figure in table.compared.items())
-            photos.tell(f"{role}: {chosen} ({figures})")
-    if "int8" in request.precisions and request.repair:
-        table = tables["embedder"]
+            photos.tell(f"{role}: the best of {figures}")
+    table = tables["embedder"]
+    if "int8" in request.precisions and request.repair and table.figure < request.budget.least_cosine("int8"):
         tables["embedder"] = repaired(
             equalised_source(embedder, table), table, faces.crops, request.budget, photos.tell
         )

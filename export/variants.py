@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from onnx import ModelProto
 from edge.errors import InputError
 from edge.types import Image
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
+from export.calibration.bias_correction import bias_correction
 from export.calibration.calibrate import CalibrationData, Judge, calibrate, split_held_out
 from export.calibration.equalisation import equalisation
 from export.calibration.observer import observe
@@ -24,6 +25,7 @@ from export.passes.fp16 import fp16_report, to_fp16
 from export.passes.integer_pixels import integer_pixels
 from export.passes.pair_sums import saturation
 from export.passes.qdq import Ranges, Scheme, final_layers, placement, quantise
+from export.passes.shift_biases import shift_biases
 from export.sources import Source
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -75,10 +77,16 @@ def build_variants(
         notes = {
             "scheme": "int8-cpu",
             "calibration": {"method": table.method, "count": table.count, "judged": dict(table.judged)},
-            "equalisation": {"layers": len(table.factors), "compared": dict(table.compared)},
+            "options": {
+                "equalised_tensors": len(table.factors),
+                "corrected_biases": len(table.shifts),
+                "compared": dict(table.compared),
+            },
             "kept_in_float": sorted(keep | final_layers(model)),
         }
-        whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), model)
+        shifts = table.shifts  # they make up for weights rounded as int8-cpu rounds them, which TensorRT's are not
+        corrected = passes.run(f"{role} biases", lambda m: shift_biases(m, shifts, keep), model) if shifts else model
+        whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), corrected)
         proven = {**notes, "saturation": saturation(whole).to_dict()}
         built.append(Built(f"{role}-int8", "int8", "onnx", whole.SerializeToString(), proven))
         if "tensorrt" in targets:
@@ -140,24 +148,27 @@ def equalised_source(source: Source, table: CalibrationTable) -> Source:
 
 
 def _calibrated(source: Source, data: CalibrationData, judge: Judge, quiet: bool) -> CalibrationTable:
-    """Ranges of the model as it is or equalised, whichever INT8 does better on held-out pictures."""
+    """Ranges, and of equalisation and bias correction what makes INT8 do better on held-out pictures."""
+    role, model = source.contract.role, source.float_model
 
-    def calibrated(model: ModelProto, what: str) -> CalibrationTable:
-        def build(ranges: Ranges) -> bytes:
-            return bytes(int8_model(model, ranges, "int8-cpu").SerializeToString())
+    def build(one: ModelProto) -> Callable[[Ranges], bytes]:
+        return lambda ranges: bytes(int8_model(one, ranges, "int8-cpu").SerializeToString())
 
-        return calibrate(model, what, data, build, judge, quiet=quiet)
-
-    role = source.contract.role
-    plain = replace(calibrated(source.float_model, role), role=role)
-    factors = equalisation(source.float_model, data.batches)
-    if not factors:
-        return plain
-    moved = calibrated(equalise(source.float_model, factors), f"{role}, equalised")
-    compared = {"as it is": plain.judged[plain.method], "equalised": moved.judged[moved.method]}
-    if compared["equalised"] <= compared["as it is"]:
-        return replace(plain, compared=compared)
-    return replace(moved, role=role, parameters=plain.parameters, factors=factors, compared=compared)
+    table = calibrate(model, role, data, build(model), judge, quiet=quiet)
+    compared = {"as it is": table.figure}
+    if factors := equalisation(model, data.batches):
+        moved = equalise(model, factors)
+        other = calibrate(moved, role, data, build(moved), judge, quiet=quiet)
+        compared["equalised"] = other.figure
+        if other.figure > table.figure:
+            table = replace(other, parameters=table.parameters, factors=factors)
+            model = moved
+    shifts = bias_correction(model, data.batches)
+    corrected = round(float(judge(build(shift_biases(model, shifts))(table.tensors))), 6)
+    if corrected > table.figure:
+        table = replace(table, shifts=shifts)
+    compared["biases corrected"] = corrected
+    return replace(table, compared=compared)
 
 
 def held_out(crops: Image) -> Image:

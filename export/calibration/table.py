@@ -27,7 +27,8 @@ class CalibrationTable:
     keep: layers, by output tensor, that stay in float so that INT8 is within its budget.
     pictures: what names each of the pictures (edge.signatures); empty where it was not recorded.
     factors: by bus (export.passes.equalise), what the model is equalised with before anything else; `tensors` are of
-    that model. compared: what INT8 scored as it is and equalised.
+    that model. shifts: by layer, what INT8 adds to the biases of that model (export.passes.shift_biases).
+    compared: what INT8 scored on held-out pictures as it is, equalised, and with biases corrected; the best is taken.
     """
 
     role: str
@@ -40,6 +41,7 @@ class CalibrationTable:
     keep: tuple[str, ...] = ()
     pictures: tuple[PictureSignature, ...] = ()
     factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     compared: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,6 +50,11 @@ class CalibrationTable:
                 raise InputError(f"calibration table: the range of {name} is [{low}, {high}]; calibrate again")
         if not self.tensors or self.count < 1:
             raise InputError("calibration table: holds no range; calibrate again")
+
+    @property
+    def figure(self) -> float:
+        """What INT8 scored on held-out pictures, with all that the table says; 0 where it was not judged."""
+        return max([*self.compared.values(), self.judged.get(self.method, 0.0)])
 
     def require_fit(self, parameters: str, tensors: Sequence[str]) -> None:
         """Raises InputError unless the table was made for these weights and has these tensors."""
@@ -125,8 +132,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _table(entry: Mapping[str, Any]) -> CalibrationTable:
     tensors = {name: (float(low), float(high)) for name, (low, high) in entry["tensors"].items()}
     keep, pictures = tuple(entry.get("keep", ())), from_entry(entry.get("pictures", {}))
-    factors = {name: tuple(float(value) for value in values) for name, values in entry.get("factors", {}).items()}
-    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures, "factors": factors})
+    channels = {
+        what: {name: tuple(float(value) for value in values) for name, values in entry.get(what, {}).items()}
+        for what in ("factors", "shifts")
+    }
+    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures, **channels})
 
 
 def as_written(value: float) -> float:

@@ -219,6 +219,14 @@ def channel_scales(weight: Array, axis: int) -> Array:
     return scales
 
 
+def rounded_weight(weight: Array) -> Array:
+    """A convolution's weight as int8-cpu computes with it, float32."""
+    scales = np.maximum(channel_scales(weight, 0), pair_sums.bounded_scales(weight, 0))
+    along = scales.reshape(-1, *[1] * (weight.ndim - 1))
+    rounded: Array = (np.clip(np.rint(weight / along), -127, 127) * along).astype(np.float32)
+    return rounded
+
+
 def _integer_parameters(graph: Graph, layer: NodeProto, input_scale: np.float32) -> None:
     """Weight to int8 and bias to int32, behind DequantizeLinear; scales widen where the bias would leave int32."""
     weight, axis = graph.arrays[layer.input[1]], _channel_axis(layer)

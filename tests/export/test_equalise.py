@@ -13,12 +13,14 @@ from onnx import helper
 
 from edge.errors import InputError
 from export.calibration import METHODS, observe
+from export.calibration.bias_correction import bias_correction
 from export.calibration.equalisation import equalisation
 from export.calibration.table import CalibrationTable, read_tables, write_tables
 from export.graph import Graph
 from export.passes import prelu_rewrite
 from export.passes.equalise import EQUALISED, buses, equalise
 from export.passes.qdq import placement, quantise
+from export.passes.shift_biases import shift_biases
 
 
 def random_factors(model: onnx.ModelProto, seed: int) -> dict[str, np.ndarray]:
@@ -141,7 +143,42 @@ def test_a_table_keeps_the_factors(tmp_path: Path) -> None:
         "cd" * 32,
         9,
         factors={"a": (1.0, -0.25)},
+        shifts={"b.equalised": (0.5,)},
         compared={"as it is": 0.96, "equalised": 0.97},
     )
     write_tables(tmp_path / "t.json", [table])
     assert read_tables(tmp_path / "t.json") == (table,)
+
+
+def test_corrected_biases_take_off_what_rounding_adds_on_average(build, run) -> None:
+    """Inputs that are all above zero make a rounded weight's error a constant one: what a bias can hold."""
+    rng = np.random.default_rng(4)
+    weights = {"half": np.array(0.5, np.float32), "w": rng.normal(size=(8, 32, 1, 1)).astype(np.float32)}
+    weights["w"][:, 0] *= 40  # the scale is that of the largest weight, and all others are rounded coarsely
+    weights["b"], weights["v"] = np.zeros(8, np.float32), np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["h"]),
+        helper.make_node("Conv", ["h", "w", "b"], ["a"]),
+        helper.make_node("Conv", ["a", "v"], ["y"]),
+    ]
+    model = build(nodes, weights, ["n", 32, 4, 4], ["n", 8, 4, 4])
+    batches = [np.random.default_rng(i).uniform(0.5, 1, (4, 32, 4, 4)).astype(np.float32) for i in range(8)]
+    shifts = bias_correction(model, batches)
+    assert set(shifts) == {"a"}
+    seen = observe(model, placement(model).tensors, lambda: batches)
+    ranges = {name: METHODS["min-max"](histogram) for name, histogram in seen.items()}
+    x = np.random.default_rng(99).uniform(0.5, 1, (32, 32, 4, 4)).astype(np.float32)
+
+    def mean_error(one: onnx.ModelProto) -> float:
+        answers = run(quantise(one, ranges, "int8-cpu", frozenset({"y"})), x)["y"] - run(model, x)["y"]
+        return float(np.abs(answers.mean(axis=(0, 2, 3))).mean())
+
+    assert mean_error(shift_biases(model, shifts)) < 0.2 * mean_error(model)
+    assert mean_error(shift_biases(model, shifts, but=frozenset({"a"}))) == mean_error(model)
+
+
+def test_corrections_that_do_not_fit_are_refused(build) -> None:
+    model = detector_like(build, 1)
+    for shifts in ({"nowhere": [1.0]}, {"a": [1.0, 2.0]}, {"y": [1.0] * 4}):
+        with pytest.raises(InputError, match="bias correction does not fit"):
+            shift_biases(model, shifts)
