@@ -6,8 +6,6 @@ import gc
 import logging
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -414,14 +412,10 @@ def test_a_scenario_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaceAnalyzer]:
+def shipped(shipped_bundle: Path) -> Iterator[FaceAnalyzer]:
     """The weights that ship with the project, in FP32."""
-    pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("shipped") / "bundle"
-    command = ["export", "--weights", "mobilefacenet-512", "--detector", "edge-detector", "--precision", "fp32"]
-    subprocess.run([sys.executable, "-m", "edge", *command, "--out", str(folder)], check=True, capture_output=True)
     cv2.setNumThreads(1)
-    with FaceAnalyzer(Bundle.open(folder)) as opened:
+    with FaceAnalyzer(Bundle.open(shipped_bundle)) as opened:
         yield opened
 
 

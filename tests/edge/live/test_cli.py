@@ -144,13 +144,10 @@ def test_a_run_is_looked_at_and_ends_cleanly_while_somebody_looks(toy: Any, gall
 
 
 @pytest.mark.slow
-def test_a_real_stranger_is_named_from_the_page(tmp_path: Path) -> None:
+def test_a_real_stranger_is_named_from_the_page(shipped_bundle: Path, tmp_path: Path) -> None:
     """The astronaut of scikit-image before the weights that ship: unknown, enrolled without a doubt, then known."""
-    pytest.importorskip("torch")
     skimage_data = pytest.importorskip("skimage.data")
-    bundle = tmp_path / "bundle"
-    export = ["export", "--weights", "mobilefacenet-512", "--detector", "edge-detector", "--precision", "fp32"]
-    subprocess.run([sys.executable, "-m", "edge", *export, "--out", str(bundle)], check=True, capture_output=True)
+    bundle = shipped_bundle
     hopper = pytest.importorskip("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "grace_hopper.jpg").write_bytes(Path(str(hopper)).read_bytes())
