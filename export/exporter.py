@@ -138,7 +138,7 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
         photos.tell(f"{role}: ranges by {table.method} ({table.judged[table.method]:.5f} on held-out pictures)")
         if table.compared:
             figures = ", ".join(f"{name} {figure:.5f}" for name, figure in table.compared.items())
-            photos.tell(f"{role}: the best of {figures}")
+            photos.tell(f"{role}: {table.figure:.5f} taken of {figures}")
     table = tables["embedder"]
     if "int8" in request.precisions and request.repair and table.figure < request.budget.least_cosine("int8"):
         tables["embedder"] = repaired(

@@ -5,32 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto
 
 from benchmarks.int8.kernels import layer_reports
-from benchmarks.int8.options import corrected_biases, equalised
+from benchmarks.int8.options import int8_variants, ranges_by, weights_within
 from benchmarks.provenance import machine
 from edge.detect import Detector
 from edge.engines import open_session
 from edge.types import Image
 from edge.weights import find_weights
 from export.agreement import compare_embeddings, embed_with
-from export.calibration import METHODS, observe
 from export.gate import Drop, accuracy_drop, load_pairs, tar_drop
-from export.passes import Passes, pair_sums, qdq
+from export.passes import Passes
 from export.photos import Photos
 from export.sources import Source, load_detector, load_embedder_checkpoint, load_embedder_onnx
-from export.variants import int8_model
-
-Ranges = dict[str, tuple[float, float]]
 
 
 def main() -> None:
@@ -43,9 +37,12 @@ def main() -> None:
         source = load_embedder_onnx(args.onnx, args.contract, Passes())
     photos = Photos(detector, print, quiet=True).faces(args.calibration).crops
     crops, labels = held_out_crops(args.crops, args.most)
-    variants = _variants(source.float_model, photos)
+    photos = photos[:: max(1, len(photos) // args.limit)]
+    batches = [photos[i : i + 8] for i in range(0, len(photos), 8)]
+    variants = int8_variants(source.float_model, batches)
     result: dict[str, Any] = {"machine": machine(), "weights": source.path.name, "sha256": source.digest}
-    result["layers"] = _layers(source, photos)
+    result["calibration"] = len(photos)
+    result["layers"] = _layers(source, batches)
     reference = embed_with(source.float_model.SerializeToString(), source.contract, crops)
     result["held_out"] = _rows(f"{len(crops)} held-out crops", variants, source, crops, reference,
                                lambda rows: [tar_drop(reference, rows, labels, far) for far in args.far])  # fmt: skip
@@ -53,7 +50,7 @@ def main() -> None:
         with open_session(detector.float_model.SerializeToString()) as session:
             pairs = load_pairs(args.pairs, args.images, Detector(session, detector.contract), quiet=True)
         wanted = embed_with(source.float_model.SerializeToString(), source.contract, pairs.crops)
-        final = {name: variants[name] for name in ("full range", "as exported")}
+        final = {name: variants[name] for name in ("full range", "neighbours within 128", "bias correction")}
         result["lfw"] = _rows("LFW", final, source, pairs.crops, wanted, lambda rows: [
             accuracy_drop(wanted, rows, pairs), *(tar_drop(wanted, rows, pairs.identities, far) for far in args.far)
         ])  # fmt: skip
@@ -77,53 +74,6 @@ def held_out_crops(files: Sequence[Path], most: int) -> tuple[Image, npt.NDArray
     return np.stack(crops), np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
 
 
-def _ranges(model: ModelProto, photos: Image, method: str) -> Ranges:
-    batches = [photos[i : i + 8] for i in range(0, len(photos), 8)]
-    seen = observe(model, qdq.placement(model).tensors, lambda: batches)
-    return {name: METHODS[method](histogram) for name, histogram in seen.items()}
-
-
-def _int8(model: ModelProto, ranges: Ranges) -> bytes:
-    return bytes(int8_model(model, ranges, "int8-cpu").SerializeToString())
-
-
-def _variants(model: ModelProto, photos: Image) -> dict[str, bytes]:
-    batches = [photos[i : i + 8] for i in range(0, len(photos), 8)]
-    made = dict[str, bytes]()
-    ranges = _ranges(model, photos, "mse")
-    with weights_within(lambda scales: scales * 0):
-        made["full range"] = _int8(model, ranges)
-    made["as exported"] = _int8(model, ranges)
-    for method in METHODS:
-        if method != "mse":
-            made[method] = _int8(model, _ranges(model, photos, method))
-    with weights_within(lambda scales: scales * 127.0 / 64.0, of_largest=True):
-        made["7 bits"] = _int8(model, ranges)
-    made["bias correction"] = _int8(corrected_biases(model, batches), ranges)
-    moved = equalised(model)
-    moved_ranges = _ranges(moved, photos, "mse")
-    made["equalisation"] = _int8(moved, moved_ranges)
-    made["equalisation, bias correction"] = _int8(corrected_biases(moved, batches), moved_ranges)
-    return made
-
-
-@contextmanager
-def weights_within(change: Callable[[Any], Any], *, of_largest: bool = False) -> Iterator[None]:
-    """Within it, `change` makes the least scales of weights that are not depthwise, of the bound's or the largest's."""
-    bound = pair_sums.bounded_scales
-
-    def changed(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
-        scales = bound(weight, axis)
-        largest = qdq.channel_scales(weight, axis)
-        return np.asarray(change(np.where(scales > 0, largest, 0) if of_largest else scales), np.float32)
-
-    pair_sums.bounded_scales = changed
-    try:
-        yield
-    finally:
-        pair_sums.bounded_scales = bound
-
-
 def _rows(
     title: str,
     variants: dict[str, bytes],
@@ -144,8 +94,9 @@ def _rows(
     return table
 
 
-def _layers(source: Source, photos: Image) -> dict[str, Any]:
-    ranges, few = _ranges(source.float_model, photos, "mse"), photos[3:64:8]
+def _layers(source: Source, batches: Sequence[Image]) -> dict[str, Any]:
+    ranges = ranges_by(source.float_model, batches, "mse")
+    few = np.stack([batch[-1] for batch in batches[:8]])
     with weights_within(lambda scales: scales * 0):
         full = layer_reports(source.float_model, ranges, few)
     bounded = layer_reports(source.float_model, ranges, few)
@@ -169,6 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--detector", metavar="FILE_OR_NAME")
     parser.add_argument("--calibration", type=Path, required=True, metavar="DIR", help="photos")
     parser.add_argument("--crops", type=Path, nargs="+", required=True, metavar="ZIP", help="held-out aligned crops")
+    parser.add_argument("--limit", type=int, default=128, help="photos that are calibrated on (default: 128)")
     parser.add_argument("--most", type=int, default=3000, help="crops of those that are embedded (default: 3000)")
     parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, for the final figures")
     parser.add_argument("--images", type=Path, help="LFW's pictures")

@@ -1,53 +1,83 @@
-"""Ways to make INT8 lose less, each a function of the float model; `export` keeps those that earn their place."""
+"""Each way to make INT8 lose less, alone and together, from one float model and the pictures it is calibrated on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+import numpy.typing as npt
+from onnx import ModelProto
+from tqdm import tqdm
 
+from benchmarks.int8.rounding import rounded_by_output
+from export.calibration import METHODS, observe
 from export.calibration.bias_correction import bias_correction
-from export.graph import Array, Graph, attribute
+from export.calibration.equalisation import equalisation
+from export.graph import Array
+from export.passes import pair_sums, qdq
+from export.passes.equalise import equalise
+from export.passes.integer_pixels import integer_pixels
 from export.passes.shift_biases import shift_biases
+from export.variants import int8_model
 
-_SMALL = 1e-8
+Ranges = dict[str, tuple[float, float]]
 
 
-def corrected_biases(model: ModelProto, batches: Sequence[Array]) -> ModelProto:
-    """As `edge export` corrects them, without asking whether it helps. batches: for the model's one input."""
+def int8_variants(model: ModelProto, batches: Sequence[Array]) -> dict[str, bytes]:
+    """INT8 models by what was done. batches: for the model's one input; ranges are by squared error but where named."""
+    ranges = ranges_by(model, batches, "mse")
+    moved = equalise(model, equalisation(model, batches))
+    moved_ranges = ranges_by(moved, batches, "mse")
+    made: dict[str, Callable[[], ModelProto]] = {
+        "full range": lambda: _within(lambda scales: scales * 0, model, ranges),
+        "neighbours within 128": lambda: _int8(model, ranges),
+        **{
+            method: lambda method=method: _int8(model, ranges_by(model, batches, method))  # type: ignore[misc]
+            for method in METHODS
+            if method != "mse"
+        },
+        "7 bits": lambda: _within(lambda scales: scales * 127.0 / 64.0, model, ranges, of_largest=True),
+        "bias correction": lambda: _int8(_corrected(model, batches), ranges),
+        "equalisation": lambda: _int8(moved, moved_ranges),
+        "equalisation, bias correction": lambda: _int8(_corrected(moved, batches), moved_ranges),
+        "rounding by output": lambda: rounded_by_output(_int8(model, ranges), integer_pixels(model), batches),
+    }
+    return {name: bytes(make().SerializeToString()) for name, make in tqdm(made.items(), desc="INT8", unit="variant")}
+
+
+def ranges_by(model: ModelProto, batches: Sequence[Array], method: str) -> Ranges:
+    """Ranges of the tensors that quantisation needs."""
+    seen = observe(model, qdq.placement(model).tensors, lambda: batches)
+    return {name: METHODS[method](histogram) for name, histogram in seen.items()}
+
+
+@contextmanager
+def weights_within(change: Callable[[Any], Any], *, of_largest: bool = False) -> Iterator[None]:
+    """Within it, `change` makes the least scales of weights that are not depthwise, of the bound's or the largest's."""
+    bound = pair_sums.bounded_scales
+
+    def changed(weight: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+        scales = bound(weight, axis)
+        largest = qdq.channel_scales(weight, axis)
+        return np.asarray(change(np.where(scales > 0, largest, 0) if of_largest else scales), np.float32)
+
+    pair_sums.bounded_scales = changed
+    try:
+        yield
+    finally:
+        pair_sums.bounded_scales = bound
+
+
+def _int8(model: ModelProto, ranges: Ranges) -> ModelProto:
+    return int8_model(model, ranges, "int8-cpu")
+
+
+def _within(change: Callable[[Any], Any], model: ModelProto, ranges: Ranges, *, of_largest: bool = False) -> ModelProto:
+    with weights_within(change, of_largest=of_largest):
+        return _int8(model, ranges)
+
+
+def _corrected(model: ModelProto, batches: Sequence[Array]) -> ModelProto:
     return shift_biases(model, bias_correction(model, batches))
-
-
-def equalised(model: ModelProto, rounds: int = 10) -> ModelProto:
-    """Scales moved from a layer's output channels into the next layer's input channels, where a ReLU lies between.
-
-    Cross-layer equalisation of the same paper, section 4.1: the function stays the same, and each pair of channels ends
-    with equal ranges. Only where one layer alone takes what the other gives.
-    """
-    graph = Graph(model)
-    consumers = graph.consumers()
-    pairs = []
-    for node in graph.nodes:
-        after = consumers.get(node.output[0], [])
-        if node.op_type == "Conv" and len(after) == 1 and after[0].op_type == "Relu":
-            after = consumers.get(after[0].output[0], [])
-            if len(after) == 1 and after[0].op_type == "Conv" and len(node.input) > 2:
-                pairs.append((node, after[0]))
-    for _ in range(rounds):
-        for first, second in pairs:
-            _equalise(graph, first, second)
-    return graph.close()
-
-
-def _equalise(graph: Graph, first: NodeProto, second: NodeProto) -> None:
-    a, b = graph.arrays[first.input[1]], graph.arrays[second.input[1]]
-    depthwise = attribute(second, "group", 1) > 1
-    given = np.abs(a).max(axis=(1, 2, 3))
-    taken = np.abs(b).max(axis=(1, 2, 3) if depthwise else (0, 2, 3))
-    scale = np.sqrt(np.maximum(given, _SMALL) / np.maximum(taken, _SMALL)).astype(np.float32)
-    scale = np.clip(scale, 0.1, 10.0)
-    graph.arrays[first.input[1]] = a / scale[:, None, None, None]
-    graph.arrays[first.input[2]] = graph.arrays[first.input[2]] / scale
-    along = (slice(None), None, None, None) if depthwise else (None, slice(None), None, None)
-    graph.arrays[second.input[1]] = b * scale[along]

@@ -28,7 +28,7 @@ class CalibrationTable:
     pictures: what names each of the pictures (edge.signatures); empty where it was not recorded.
     factors: by bus (export.passes.equalise), what the model is equalised with before anything else; `tensors` are of
     that model. shifts: by layer, what INT8 adds to the biases of that model (export.passes.shift_biases).
-    compared: what INT8 scored on held-out pictures as it is, equalised, and with biases corrected; the best is taken.
+    compared: what INT8 scored on held-out pictures as it is, equalised, with biases corrected, and with both.
     """
 
     role: str
@@ -54,7 +54,8 @@ class CalibrationTable:
     @property
     def figure(self) -> float:
         """What INT8 scored on held-out pictures, with all that the table says; 0 where it was not judged."""
-        return max([*self.compared.values(), self.judged.get(self.method, 0.0)])
+        words = [word for word, what in (("equalised", self.factors), ("biases corrected", self.shifts)) if what]
+        return self.compared.get(", ".join(words) or "as it is", self.judged.get(self.method, 0.0))
 
     def require_fit(self, parameters: str, tensors: Sequence[str]) -> None:
         """Raises InputError unless the table was made for these weights and has these tensors."""

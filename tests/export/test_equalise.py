@@ -21,6 +21,7 @@ from export.passes import prelu_rewrite
 from export.passes.equalise import EQUALISED, buses, equalise
 from export.passes.qdq import placement, quantise
 from export.passes.shift_biases import shift_biases
+from export.variants import best_option
 
 
 def random_factors(model: onnx.ModelProto, seed: int) -> dict[str, np.ndarray]:
@@ -144,8 +145,9 @@ def test_a_table_keeps_the_factors(tmp_path: Path) -> None:
         9,
         factors={"a": (1.0, -0.25)},
         shifts={"b.equalised": (0.5,)},
-        compared={"as it is": 0.96, "equalised": 0.97},
+        compared={"as it is": 0.96, "biases corrected": 0.99, "equalised": 0.97, "equalised, biases corrected": 0.98},
     )
+    assert table.figure == 0.98
     write_tables(tmp_path / "t.json", [table])
     assert read_tables(tmp_path / "t.json") == (table,)
 
@@ -182,3 +184,10 @@ def test_corrections_that_do_not_fit_are_refused(build) -> None:
     for shifts in ({"nowhere": [1.0]}, {"a": [1.0, 2.0]}, {"y": [1.0] * 4}):
         with pytest.raises(InputError, match="bias correction does not fit"):
             shift_biases(model, shifts)
+
+
+def test_equalisation_is_taken_only_where_it_is_worth_it() -> None:
+    figures = {"as it is": 0.96, "biases corrected": 0.98, "equalised": 0.95}
+    assert best_option(figures | {"equalised, biases corrected": 0.9849}) == "biases corrected"
+    assert best_option(figures | {"equalised, biases corrected": 0.9851}) == "equalised, biases corrected"
+    assert best_option({"as it is": 0.96, "biases corrected": 0.95}) == "as it is"
