@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_weights(inputs: Path, tmp_path: Path) -> N
 def test_killed_and_resumed_is_as_if_never_killed(inputs: Path, tmp_path: Path) -> None:
     code = "import sys; from edge.cli.main import build_parser; from training.cli import VERB; "
     code += "sys.exit(VERB.run(build_parser([VERB]).parse_args()))"
-    more = ("--epochs", "8", "--patience", "99", "--train-from", "conv_5")
+    more = ("--epochs", "6", "--patience", "99", "--train-from", "conv_5")
     command = [sys.executable, "-c", code, *_arguments(inputs, tmp_path / "killed", *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
