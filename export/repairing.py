@@ -10,6 +10,7 @@ from edge.types import Image
 from export.agreement import compare_embeddings, embed_with
 from export.calibration.calibrate import split_held_out
 from export.calibration.table import CalibrationTable
+from export.passes.shift_biases import shift_biases
 from export.request import Budget
 from export.sensitivity import layer_sensitivity, repair
 from export.sources import Source
@@ -28,7 +29,7 @@ def repaired(
     crops: the calibration's, (N, H, W, 3) uint8 BGR. Raises GateError where half the layers in float are not enough.
     """
     least = budget.least_cosine("int8")
-    before = table.judged[table.method]
+    before = table.figure
     if before >= least:
         return table
     held = crops[split_held_out(len(crops))[1]]
@@ -42,12 +43,12 @@ def repaired(
     order = layer_sensitivity(
         source.float_model, table.tensors, lambda data: judge(data, SENSITIVITY_CROPS), quiet=True
     )
-    found = repair(
-        order,
-        least,
-        lambda keep: bytes(int8_model(source.float_model, table.tensors, "int8-cpu", keep).SerializeToString()),
-        judge,
-    )
+
+    def build(keep: frozenset[str]) -> bytes:
+        corrected = shift_biases(source.float_model, table.shifts, keep)
+        return bytes(int8_model(corrected, table.tensors, "int8-cpu", keep).SerializeToString())
+
+    found = repair(order, least, build, judge)
     if not found.reached:
         best = max(step.figure for step in found.steps)
         raise GateError(
