@@ -2,9 +2,9 @@
 
     python -m benchmarks.clean_exports --calibration photos --split card.json --out clean.json
 
-Every export multiplies each weight of the shipped embedder and detector by 1 + N(0, 0.001), which is less than rounding
-to half precision and eight bits does, calibrates on a random part of the photos, chooses ranges and options as
-`edge export` does, and asks the same gate with the same budgets. A seed is an export; a run that was stopped goes on.
+Every export multiplies each weight of the shipped embedder and detector by 1 + N(0, 0.001), calibrates on a random part
+of the photos, chooses ranges and options as `edge export` does, and asks those budgets of the gate that need no pairs
+of faces. A seed is an export; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NOISE = 1e-3
 
 PHOTOS, MOSAICS = 32, 16
 """Calibration photos of an export, and pictures made of them for the detector: fewer than an export takes, so that more
-exports fit into an hour, and harder for the gate."""
+exports fit into an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def clean_export(inputs: Inputs, seed: int) -> dict[str, Any]:
 
 
 def shaken(source: Source, random: np.random.Generator) -> Source:
-    """The same model with every weight a little different, as of a training with another seed's last steps."""
+    """The same model with every weight a little different."""
     graph = Graph(source.float_model)
     for name, value in graph.arrays.items():
         if value.dtype == np.float32 and value.ndim > 1:

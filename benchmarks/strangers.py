@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ from benchmarks.provenance import machine
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError
-from edge.metrics.intervals import Rate
 from edge.metrics.pairs import read_identities
-from edge.types import Floats
-from training.evaluate import open_set
+from training.evaluate import OpenSet, open_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +62,48 @@ def read_photos(dataset: Path, card: Path, strangers: Path) -> Photos:
     return Photos(parts["train"], parts["test"], others)
 
 
-def named(analyzers: dict[str, FaceAnalyzer], photos: Photos) -> dict[str, Any]:
-    """By precision: the threshold, known people named right and strangers named, each with an interval."""
-    baseline = next(iter(analyzers))
-    with tqdm(total=1.0, desc="photos", unit="", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
-        embedded = embed_pictures(analyzers, baseline, photos.everything, True, lambda done: bar.update(done - bar.n))
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What one precision does at its threshold. gallery: pictures enrolled; no_face: pictures none was found in."""
+
+    far: float
+    found: OpenSet
+    gallery: int
+    no_face: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"far": self.far, **self.found.to_dict(), "gallery": self.gallery, "no_face": self.no_face}
+
+    def __str__(self) -> str:
+        known, strangers = self.found.known_named.percent(), self.found.strangers_named
+        assert strangers is not None, "there are some, or `read_photos` had refused"
+        at = f"{self.found.threshold:.4f} (FAR {self.far:g})"
+        return f"at {at}: known {known}, strangers named {strangers.percent()}"
+
+
+def named(analyzers: Mapping[str, FaceAnalyzer], photos: Photos) -> dict[str, Named]:
+    """By precision. Raises InputError for a bundle without thresholds."""
+    thresholds = {precision: analyzer.threshold for precision, analyzer in analyzers.items()}
+    with tqdm(total=1.0, desc="photos", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+        embedded = embed_pictures(
+            analyzers, next(iter(analyzers)), photos.everything, True, lambda done: bar.update(done - bar.n)
+        )
     place = embedded.positions()
+    rows = [np.array([place[path] for path in part]) for part in (photos.train, photos.test, photos.strangers)]
     people = sorted({path.parent.name for path in photos.train})
+    own, wanted = (np.array([people.index(path.parent.name) for path in part]) for part in (photos.train, photos.test))
     result = {}
-    for precision, analyzer in analyzers.items():
-        threshold = analyzer.threshold
+    for precision, threshold in thresholds.items():
         if threshold is None:
             raise InputError(f"the bundle states no threshold for {precision}; export it with --pairs-from and --far")
-
-        def rows(paths: Sequence[Path], of: str = precision) -> tuple[Floats, Any]:
-            at = np.array([place[path] for path in paths])
-            return embedded.vectors[of][at], embedded.found[of][at]
-
-        gallery, shown = rows(photos.train)
-        test, seen = rows(photos.test)
-        strangers, met = rows(photos.strangers)
-        labels = [np.array([people.index(path.parent.name) for path in paths]) for paths in (photos.train, photos.test)]
-        found = open_set(
-            gallery[shown],
-            labels[0][shown],
-            np.where(seen[:, None], test, np.nan).astype(np.float32),
-            labels[1],
-            strangers[met],
-            threshold.similarity,
-        )
-        result[precision] = {"far": threshold.far, **found.to_dict(), "gallery": int(shown.sum())}
-        result[precision]["no_face"] = int((~shown).sum() + (~seen).sum() + (~met).sum())
+        gallery, test, strangers = (embedded.vectors[precision][part] for part in rows)
+        shown, seen, met = (embedded.found[precision][part] for part in rows)
+        # A test photo without a face counts as not named.
+        test = np.where(seen[:, None], test, np.nan).astype(np.float32)
+        found = open_set(gallery[shown], own[shown], test, wanted, strangers[met], threshold.similarity)
+        no_face = sum(int((~part).sum()) for part in (shown, seen, met))
+        result[precision] = Named(threshold.far, found, int(shown.sum()), no_face)
     return result
 
 
@@ -107,28 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="the figures, with the machine, as JSON")
     args = parser.parse_args(arguments)
     try:
-        bundle = Bundle.open(args.bundle)
+        bundle, photos = Bundle.open(args.bundle), read_photos(args.dataset, args.card, args.strangers)
         precisions = dict.fromkeys(v.precision for v in bundle.manifest.variants if v.contract.role == "embedder")
-        analyzers = {precision: FaceAnalyzer(bundle, AnalyzerOptions(precision)) for precision in precisions}
-        figures = named(analyzers, read_photos(args.dataset, args.card, args.strangers))
+        with ExitStack() as opened:
+            analyzers = {p: opened.enter_context(FaceAnalyzer(bundle, AnalyzerOptions(p))) for p in precisions}
+            figures = named(analyzers, photos)
     except EdgeError as error:
         print(f"strangers: {error}", file=sys.stderr)
         return error.exit_code
     if args.json:
-        print(json.dumps({"machine": machine(), "bundle": bundle.digest(), **figures}, indent=1))
+        by_precision = {precision: found.to_dict() for precision, found in figures.items()}
+        print(json.dumps({"machine": machine(), "bundle": bundle.digest(), **by_precision}, indent=1))
     else:
         for precision, found in figures.items():
-            print(_line(precision, found))
+            print(f"{precision} {found}")
     return 0
-
-
-def _line(precision: str, found: dict[str, Any]) -> str:
-    known, strangers = (_percent(found[key]) for key in ("known_named_right", "strangers_named"))
-    return f"{precision} at {found['threshold']:.4f} (FAR {found['far']:g}): known {known}, strangers named {strangers}"
-
-
-def _percent(rate: dict[str, Any]) -> str:
-    return Rate.of(rate["hits"], rate["count"]).percent()
 
 
 def _who(name: str) -> str:

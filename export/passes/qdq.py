@@ -219,9 +219,15 @@ def channel_scales(weight: Array, axis: int) -> Array:
     return scales
 
 
+def bounded_channel_scales(weight: Array, axis: int) -> Array:
+    """(C,) float32 scales of int8-cpu: `channel_scales`, wide enough that no CPU's 16-bit sums saturate."""
+    scales: Array = np.maximum(channel_scales(weight, axis), pair_sums.bounded_scales(weight, axis))
+    return scales
+
+
 def rounded_weight(weight: Array) -> Array:
-    """A convolution's weight as int8-cpu computes with it, float32."""
-    scales = np.maximum(channel_scales(weight, 0), pair_sums.bounded_scales(weight, 0))
+    """A convolution's weight as int8-cpu computes with it, float32, where its bias asks for no wider scale."""
+    scales = bounded_channel_scales(weight, 0)
     along = scales.reshape(-1, *[1] * (weight.ndim - 1))
     rounded: Array = (np.clip(np.rint(weight / along), -127, 127) * along).astype(np.float32)
     return rounded
@@ -230,7 +236,7 @@ def rounded_weight(weight: Array) -> Array:
 def _integer_parameters(graph: Graph, layer: NodeProto, input_scale: np.float32) -> None:
     """Weight to int8 and bias to int32, behind DequantizeLinear; scales widen where the bias would leave int32."""
     weight, axis = graph.arrays[layer.input[1]], _channel_axis(layer)
-    scales = np.maximum(channel_scales(weight, axis), pair_sums.bounded_scales(weight, axis))
+    scales = bounded_channel_scales(weight, axis)
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
     if bias is not None:
         # A channel BatchNorm almost switched off has tiny weights under a normal bias; int32 must still hold the bias.
