@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.engines.arena import share
 from edge.engines.base import Array, Engine, Session, SessionOptions, TensorSpec
 from edge.engines.placement import PlacedNode, described, read_profile, require_placed
 from edge.errors import EngineError
@@ -65,7 +66,10 @@ class OnnxRuntimeSession(Session):
         self._options, self._provider = options, provider
         self._nodes: tuple[PlacedNode, ...] = ()
         if provider == CPU:
-            self._session = _opened(model, _settings(options), provider)
+            settings = _settings(options)
+            if not options.as_written:  # the export's reference takes batches whose memory must not stay
+                share(settings)
+            self._session = _opened(model, settings, provider)
         else:
             self._session = self._proved(model)
         self.inputs, self.outputs = _specs(self._session)
@@ -170,6 +174,8 @@ def _opened(model: bytes, settings: Any, provider: Provider) -> Any:
     if provider.full_name not in session.get_providers():
         raise EngineError(f"ONNX Runtime could not start {provider.full_name}; see edge doctor")
     session.disable_fallback()
+    # Kept by the package for opening the model again on another provider, which this never does.
+    session._model_bytes = b""
     return session
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -87,3 +91,51 @@ def test_an_unknown_engine_is_answered_with_those_there_are() -> None:
 def test_a_model_file_that_is_not_there_is_the_users_mistake(tmp_path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         open_session(tmp_path / "none.onnx")
+
+
+_TWO_MODELS = """
+import sys
+from pathlib import Path
+import numpy as np
+from edge.engines import SessionOptions, open_session
+
+def resident():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+
+options = SessionOptions(as_written=sys.argv[2] == "apart")
+sessions = [open_session(Path(sys.argv[1]), options=options) for _ in range(2)]
+picture = np.zeros((1, 1536, 1536, 3), np.uint8)
+for session in sessions:
+    session.run({session.inputs[0].name: picture[:, :64, :64]})
+stands = [resident()]
+for session in sessions:
+    session.run({session.inputs[0].name: picture})
+    stands.append(resident())
+print(stands[1] - stands[0], stands[2] - stands[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what a process holds from /proc")
+def test_models_on_onnx_runtime_share_their_working_memory(toy_models: dict[str, bytes], tmp_path: Path) -> None:
+    model = tmp_path / "detector.onnx"
+    model.write_bytes(toy_models["detector"])
+
+    def growth(how: str) -> tuple[int, int]:
+        command = [sys.executable, "-c", _TWO_MODELS, str(model), how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        first, second = done.stdout.split()
+        return int(first), int(second)
+
+    first, second = growth("shared")
+    assert second < first / 4
+    first, second = growth("apart")
+    assert second > first / 2
+
+
+def test_the_bytes_of_an_opened_model_are_not_kept(toy_models: dict[str, bytes]) -> None:
+    model = bytes(bytearray(toy_models["embedder"]))  # a copy that nobody else holds
+    before = sys.getrefcount(model)
+    with open_session(model, "onnxruntime") as session:
+        assert sys.getrefcount(model) == before
+        session.run({"input": crops(1)})
