@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -26,7 +27,9 @@ from training.distill.blocks import chain_features
 from training.distill.cli import configure_distill, run_distill
 from training.distill.crops import SIZE, CropStore
 from training.distill.feed import make_batch
+from training.distill.losses import relative_error
 from training.distill.run import BLOCKS, DONE, WHOLE, Distiller, Recipe, to_student
+from training.distill.start import fit_stage_scales
 from training.distill.teacher import Answer, Teacher
 from training.mobilefacenet import MobileFaceNet
 from training.teaching import measure_statistics
@@ -176,6 +179,61 @@ def test_what_is_shipped_is_equalised_and_what_goes_on_is_not(crops: CropStore) 
     assert equal < reach
 
 
+def _like_teacher(crops: CropStore, recipe: Recipe = QUICK) -> Distiller:
+    """Trains a network of the teacher's own size to give the teacher's embedding as it is."""
+    distiller = Distiller(MobileFaceNet(TEACHER_SIZE), _teacher, TEACHER_SIZE, crops, recipe)
+    distiller._map = torch.eye(TEACHER_SIZE)
+    return distiller
+
+
+def test_a_second_phase_begins_from_shipped_weights_with_the_teachers_scales(crops: CropStore, tmp_path: Path) -> None:
+    perfect = _like_teacher(crops)
+    perfect.student.load_state_dict(_NETWORK.state_dict())
+    perfect._start_phase(WHOLE)
+    shipped = perfect.finished()
+    begun = _like_teacher(crops, replace(QUICK, start="a" * 64, bf16=True))
+    begun.begin_from(shipped)
+    assert (begun.phase, begun.step) == (WHOLE, 0)
+    pixels = make_batch(crops, [0, 1], None)
+    with torch.no_grad():
+        x, taught = to_student(pixels), _teacher(pixels).blocks
+        torch.testing.assert_close(begun.student(x), shipped(x), rtol=1e-3, atol=1e-4)
+        for stage in ("conv_6_sep", "conv_6_dw"):
+            own, equal = (
+                float(relative_error(chain_features(network, x)[0][stage], taught[stage]))
+                for network in (begun.student, shipped)
+            )
+            assert own < 1e-4 < equal, stage
+    assert begun.train_step(make_batch(crops, [0, 1, 2, 3], None))["embedding"] < 0.05, "in bfloat16"
+    begun.save(tmp_path / "state.pt")
+    with pytest.raises(InputError, match="start"):
+        _like_teacher(crops).load(tmp_path / "state.pt")
+
+
+def test_a_channel_that_the_teacher_does_not_use_keeps_its_scale() -> None:
+    """Its factor would be nearly 0 and the next layer's weight huge: the first update would break the network."""
+    student = copy.deepcopy(_NETWORK)
+    x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    with torch.no_grad():
+        taught = {name: maps.clone() for name, maps in chain_features(student, x)[0].items()}
+    taught["conv_6_dw"][:, 7] *= 1e-9
+    taught["conv_6_dw"][:, 8] *= -1
+    taught["conv_6_dw"][:, 9] *= 2
+    before = student.linear.weight.detach().clone()
+    fit_stage_scales(student, [(x, Answer(taught, torch.zeros(2, TEACHER_SIZE)))])
+    factors = (before / student.linear.weight.detach()).median(dim=0).values
+    assert factors[7:10].tolist() == pytest.approx([1, 1, 2], rel=1e-3)
+
+
+def test_weights_of_another_seed_or_form_are_nothing_to_begin_from(crops: CropStore) -> None:
+    other = _like_teacher(crops)
+    other._map = -torch.eye(TEACHER_SIZE)  # as another seed would have lifted it
+    with pytest.raises(InputError, match="same --seed"):
+        other.begin_from(_NETWORK)
+    with pytest.raises(InputError, match="16-d with relu, where this run trains 32-d"):
+        _distiller(crops).begin_from(_NETWORK)
+
+
 def _reach(maps: torch.Tensor) -> torch.Tensor:
     """The largest value of each channel that is not silent."""
     found = maps.amax(dim=(0, 2, 3))
@@ -206,9 +264,7 @@ def test_the_rate_warms_up_and_falls_to_zero(crops: CropStore) -> None:
 
 
 def test_a_student_that_is_the_teacher_agrees_wholly(crops: CropStore) -> None:
-    recipe = Recipe(batch=4, hold_out=3)
-    distiller = Distiller(MobileFaceNet(TEACHER_SIZE), _teacher, TEACHER_SIZE, crops, recipe)
-    distiller._map = torch.eye(TEACHER_SIZE)
+    distiller = _like_teacher(crops, Recipe(batch=4, hold_out=3))
     distiller.student.load_state_dict(_NETWORK.state_dict())
     distiller._start_phase(WHOLE)
     agreement = distiller.agreement()
@@ -275,6 +331,7 @@ class TestCommand:
             (["--pairs", "pairs.txt"], "--pairs is a list"),
             (["--crops", "nothing.zip"], "nothing.zip"),
             (["--teacher", "nothing.pt"], "nothing.pt"),
+            (["--from", "nothing.safetensors"], "nothing.safetensors"),
         ],
     )
     def test_mistakes_are_named_in_one_line(self, arguments: list[str], more: list[str], wrong: str) -> None:

@@ -25,8 +25,9 @@ def embedding_map(size: int, teacher_size: int, seed: int) -> Tensor:
 
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared error relative to the teacher's squared norm, over the whole batch: 0 is equal, 1 is as bad as zeros."""
+    teacher = teacher.float()  # both may be bfloat16, which cannot hold a sum
     norm: Tensor = torch.linalg.vector_norm(teacher)
-    return mse_loss(student, teacher, reduction="sum") / norm.square().clamp_min(1e-12)
+    return mse_loss(student.float(), teacher, reduction="sum") / norm.square().clamp_min(1e-12)
 
 
 def relational_error(student: Tensor, teacher: Tensor) -> Tensor:

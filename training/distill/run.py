@@ -30,6 +30,7 @@ from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
+from training.distill.start import fit_stage_scales
 from training.equalise import equalise
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
@@ -37,8 +38,10 @@ from training.teaching import CHUNK
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
-FIXED = ("seed", "batch", "workers", "bank", "hold_out")
+FIXED = ("seed", "batch", "workers", "bank", "hold_out", "bf16", "start")
 """The parts of a recipe that a run cannot change on the way."""
+LIKE_THE_TEACHER = 0.5
+"""Least mean cosine to the teacher's answers of weights that a second phase begins from; of another seed it is 0."""
 
 
 class Answered(Protocol):
@@ -77,6 +80,10 @@ class Recipe:
     """Share of the averaged weights that stays at each step."""
     hold_out: int = 64
     """One identity in so many is never trained on, and shows how well the student agrees with the teacher."""
+    bf16: bool = False
+    """Whether the second phase multiplies in bfloat16; weights, their updates and the loss stay float32."""
+    start: str = ""
+    """SHA-256 of the weights the second phase began from, without a first; empty for random ones."""
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -117,6 +124,28 @@ class Distiller:
         parameters = list(self.student.parameters())
         self._optimizer = Muon(parameters)
         self._ema = [parameter.detach().clone() for parameter in parameters]
+
+    def begin_from(self, weights: MobileFaceNet) -> None:
+        """Leaves the first phase out: the second begins from finished weights, equalised or not, of this teacher.
+
+        The seed must be theirs, for it decides how the teacher's embedding is lifted. Raises InputError where the
+        weights are of another form, or answer nothing like the teacher.
+        """
+        if (weights.embedding_size, weights.activation) != (self.student.embedding_size, self.student.activation):
+            raise InputError(
+                f"weights to begin from: {weights.embedding_size}-d with {weights.activation}, where this run trains "
+                f"{self.student.embedding_size}-d with {self.student.activation}"
+            )
+        self.student.load_state_dict(weights.state_dict())
+        fit_stage_scales(self.student, ((to_student(pixels), self.teacher(pixels)) for pixels in self._first_crops()))
+        copy_statistics(self._replicas)
+        self._start_phase(WHOLE)
+        cosine = self.agreement().cosine
+        if cosine < LIKE_THE_TEACHER:
+            raise InputError(
+                f"weights to begin from: their cosine to the teacher's answers is {cosine:.3f}; they must come from "
+                "this teacher, with the same --seed"
+            )
 
     @property
     def phase_steps(self) -> int:
@@ -160,8 +189,9 @@ class Distiller:
     @torch.no_grad()
     def _answer(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """What the student takes, the teacher's blocks, and the embedding the student is asked for."""
-        answer = self.teacher(pixels)
-        return to_student(pixels), dict(answer.blocks), normalize(answer.embedding @ self._map.T, dim=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16 and self.phase == WHOLE):
+            answer = self.teacher(pixels)
+        return to_student(pixels), dict(answer.blocks), normalize(answer.embedding.float() @ self._map.T, dim=1)
 
     def train_step(self, pixels: Tensor) -> dict[str, float]:
         """One update of the second phase from (batch, 3, 112, 112) float32 RGB 0–255; the parts of the loss."""
@@ -181,9 +211,10 @@ class Distiller:
         """The gradients of one worker's share of the batch, left in its replica."""
         weights = self.recipe.weights
         x, taught, target = self._answer(pixels)
-        outputs, embedding = chain_features(replica, x, run_frozen)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
+            outputs, embedding = chain_features(replica, x, run_frozen)
         importance = {name: weights.stages if name in STAGE_ENDS else weights.blocks for name in outputs}
-        unit = normalize(embedding, dim=1)
+        unit = normalize(embedding.float(), dim=1)
         parts = {name: relative_error(outputs[name], taught[name]) for name, weight in importance.items() if weight}
         loss = sum((importance[name] * part for name, part in parts.items()), torch.zeros(()))
         parts["embedding"] = 1.0 - (unit * target).sum(dim=1).mean()
@@ -250,9 +281,11 @@ class Distiller:
             self._finish_phase()
 
     def _learn_whole(self) -> Iterator[dict[str, float]]:
-        order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + 1)
+        # Weights that are given to begin with have seen the order and the augmentations of a run with this seed.
+        course = 4 if self.recipe.start else 1
+        order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + course)
         steps = range(self.step, self.recipe.steps)
-        for pixels in batches(self.crops, order, (self.recipe.seed, 1), steps):
+        for pixels in batches(self.crops, order, (self.recipe.seed, course), steps):
             yield self.train_step(pixels)
 
     def _finish_phase(self) -> None:
@@ -282,6 +315,11 @@ class Distiller:
             rng = np.random.default_rng([self.recipe.seed, 2, step])
             yield to_student(make_batch(self.crops, order.step(step), rng))
 
+    def _first_crops(self) -> Iterator[Tensor]:
+        """Ten batches of training crops as they are: RGB 0–255."""
+        order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
+        return (make_batch(self.crops, order.step(step), None) for step in range(10))
+
     def save(self, path: Path) -> None:
         """Writes the whole state; a kill at any moment leaves the old file or the new one."""
         state = {
@@ -310,7 +348,7 @@ class Distiller:
         """
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         mine = asdict(self.recipe)
-        changed = [key for key in FIXED if mine[key] != state["recipe"][key]]
+        changed = [key for key in FIXED if mine[key] != state["recipe"].get(key, getattr(Recipe(), key))]
         if changed:
             raise InputError(f"{path}: was made with other values of {', '.join(changed)}; use them or another folder")
         extended = state["phase"] == DONE and state["step"] < self.recipe.steps

@@ -1,0 +1,52 @@
+"""Finished weights as the beginning of another second phase.
+
+Shipped weights are equalised (`training/equalise.py`): channels of the stages the teacher is compared at have lost the
+teacher's scale, though the function is the same. A run that began there would spend its steps on undoing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from training.distill.blocks import chain_features, run_frozen
+from training.mobilefacenet import ConvBlock, LinearBlock, MobileFaceNet
+
+REACH = 32.0
+"""Largest factor, either way, that a channel's scale is changed by."""
+
+
+class _Answered(Protocol):
+    @property
+    def blocks(self) -> Mapping[str, Tensor]: ...
+
+
+@torch.no_grad()
+def fit_stage_scales(student: MobileFaceNet, batches: Iterable[tuple[Tensor, _Answered]]) -> None:
+    """Gives the channels of the last two stages the scale of the teacher's, in place; the function stays.
+
+    batches: what the student takes, (N, 3, 112, 112) in [-1, 1], and what the teacher says of it. The factor of a
+    channel is the least-squares one, Σ s·t / Σ s². A channel keeps its scale where that is not within `REACH`: one of
+    the two is silent there, or they contradict each other, and the next layer's weights would have to be huge. Earlier
+    stages end in residual sums, whose scale equalisation does not touch.
+    """
+    links: dict[str, tuple[ConvBlock | LinearBlock, Tensor, int]] = {
+        "conv_6_sep": (student.conv_6_sep, student.conv_6_dw.conv.weight, 0),
+        "conv_6_dw": (student.conv_6_dw, student.linear.weight, 1),
+    }
+    across = {name: torch.zeros(producer.bn.num_features) for name, (producer, _, _) in links.items()}
+    own = {name: torch.zeros_like(sums) for name, sums in across.items()}
+    for x, answer in batches:
+        outputs, _ = chain_features(student, x, run_frozen)
+        for name in links:
+            across[name] += (outputs[name] * answer.blocks[name]).sum(dim=(0, 2, 3))
+            own[name] += outputs[name].square().sum(dim=(0, 2, 3))
+    for name, (producer, taking, axis) in links.items():
+        factor = across[name] / own[name]
+        factor = torch.where((factor > 1 / REACH) & (factor < REACH), factor, torch.ones_like(factor))
+        producer.bn.weight.mul_(factor)
+        producer.bn.bias.mul_(factor)
+        taking.div_(factor.view([-1 if at == axis else 1 for at in range(taking.ndim)]))
