@@ -16,6 +16,7 @@ from edge.embed import Embedder
 from edge.engines import Session, SessionOptions, open_session
 from edge.errors import EdgeError
 from edge.manifest import Threshold, Variant
+from edge.memory import release_unused
 from edge.selftest import require_faithful
 from edge.types import Face, Floats, Image
 
@@ -70,6 +71,7 @@ class FaceAnalyzer:
         except EdgeError:
             self.close()
             raise
+        release_unused()
         self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
 
