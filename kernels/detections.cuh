@@ -1,11 +1,13 @@
-// From the heads of a YuNet-family network to faces. The references are edge.detect.decode.decode and edge.detect.nms.nms.
+// From the heads of a YuNet-family network to faces. The references are `decode`, `nms` and `vote` of edge.detect.
 #pragma once
 
 #include "portable.cuh"
 
 namespace arc {
 
-constexpr int kFields = 15;       // x1 y1 x2 y2, five landmarks, score
+constexpr int kFields = 15;        // x1 y1 x2 y2, five landmarks, score
+constexpr int kPoints = 10;        // numbers of five landmarks
+constexpr int kVoters = 64;        // threads that count the votes for a face
 constexpr int kCandidates = 4096;  // an image may have so many cells above the score
 constexpr int kLevels = 3;
 
@@ -46,13 +48,28 @@ ARC_FN bool decode_cell(const Heads& heads, int image, int cell, int width, int 
   return true;
 }
 
-// Whether two boxes share more than `max_iou` of their union, without dividing by the zero of two empty boxes.
-ARC_FN bool overlaps(const float* a, const float* b, float max_iou) {
+struct Overlap {
+  float shared, either;  // areas of intersection and union
+};
+
+ARC_FN Overlap overlap(const float* a, const float* b) {
   const float wide = fminf(a[2], b[2]) - fmaxf(a[0], b[0]), high = fminf(a[3], b[3]) - fmaxf(a[1], b[1]);
   const float shared = fmaxf(wide, 0.0f) * fmaxf(high, 0.0f);
   const float area_a = fmaxf(a[2] - a[0], 0.0f) * fmaxf(a[3] - a[1], 0.0f);
   const float area_b = fmaxf(b[2] - b[0], 0.0f) * fmaxf(b[3] - b[1], 0.0f);
-  return shared > max_iou * (area_a + area_b - shared);
+  return {shared, area_a + area_b - shared};
+}
+
+// Whether two boxes share more than `max_iou` of their union, without dividing by the zero of two empty boxes.
+ARC_FN bool overlaps(const float* a, const float* b, float max_iou) {
+  const Overlap found = overlap(a, b);
+  return found.shared > max_iou * found.either;
+}
+
+// Whether two boxes are of the same face, and may vote on its landmarks: at least `min_iou` of their union.
+ARC_FN bool same_face(const float* a, const float* b, float min_iou) {
+  const Overlap found = overlap(a, b);
+  return found.shared >= min_iou * found.either;
 }
 
 // Best score first; equal scores in the order of their cells, so that the result does not depend on the threads.

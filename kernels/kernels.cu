@@ -100,8 +100,9 @@ extern "C" __global__ void decode_heads(const float* cls8, const float* cls16, c
 }
 
 // One block an image, of any power of two up to 1024 threads. faces (images, limit, kFields), best first; kept (images).
-extern "C" __global__ void suppress(const float* candidates, const int* cells, const int* counts, float max_iou,
-                                    int limit, float scale_x, float scale_y, float* faces, int* kept) {
+// Leaves for `vote` in chosen (images, limit) which candidate a face is, and in `cells` the candidates best first.
+extern "C" __global__ void suppress(const float* candidates, int* cells, const int* counts, float max_iou, int limit,
+                                    float scale_x, float scale_y, float* faces, int* kept, int* chosen) {
   __shared__ float score[kCandidates];
   __shared__ int cell[kCandidates];
   __shared__ short order[kCandidates];
@@ -140,6 +141,8 @@ extern "C" __global__ void suppress(const float* candidates, const int* cells, c
       }
       __syncthreads();
     }
+  for (int i = thread; i < count; i += threads) cells[(size_t)image * kCandidates + i] = order[i];
+  __syncthreads();
   for (int i = 0; i < count && taken < limit; ++i) {
     const int place = order[i];  // the same for all threads; below 0 once a better face has dropped it
     if (place >= 0) {
@@ -150,12 +153,46 @@ extern "C" __global__ void suppress(const float* candidates, const int* cells, c
         const float back = thread == kFields - 1 ? 1.0f : (thread & 1 ? scale_y : scale_x);
         faces[((size_t)image * limit + taken) * kFields + thread] = best[thread] * back;
       }
+      if (thread == 0) chosen[(size_t)image * limit + taken] = place;
     }
     __syncthreads();
     if (thread == 0 && place >= 0) ++taken;
     __syncthreads();
   }
   if (thread == 0) kept[image] = taken;
+}
+
+// After `suppress`, one block of kVoters threads a face, grid (limit, images): its landmarks become the mean over all
+// candidates that saw the same face, weighted with the square of their score. The order of the sums is fixed.
+extern "C" __global__ void vote(const float* candidates, const int* cells, const int* counts, const int* chosen,
+                                const int* kept, int limit, float min_iou, float scale_x, float scale_y, float* faces) {
+  __shared__ float sums[kVoters][kPoints + 1];
+  const int image = blockIdx.y, face = blockIdx.x, thread = threadIdx.x;
+  if (face >= kept[image]) return;  // the whole block
+  const int count = imin(counts[image], kCandidates);
+  const float* mine = candidates + (size_t)image * kCandidates * kFields;
+  const int* order = cells + (size_t)image * kCandidates;
+  const int place = chosen[(size_t)image * limit + face];
+  const float* best = mine + (size_t)place * kFields;
+  float sum[kPoints + 1] = {};
+  for (int i = thread; i < count; i += kVoters) {
+    const float* other = mine + (size_t)order[i] * kFields;
+    if (order[i] != place && !same_face(best, other, min_iou)) continue;  // the best votes even without an area
+    const float weight = other[kFields - 1] * other[kFields - 1];
+    for (int k = 0; k < kPoints; ++k) sum[k] += weight * other[4 + k];
+    sum[kPoints] += weight;
+  }
+  for (int k = 0; k <= kPoints; ++k) sums[thread][k] = sum[k];
+  for (int half = kVoters / 2; half > 0; half >>= 1) {
+    __syncthreads();
+    if (thread < half)
+      for (int k = 0; k <= kPoints; ++k) sums[thread][k] += sums[thread + half][k];
+  }
+  __syncthreads();
+  if (thread < kPoints) {
+    const float back = thread & 1 ? scale_y : scale_x;
+    faces[((size_t)image * limit + face) * kFields + 4 + thread] = sums[0][thread] / sums[0][kPoints] * back;
+  }
 }
 
 // ---- search ----

@@ -1,7 +1,7 @@
 """The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
 
 Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
-`Detector._prepare`, `align`, `decode` with `nms`, and `similarities`.
+`Detector._prepare`, `align`, `decode` with `nms` and `vote`, and `similarities`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 from edge.cuda.protocol import CudaDevice, DeviceMemory, Dim3, Launch, Stream
 from edge.detect.decode import OUTPUTS
+from edge.detect.vote import MIN_IOU as SAME_FACE_IOU
 from edge.errors import EngineError
 
 FAT_BINARY = "arcedge.fatbin"
@@ -29,6 +30,7 @@ PROBES: Final = 8
 """Probes that one pass over the gallery serves."""
 MAX_DIMENSIONS: Final = 512
 
+_VOTERS = 64
 _WARPS = 8
 _MOST_BLOCKS = 1024
 _LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
@@ -37,7 +39,8 @@ SIGNATURES: Final[dict[str, str]] = {
     **{f"letterbox_{kind}_f32": source + "Piiiiffffffi" for kind, source in _LETTERBOX.items()},
     **{f"align_{kind}": source + "PP" for kind, source in _LETTERBOX.items()},
     "decode_heads": "P" * 12 + "iifPPP",
-    "suppress": "PPPfiffPP",
+    "suppress": "PPPfiffPPP",
+    "vote": "PPPPPifffP",
     "normalise_rows": "Pii",
     "search_blocks": "PiiPiPP",
     "merge_blocks": "PPiiPP",
@@ -96,19 +99,20 @@ class DetectionMemory:
     counts: DeviceMemory
     faces: DeviceMemory
     kept: DeviceMemory
+    chosen: DeviceMemory
     images: int
     limit: int
 
     @classmethod
     def on(cls, device: CudaDevice, images: int, limit: int) -> DetectionMemory:
         """Allocates it."""
-        sizes = (images * CANDIDATES * FIELDS, images * CANDIDATES, images, images * limit * FIELDS, images)
-        candidates, cells, counts, faces, kept = (device.alloc(4 * size) for size in sizes)
-        return cls(candidates, cells, counts, faces, kept, images, limit)
+        cells, faces = images * CANDIDATES, images * limit
+        sizes = (cells * FIELDS, cells, images, faces * FIELDS, images, faces)
+        return cls(*(device.alloc(4 * size) for size in sizes), images, limit)
 
     def free(self) -> None:
         """Gives it back."""
-        for memory in (self.candidates, self.cells, self.counts, self.faces, self.kept):
+        for memory in (self.candidates, self.cells, self.counts, self.faces, self.kept, self.chosen):
             memory.free()
 
 
@@ -182,8 +186,9 @@ class Kernels:
     ) -> None:
         """The twelve heads (addresses by name) of an input of `size` (height, width) → faces, best first.
 
-        back: factors (x, y) from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32
-        and memory.kept (images) int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
+        A face's landmarks are the mean over all cells that saw it, as `edge.detect.vote` says.
+        back: factors (x, y) from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32 and memory.kept (images)
+        int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
         """
         if not 0 < images <= memory.images:
             raise EngineError(f"the detections' memory is for {memory.images} images, not {images}")
@@ -195,8 +200,16 @@ class Kernels:
         self._launch["decode_heads"](
             (-(-cells // 256), images, 1), (256, 1, 1), stream, (*addresses, width, height, min_score, *found)
         )
-        result = (memory.faces.address, memory.kept.address)
-        self._launch["suppress"]((images, 1, 1), (512, 1, 1), stream, (*found, max_iou, memory.limit, *back, *result))
+        faces, kept, chosen = memory.faces.address, memory.kept.address, memory.chosen.address
+        self._launch["suppress"](
+            (images, 1, 1), (512, 1, 1), stream, (*found, max_iou, memory.limit, *back, faces, kept, chosen)
+        )
+        self._launch["vote"](
+            (memory.limit, images, 1),
+            (_VOTERS, 1, 1),
+            stream,
+            (*found, chosen, kept, memory.limit, SAME_FACE_IOU, *back, faces),
+        )
 
     def normalise(self, vectors: int, rows: int, dimensions: int, stream: Stream) -> None:
         """(rows, dimensions) float32 to unit length, in place."""

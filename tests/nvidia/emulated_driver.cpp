@@ -66,6 +66,7 @@ std::map<std::string, Function> functions() {
   KERNEL(align_nv12);
   KERNEL(decode_heads);
   KERNEL(suppress);
+  KERNEL(vote);
   KERNEL(normalise_rows);
   KERNEL(search_blocks);
   KERNEL(merge_blocks);

@@ -53,6 +53,7 @@ def test_sizes_are_those_of_the_source(repository: Path) -> None:
     wanted = {
         "kFields": kernels.FIELDS,
         "kCandidates": kernels.CANDIDATES,
+        "kVoters": kernels._VOTERS,
         "kTop": kernels.TOP,
         "kProbes": kernels.PROBES,
         "kMaxDimensions": kernels.MAX_DIMENSIONS,
