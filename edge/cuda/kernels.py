@@ -108,7 +108,8 @@ class DetectionMemory:
         """Allocates it."""
         cells, faces = images * CANDIDATES, images * limit
         sizes = (cells * FIELDS, cells, images, faces * FIELDS, images, faces)
-        return cls(*(device.alloc(4 * size) for size in sizes), images, limit)
+        candidates, order, counts, found, kept, chosen = (device.alloc(4 * size) for size in sizes)
+        return cls(candidates, order, counts, found, kept, chosen, images, limit)
 
     def free(self) -> None:
         """Gives it back."""
@@ -186,9 +187,9 @@ class Kernels:
     ) -> None:
         """The twelve heads (addresses by name) of an input of `size` (height, width) → faces, best first.
 
-        A face's landmarks are the mean over all cells that saw it, as `edge.detect.vote` says.
-        back: factors (x, y) from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32 and memory.kept (images)
-        int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
+        A face's landmarks are the mean over all cells that saw it, as `edge.detect.vote` says. back: factors (x, y)
+        from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32 and memory.kept
+        (images) int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
         """
         if not 0 < images <= memory.images:
             raise EngineError(f"the detections' memory is for {memory.images} images, not {images}")
