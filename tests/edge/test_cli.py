@@ -23,6 +23,9 @@ from edge.cli.verb import Verb
 RUNTIME = ("enroll", "gallery", "run", "embed", "verify", "doctor")
 
 
+LOADED_BY_OTHERS = {"edge.cli.run", "edge.cli.enroll", "training.cli", "export.cli", "benchmarks.cli", "email", "numpy"}
+
+
 @dataclass(frozen=True)
 class Done:
     returncode: int
@@ -62,6 +65,20 @@ def test_help_lists_every_verb_and_each_has_an_example() -> None:
             assert verb.example.startswith(f"edge {verb.name}")
 
 
+def test_a_verb_is_found_alone_and_is_the_one_registered() -> None:
+    every = {verb.name: verb for verb in command.find_verbs()}
+    for name, verb in every.items():
+        assert command.find_verbs(name) == [verb]
+    for name in ("options", "main", "no.module", "-h", ""):
+        assert [verb.name for verb in command.find_verbs(name)] == [*every]
+
+
+def test_a_camera_loads_no_other_verb() -> None:
+    script = "import sys; from edge.cli.main import find_verbs; find_verbs('run'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"edge.cli.run"} == {name for name in done.stdout.split() if name in LOADED_BY_OTHERS}
+
+
 def test_no_verb_prints_the_help_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     assert "commands" in capsys.readouterr().out
@@ -74,7 +91,7 @@ def test_a_verb_whose_packages_are_missing_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verb = Verb("cook", "cooks", lambda parser: None, lambda args: 0, requires=("json", "no_such_thing"), extra="food")
-    monkeypatch.setattr(command, "find_verbs", lambda: [verb])
+    monkeypatch.setattr(command, "find_verbs", lambda *_: [verb])
     assert command.main(["cook"]) == 2
     assert capsys.readouterr().err == (
         "edge cook: no_such_thing is not installed; install it with: pip install 'arcedge[food]'\n"
@@ -94,7 +111,7 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(
     def run(_: object) -> int:
         raise raised
 
-    monkeypatch.setattr(command, "find_verbs", lambda: [Verb("cook", "cooks", lambda parser: None, run)])
+    monkeypatch.setattr(command, "find_verbs", lambda *_: [Verb("cook", "cooks", lambda parser: None, run)])
     monkeypatch.setattr(command.os, "dup2", lambda *_: None)
     assert command.main(["cook"]) == code
     assert capfd.readouterr().err == said
@@ -104,7 +121,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command, "find_verbs", lambda: [Verb("cook", "cooks", lambda parser: None, run)])
+    monkeypatch.setattr(command, "find_verbs", lambda *_: [Verb("cook", "cooks", lambda parser: None, run)])
     with pytest.raises(ZeroDivisionError):
         command.main(["cook"])
 

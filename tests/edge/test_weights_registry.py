@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _edge(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     # The other verbs have tests of their own; this one runs behind the real command line.
-    monkeypatch.setattr(command_line, "find_verbs", lambda: [VERB])
+    monkeypatch.setattr(command_line, "find_verbs", lambda *_: [VERB])
     return command_line.main(["weights", *arguments])
 
 
