@@ -16,6 +16,7 @@ HOUSE = {"edge", "training", "export", "benchmarks", "model_weights"}
 DEVICE = {"numpy", "cv2", "tqdm", "tomli"}
 ENGINE_PACKAGES = {
     "onnxruntime": {"onnxruntime"},
+    "onnxruntime_arena": {"onnxruntime"},
     "onnxruntime_gpu": {"onnxruntime"},
     "openvino": {"openvino"},
     "tensorrt": {"tensorrt"},

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.engines.arena import share
 from edge.engines.base import Array, Engine, Session, SessionOptions, TensorSpec
+from edge.engines.onnxruntime_arena import share
 from edge.engines.placement import PlacedNode, described, read_profile, require_placed
 from edge.errors import EngineError
 
