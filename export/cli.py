@@ -64,6 +64,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse an INT8 out of budget instead of keeping its worst layers in float",
     )
+    gate.add_argument(
+        "--keep", default="", metavar="LAYERS", help="leave these layers of INT8 in float (names: --report)"
+    )
+    gate.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="what each layer loses in INT8, and accuracy against time of keeping it in float: tables and plots",
+    )
     gate.add_argument("--evaluate", type=Path, metavar="PAIRS.txt", help="compare every variant on LFW-style pairs")
     gate.add_argument("--images", type=Path, metavar="DIR", help="the pictures of those pairs")
     gate.add_argument(
@@ -94,6 +103,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--evaluate and --images go together")
     if args.max_drop is not None and (args.evaluate is None or not args.max_drop >= 0):
         raise InputError("--max-drop POINTS is 0 or more, and needs --evaluate PAIRS.txt --images DIR")
+    if args.report is not None and (args.calibration is None or not args.calibration.is_dir()) and not args.pairs_from:
+        raise InputError("--report judges INT8 on photos: name a folder with --calibration, or --pairs-from")
+    keep = tuple(name.strip() for name in args.keep.split(",") if name.strip())
+    precisions = _choices(args.precision, PRECISIONS, "--precision")
+    if "int8" not in precisions and (keep or args.report is not None):
+        raise InputError("--keep and --report are about INT8; --precision leaves it out")
     targets = _choices(args.target, ("onnx", "tensorrt", "triton"), "--target")
     if args.triton_out is not None and "triton" not in targets:
         raise InputError("--triton-out needs --target triton")
@@ -108,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         detector=args.detector,
         calibration=args.calibration,
         split=args.split,
-        precisions=_choices(args.precision, PRECISIONS, "--precision"),
+        precisions=precisions,
         targets=tuple(target for target in targets if target != "triton") or ("onnx",),
         far=args.far,
         pairs_from=args.pairs_from,
@@ -118,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         budget=Budget(args.min_cosine, MAX_DROP if args.max_drop is None else args.max_drop),
         save_calibration=args.save_calibration,
         sign=args.sign,
+        keep=keep,
+        report=args.report,
         quiet=args.json or not sys.stderr.isatty(),
     )
     say: Callable[[str], None] = (lambda _: None) if args.json else print

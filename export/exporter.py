@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -18,14 +18,17 @@ from edge.selftest import ENTRY as SELF_TEST
 from edge.signatures import to_entry
 from edge.signing import SigningKey
 from edge.weights import find_weights
+from export.calibration.calibrate import split_held_out
 from export.calibration.photos import read_training_part
 from export.calibration.table import CalibrationTable, read_tables, write_tables
+from export.choosing import AccuracyChoice, as_line
 from export.graph import parameters_digest
 from export.judging import EmbedderJudge, judge_detector
+from export.labelled import LabelledFaces
 from export.passes import Passes
 from export.photos import Photos
 from export.plausibility import require_plausible
-from export.repairing import repaired
+from export.repairing import decide, require_layers, with_named
 from export.request import ExportRequest
 from export.selftest import self_test_entry
 from export.sources import (
@@ -35,6 +38,10 @@ from export.sources import (
     load_embedder_checkpoint,
     load_embedder_onnx,
 )
+from export.subject import subject_of
+from export.thresholds import DEFAULT_FAR
+from export.tradeoff import TradeOff
+from export.tradeoff_report import as_text, write_report
 from export.variants import Built, build_variants, calibrate_detector, calibrate_embedder, equalised_source
 from export.writer import Artefact, require_writable, write_bundle
 
@@ -43,11 +50,12 @@ TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 
 @dataclass(slots=True)
 class ExportResult:
-    """The bundle, what the passes did by role, and what the user was told."""
+    """The bundle, what the passes did by role, what the user was told, and what layers in float buy and cost."""
 
     bundle: Bundle
     passes: dict[str, Passes]
     notes: list[str] = field(default_factory=list)
+    trade_offs: tuple[TradeOff, ...] = ()
 
 
 def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) -> ExportResult:
@@ -71,10 +79,12 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     tell(f"embedder {embedder.path.name}, detector {detector.path.name}")
     photos = Photos(detector, tell, request.quiet, training_part)
     tables = _tables(request, embedder, detector, photos)
+    tables, trade_offs = _decided(request, (embedder, detector), tables, photos)
     artefacts = [
         *_embedder_artefacts(request, embedder, tables.get("embedder"), photos, passes["embedder"]),
         *_detector_artefacts(request, detector, tables.get("detector"), photos, passes["detector"]),
     ]
+    artefacts = [_with_trade_off(artefact, trade_offs) for artefact in artefacts]
     provenance = _provenance(embedder, detector, tables, passes)
     if request.pairs_from is not None:
         provenance["calibration"]["threshold"] = to_entry(photos.faces(request.pairs_from).with_face)
@@ -82,7 +92,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     if request.save_calibration is not None:
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
         _save(request, list(tables.values()), thresholds, tell)
-    return ExportResult(bundle, passes, notes)
+    return ExportResult(bundle, passes, notes, tuple(trade_offs.values()))
 
 
 def _require_inputs(request: ExportRequest) -> None:
@@ -128,7 +138,9 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
     if embedder.fed_as is not None and embedder.stated is not None:
         require_plausible(embedder.stated, embedder.fed_as, faces.crops, faces.labels)
     tables = {
-        "embedder": calibrate_embedder(embedder, faces.crops, faces.digest, quiet=request.quiet),
+        "embedder": calibrate_embedder(
+            embedder, faces.crops, faces.digest, choose=_choice(request, embedder, photos), quiet=request.quiet
+        ),
         "detector": calibrate_detector(detector, photos.pictures(folder), faces.digest, quiet=request.quiet),
     }
     # What judged the methods was seen as well: it is recorded with what the ranges were taken from.
@@ -139,12 +151,58 @@ def _tables(request: ExportRequest, embedder: Source, detector: Source, photos: 
         if table.compared:
             figures = ", ".join(f"{name} {figure:.5f}" for name, figure in table.compared.items())
             photos.tell(f"{role}: {table.figure:.5f} taken of {figures}")
-    table = tables["embedder"]
-    if "int8" in request.precisions and request.repair and table.figure < request.budget.least_cosine("int8"):
-        tables["embedder"] = repaired(
-            equalised_source(embedder, table), table, faces.crops, request.budget, photos.tell
-        )
+        if table.accuracy:
+            photos.tell(as_line(role, table.accuracy))
     return tables
+
+
+def _choice(request: ExportRequest, embedder: Source, photos: Photos) -> AccuracyChoice | None:
+    """Judges methods on the people of --pairs-from, else on held-out photos; None where nobody is known by name."""
+    folder = request.calibration
+    if request.pairs_from is not None:
+        people = photos.faces(request.pairs_from)
+        known = LabelledFaces(people.crops, people.labels, f"{len(people.crops)} crops of {request.pairs_from.name}")
+    elif folder is not None:
+        own = photos.faces(folder)
+        held = split_held_out(len(own.crops))[1]
+        known = LabelledFaces(own.crops[held], own.labels[held], f"{len(held)} held-out calibration crops")
+    return AccuracyChoice(embedder, known, request.far or DEFAULT_FAR) if known.comparable else None
+
+
+def _decided(
+    request: ExportRequest, sources: Sequence[Source], tables: Mapping[str, CalibrationTable], photos: Photos
+) -> tuple[dict[str, CalibrationTable], dict[str, TradeOff]]:
+    """The tables with the layers that stay in float, and what those buy and cost, where one asks or one is needed."""
+    moved = [equalised_source(s, tables[s.contract.role]) for s in sources if s.contract.role in tables]
+    require_layers(request.keep, moved)
+    decided, trade_offs = dict(tables), dict[str, TradeOff]()
+    if "int8" not in request.precisions:
+        return decided, trade_offs
+    for source in (source for source in sources if source.contract.role in tables):
+        role = source.contract.role
+        table, least = with_named(source, tables[role], request.keep), request.budget.least_figure(role)
+        decided[role] = table
+        repairable = (
+            request.repair and not table.keep and request.calibration is not None and request.calibration.is_dir()
+        )
+        if request.report is None and not (repairable and table.figure < least):
+            continue
+        decision = decide(subject_of(source, table, request, photos), least, request, photos.tell)
+        decided[role] = decision.table
+        if decision.trade_off is not None:
+            trade_offs[role] = decision.trade_off
+            photos.tell(as_text(decision.trade_off))
+    if request.report is not None and trade_offs:
+        for path in write_report(list(trade_offs.values()), request.report):
+            photos.tell(f"report: {path}")
+    return decided, trade_offs
+
+
+def _with_trade_off(artefact: Artefact, trade_offs: Mapping[str, TradeOff]) -> Artefact:
+    found = trade_offs.get(artefact.contract.role)
+    if found is None or artefact.precision != "int8":
+        return artefact
+    return replace(artefact, measured={**artefact.measured, "trade_off": found.summary()})
 
 
 def _stored_table(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from edge.align import align
 from edge.detect import Detector, find_main_face
 from edge.errors import GateError, InputError
-from edge.metrics.intervals import Interval
+from edge.metrics.intervals import LEVEL, Interval
 from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import kfold_accuracy, threshold_at_far
 from edge.pictures import read_picture
@@ -126,7 +126,9 @@ def accuracy_drop(reference: Floats, variant: Floats, pairs: EvaluationPairs) ->
     )
 
 
-def tar_drop(reference: Floats, variant: Floats, identities: npt.NDArray[np.int64], far: float) -> Drop:
+def tar_drop(
+    reference: Floats, variant: Floats, identities: npt.NDArray[np.int64], far: float, level: float = LEVEL
+) -> Drop:
     """TAR at a FAR over all pairs of the pictures, each model at its own threshold, paired.
 
     The interval draws identities, not pairs, because pairs that share a picture are not independent.
@@ -150,7 +152,7 @@ def tar_drop(reference: Floats, variant: Floats, identities: npt.NDArray[np.int6
     random = np.random.default_rng(0)
     drawn = random.integers(0, len(total), (RESAMPLES, len(total)))
     drops = 100.0 * lost[drawn].sum(axis=1) / total[drawn].sum(axis=1)
-    low, high = np.quantile(drops, [0.025, 0.975])
+    low, high = np.quantile(drops, [(1 - level) / 2, (1 + level) / 2])
     value = 100.0 * lost.sum() / total.sum()
     # Where no pair changed sides the bootstrap has nothing to draw; the pairs' own bound then stands.
     bound = 100.0 * paired_difference(0, 0, int(present.sum()))[1]
@@ -158,7 +160,7 @@ def tar_drop(reference: Floats, variant: Floats, identities: npt.NDArray[np.int6
         f"TAR at FAR {far:g}",
         float(accepted[0].mean()),
         float(accepted[1].mean()),
-        Interval(value, min(low, value), float(high) if lost.any() else bound, 0.95),
+        Interval(value, float(min(low, value)), float(high) if lost.any() else bound, level),
         len(owner),
         (thresholds[0], thresholds[1]),
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.detect import Detector
-from edge.engines import open_session
 from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.types import Floats, Image
@@ -14,7 +12,7 @@ from edge.weights.cards import CARD_SUFFIX
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
 from export.calibration.photos import synthetic_crops
 from export.calibration.table import read_thresholds
-from export.gate import EvaluationPairs, accuracy_drop, load_pairs, rank_flips, require_inside, tar_drop
+from export.gate import EvaluationPairs, accuracy_drop, rank_flips, require_inside, tar_drop
 from export.photos import Photos
 from export.request import ExportRequest
 from export.sources import CALIBRATION_SUFFIX, Source
@@ -32,7 +30,6 @@ class EmbedderJudge:
     request: ExportRequest
     photos: Photos
     _reference: dict[str, Floats] = field(default_factory=dict)
-    _pairs: EvaluationPairs | None = None
 
     def judge(self, built: Built) -> tuple[dict[str, Any], Threshold | None]:
         """What was measured, JSON-ready, and the threshold."""
@@ -69,14 +66,9 @@ class EmbedderJudge:
         }
 
     def _evaluation_pairs(self) -> EvaluationPairs:
-        if self._pairs is None:
-            if self.request.evaluate is None or self.request.images is None:
-                raise InputError("--evaluate PAIRS.txt needs --images DIR, the folder of its pictures")
-            detector = self.photos.detector
-            with open_session(detector.float_model.SerializeToString()) as session:
-                opened = Detector(session, detector.contract)
-                self._pairs = load_pairs(self.request.evaluate, self.request.images, opened, quiet=self.request.quiet)
-        return self._pairs
+        if self.request.evaluate is None or self.request.images is None:
+            raise InputError("--evaluate PAIRS.txt needs --images DIR, the folder of its pictures")
+        return self.photos.pairs(self.request.evaluate, self.request.images)
 
     def _threshold(self, built: Built) -> tuple[Threshold | None, dict[str, Any] | None]:
         """From --pairs-from, else from calibration photos of several people, else what is stored beside the weights."""

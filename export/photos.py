@@ -10,6 +10,7 @@ from edge.detect import Detector
 from edge.engines import open_session
 from edge.types import Image
 from export.calibration.photos import Faces, align_photos, list_photos, mosaics
+from export.gate import EvaluationPairs, load_pairs
 from export.sources import Source
 
 MOSAICS = 48
@@ -28,6 +29,7 @@ class Photos:
     only: Mapping[Path, frozenset[str]] = field(default_factory=dict)
     _faces: dict[Path, Faces] = field(default_factory=dict)
     _pictures: dict[Path, list[Image]] = field(default_factory=dict)
+    _pairs: dict[tuple[Path, Path], EvaluationPairs] = field(default_factory=dict)
 
     def faces(self, folder: Path) -> Faces:
         """The aligned faces of a folder. Raises InputError where it is unfit."""
@@ -49,3 +51,11 @@ class Photos:
         if folder not in self._pictures:
             self._pictures[folder] = mosaics(list_photos(folder, self.only.get(folder)), MOSAICS)
         return self._pictures[folder]
+
+    def pairs(self, file: Path, folder: Path) -> EvaluationPairs:
+        """LFW-style pairs, their pictures detected and aligned. Raises InputError where files are missing or unfit."""
+        if (file, folder) not in self._pairs:
+            with open_session(self.detector.float_model.SerializeToString()) as session:
+                detector = Detector(session, self.detector.contract)
+                self._pairs[file, folder] = load_pairs(file, folder, detector, quiet=self.quiet)
+        return self._pairs[file, folder]

@@ -31,6 +31,10 @@ class Budget:
             return self.min_cosine
         return MIN_COSINE[precision]
 
+    def least_figure(self, role: str) -> float:
+        """The least mean cosine of an INT8 embedder, or the least agreement of an INT8 detector."""
+        return self.least_cosine("int8") if role == "embedder" else MIN_AGREEMENT["int8"]
+
     def require_cosine(self, name: str, precision: str, mean: float, over: str) -> None:
         """Raises GateError where an embedder variant's mean cosine is below its budget."""
         least = self.least_cosine(precision)
@@ -57,7 +61,8 @@ class ExportRequest:
     thresholds on; None for the calibration photos, then what is stored beside the weights. far: None for what is
     stored, else DEFAULT_FAR. evaluate, images: LFW-style pairs the gate compares on.
     repair: whether layers may stay in float to bring INT8 into its budget. save_calibration: file to write
-    tables to. sign: private key file to sign the bundle with.
+    tables to. sign: private key file to sign the bundle with. keep: layers INT8 leaves in float, by output tensor.
+    report: folder for what layers in float buy and cost; None where nobody asks.
     """
 
     out: Path
@@ -77,4 +82,6 @@ class ExportRequest:
     repair: bool = True
     save_calibration: Path | None = None
     sign: Path | None = None
+    keep: tuple[str, ...] = ()
+    report: Path | None = None
     quiet: bool = False

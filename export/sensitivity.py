@@ -1,37 +1,66 @@
-"""Which layers eight bits hurt, and the fewest to keep in float so that a model is within its budget again."""
+"""Which layers eight bits hurt, and the fewest to keep in float so that a model is within its budget again.
+
+Two questions a layer: what does the model lose where this layer alone is in eight bits, and what does it still lose
+where all but this one are? They differ, because errors of layers add up, or make up for each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnx import ModelProto
 from tqdm import tqdm
 
+from export.gate import Drop
 from export.passes.integer_pixels import integer_pixels
-from export.passes.qdq import Ranges, final_layers, placement, quantise
+from export.passes.qdq import final_layers, placement
 
-Judge = Callable[[bytes], float]
-"""How well a model does on held-out pictures; higher is better."""
+Build = Callable[[frozenset[str]], bytes]
+"""The INT8 model with the layers given, by output tensor, in float."""
 
 MAX_KEPT_SHARE = 0.5
 """A model with more of its layers in float than this is not worth calling INT8."""
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a model does on held-out pictures.
+
+    figure: mean cosine of embeddings to FP32's, or agreement of the faces found; 1 is FP32 itself. lost: what is lost
+    of TAR at a FAR, in points, with its interval; None where no people are known by name.
+    """
+
+    figure: float
+    lost: Drop | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"figure": self.figure} | ({} if self.lost is None else {self.lost.what: self.lost.to_dict()})
+
+
+Judge = Callable[[bytes], Scores]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSensitivity:
-    """What quantising one layer alone leaves of the figure. layer: its output tensor."""
+    """A layer by its output tensor. alone: with it alone in INT8; without: with all but it."""
 
     layer: str
-    figure: float
+    alone: Scores
+    without: Scores
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"layer": self.layer, "alone": self.alone.to_dict(), "all_but_it": self.without.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One point of the trade-off: this many of the most sensitive layers kept in float, and the figure then."""
+    """One thing tried: these layers in float, and the figure then."""
 
-    kept: int
+    keep: frozenset[str]
     figure: float
 
 
@@ -45,39 +74,52 @@ class Repair:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"kept": sorted(self.keep), "steps": [asdict(step) for step in self.steps], "reached": self.reached}
+        steps = [{**asdict(step), "keep": sorted(step.keep)} for step in self.steps]
+        return {"kept": sorted(self.keep), "steps": steps, "reached": self.reached}
+
+
+def quantised_layers(model: ModelProto) -> tuple[str, ...]:
+    """The convolutions and linear layers that `int8-cpu` quantises, by output tensor, in the order of the graph."""
+    prepared = integer_pixels(model)
+    layers = {node.output[0] for node in prepared.graph.node if node.op_type in ("Conv", "Gemm")}
+    return tuple(name for name in placement(prepared, final_layers(prepared)).nodes if name in layers)
+
+
+def all_but(model: ModelProto, layer: str) -> frozenset[str]:
+    """What to keep in float so that one layer alone is in INT8: sums too, which by themselves are no integer kernel."""
+    return frozenset(placement(integer_pixels(model)).nodes) - {layer}
 
 
 def layer_sensitivity(
-    model: ModelProto, ranges: Ranges, judge: Judge, *, quiet: bool = False
+    model: ModelProto, build: Build, judge: Judge, *, quiet: bool = False
 ) -> tuple[LayerSensitivity, ...]:
-    """The figure with each layer alone in INT8, worst first.
-
-    Sums are quantised with their neighbours, not alone: by themselves they are no integer kernel.
-    """
-    prepared = integer_pixels(model)
-    heads = final_layers(prepared)
-    every = [name for name in placement(prepared, heads).nodes if name in _layers(prepared)]
-    found = []
-    for name in tqdm(every, desc="sensitivity", unit="layer", disable=quiet, leave=False):
-        others = frozenset(placement(prepared).nodes) - {name}
-        found.append(LayerSensitivity(name, judge(quantise(prepared, ranges, "int8-cpu", others).SerializeToString())))
-    return tuple(sorted(found, key=lambda entry: entry.figure))
+    """Both figures of every layer, the one that hurts most when alone first."""
+    found = [
+        LayerSensitivity(name, judge(build(all_but(model, name))), judge(build(frozenset({name}))))
+        for name in tqdm(quantised_layers(model), desc="sensitivity", unit="layer", disable=quiet, leave=False)
+    ]
+    return tuple(sorted(found, key=lambda entry: entry.alone.figure))
 
 
-def repair(
-    order: Sequence[LayerSensitivity], budget: float, build: Callable[[frozenset[str]], bytes], judge: Judge
-) -> Repair:
-    """The fewest of the most sensitive layers to keep so that the figure reaches `budget`, found by bisection.
+def orders(layers: Sequence[LayerSensitivity]) -> Mapping[str, tuple[str, ...]]:
+    """Layers by how much they hurt alone, and by how much is won where they are the one in float; most first."""
+    return {
+        "what each loses alone": tuple(e.layer for e in sorted(layers, key=lambda e: e.alone.figure)),
+        "what keeping each wins": tuple(e.layer for e in sorted(layers, key=lambda e: -e.without.figure)),
+    }
 
-    build: the INT8 model with the layers given in float. Not reached, where half the layers in float are not enough.
+
+def repair(order: Sequence[str], budget: float, build: Build, judge: Callable[[bytes], float]) -> Repair:
+    """The fewest of the first layers of `order` to keep so that the figure reaches `budget`, found by bisection.
+
+    Not reached, where half the layers in float are not enough.
     """
     steps = list[Step]()
 
     def figure(count: int) -> float:
-        value = judge(build(frozenset(entry.layer for entry in order[:count])))
-        steps.append(Step(count, value))
-        return value
+        keep = frozenset(order[:count])
+        steps.append(Step(keep, judge(build(keep))))
+        return steps[-1].figure
 
     low, high = 0, max(1, int(len(order) * MAX_KEPT_SHARE))
     if figure(high) < budget:
@@ -88,8 +130,4 @@ def repair(
             high = middle
         else:
             low = middle
-    return Repair(frozenset(entry.layer for entry in order[:high]), tuple(steps), reached=True)
-
-
-def _layers(model: ModelProto) -> set[str]:
-    return {node.output[0] for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+    return Repair(frozenset(order[:high]), tuple(steps), reached=True)

@@ -13,7 +13,7 @@ from edge.errors import InputError
 from edge.types import Image
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
 from export.calibration.bias_correction import bias_correction
-from export.calibration.calibrate import CalibrationData, Judge, calibrate, split_held_out
+from export.calibration.calibrate import CalibrationData, Choose, Judge, calibrate, split_held_out
 from export.calibration.equalisation import equalisation
 from export.calibration.observer import observe
 from export.calibration.photos import synthetic_crops
@@ -82,7 +82,12 @@ def build_variants(
         table.require_tensors(placement(model, keep | final_layers(model)).tensors)
         notes = {
             "scheme": "int8-cpu",
-            "calibration": {"method": table.method, "count": table.count, "judged": dict(table.judged)},
+            "calibration": {
+                "method": table.method,
+                "count": table.count,
+                "judged": dict(table.judged),
+                "accuracy": dict(table.accuracy),
+            },
             "options": {
                 "equalised_tensors": len(table.factors),
                 "corrected_biases": len(table.shifts),
@@ -119,8 +124,13 @@ def _extremes(model: ModelProto) -> Ranges:
     return {name: (histogram.low, histogram.high) for name, histogram in histograms.items()}
 
 
-def calibrate_embedder(source: Source, crops: Image, digest: str, *, quiet: bool = False) -> CalibrationTable:
-    """Ranges over aligned crops; the method whose INT8 embeddings stay closest (mean cosine) on held-out crops."""
+def calibrate_embedder(
+    source: Source, crops: Image, digest: str, *, choose: Choose | None = None, quiet: bool = False
+) -> CalibrationTable:
+    """Ranges over aligned crops; the method whose INT8 embeddings stay closest (mean cosine) on held-out crops.
+
+    choose: has the last word on the method, where people are known by name (export.choosing).
+    """
     fit, held = split_held_out(len(crops))
     reference = embed_with(source.float_model.SerializeToString(), source.contract, crops[held])
 
@@ -130,7 +140,7 @@ def calibrate_embedder(source: Source, crops: Image, digest: str, *, quiet: bool
     chosen = crops[fit]
     batches = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
     data = CalibrationData(batches, digest, len(chosen))
-    return _calibrated(source, data, judge, quiet)
+    return _calibrated(source, data, judge, quiet, choose)
 
 
 def calibrate_detector(
@@ -153,7 +163,9 @@ def equalised_source(source: Source, table: CalibrationTable) -> Source:
     return replace(source, float_model=equalise(source.float_model, table.factors)) if table.factors else source
 
 
-def _calibrated(source: Source, data: CalibrationData, judge: Judge, quiet: bool) -> CalibrationTable:
+def _calibrated(
+    source: Source, data: CalibrationData, judge: Judge, quiet: bool, choose: Choose | None = None
+) -> CalibrationTable:
     """Ranges, and of equalisation and bias correction what makes INT8 do better on held-out pictures."""
     role, model = source.contract.role, source.float_model
 
@@ -165,11 +177,11 @@ def _calibrated(source: Source, data: CalibrationData, judge: Judge, quiet: bool
         figure = round(float(judge(build(shift_biases(one, shifts))(table.tensors))), 6)
         return replace(table, shifts=shifts), figure
 
-    table = calibrate(model, role, data, build(model), judge, quiet=quiet)
+    table = calibrate(model, role, data, build(model), judge, choose=choose, quiet=quiet)
     candidates = {"as it is": (table, table.figure), "biases corrected": corrected(table, model)}
     if factors := equalisation(model, data.batches):
         moved = equalise(model, factors)
-        other = calibrate(moved, role, data, build(moved), judge, quiet=quiet)
+        other = calibrate(moved, role, data, build(moved), judge, choose=choose, quiet=quiet)
         other = replace(other, parameters=table.parameters, factors=factors)
         candidates |= {"equalised": (other, other.figure), "equalised, biases corrected": corrected(other, moved)}
     figures = {name: figure for name, (_, figure) in candidates.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -37,26 +38,50 @@ Build = Callable[[Ranges], bytes]
 Judge = Callable[[bytes], float]
 """How well a model does on held-out pictures; higher is better."""
 
+Choose = Callable[[Mapping[str, bytes], str, Mapping[str, float]], dict[str, Any]]
+"""From the INT8 models by method, the method `Judge` likes best and its figures: what to record, and under `taken` the
+method to take. See `export.choosing`."""
+
 
 def calibrate(
-    model: ModelProto, role: str, data: CalibrationData, build: Build, judge: Judge, *, quiet: bool = False
+    model: ModelProto,
+    role: str,
+    data: CalibrationData,
+    build: Build,
+    judge: Judge,
+    *,
+    choose: Choose | None = None,
+    quiet: bool = False,
 ) -> CalibrationTable:
     """The ranges of the tensors that quantisation needs, by the method that `judge` likes best.
 
-    model: the float graph. Raises InputError for fewer than MIN_PICTURES pictures.
+    model: the float graph. choose: has the last word on the method, where it is there.
+    Raises InputError for fewer than MIN_PICTURES pictures.
     """
     if data.count < MIN_PICTURES:
         raise InputError(f"{data.count} calibration pictures with a face are too few; {MIN_PICTURES} is the least")
     tensors = placement(model).tensors
     histograms = observe(model, tensors, lambda: data.batches)
-    judged: dict[str, float] = {}
+    judged, models = dict[str, float](), dict[str, bytes]()
     candidates = {name: {t: _kept(method(h)) for t, h in histograms.items()} for name, method in METHODS.items()}
     for name in tqdm(candidates, desc=f"calibrating the {role}", unit="method", disable=quiet, leave=False):
-        judged[name] = judge(build(candidates[name]))
+        models[name] = build(candidates[name])
+        judged[name] = judge(models[name])
     # Equal to six digits is equal: then the first, which clips least, is taken.
     best = max(judged, key=lambda name: round(judged[name], 6) if np.isfinite(judged[name]) else -np.inf)
     scores = {name: round(float(value), 6) for name, value in judged.items()}
-    return CalibrationTable(role, parameters_digest(model), best, candidates[best], data.digest, data.count, scores)
+    accuracy = choose(models, best, judged) if choose is not None else {}
+    best = accuracy.get("taken", best)
+    return CalibrationTable(
+        role,
+        parameters_digest(model),
+        best,
+        candidates[best],
+        data.digest,
+        data.count,
+        scores,
+        accuracy=accuracy,
+    )
 
 
 def _kept(limits: tuple[float, float]) -> tuple[float, float]:

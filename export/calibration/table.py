@@ -29,6 +29,8 @@ class CalibrationTable:
     factors: by bus (export.passes.equalise), what the model is equalised with before anything else; `tensors` are of
     that model. shifts: by layer, what INT8 adds to the biases of that model (export.passes.shift_biases).
     compared: what INT8 scored on held-out pictures as it is, equalised, with biases corrected, and with both.
+    accuracy: TAR and cosine by method on faces of known people, and why the method was taken (export.choosing); empty
+    where nobody is known.
     """
 
     role: str
@@ -43,6 +45,7 @@ class CalibrationTable:
     factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     compared: Mapping[str, float] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.tensors.items():

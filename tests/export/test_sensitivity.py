@@ -12,7 +12,7 @@ from export.graph import Graph
 from export.passes import embed_preprocessing, l2_normalise
 from export.passes.embed_preprocessing import bundle_contract
 from export.passes.qdq import placement
-from export.sensitivity import LayerSensitivity, layer_sensitivity, repair
+from export.sensitivity import LayerSensitivity, Scores, layer_sensitivity, orders, repair
 from export.variants import int8_model
 
 CONTRACT = ModelContract("embedder", (16, 16), "bgr", "nchw", "float32", (127.5,) * 3, (127.5,) * 3, "arcface-112", 24)
@@ -64,10 +64,18 @@ def test_the_layer_that_eight_bits_ruin_is_found_and_kept(network, judged) -> No
     ranges, judge = judged
     whole = judge(int8_model(network, ranges, "int8-cpu").SerializeToString())
     assert whole < 0.9, "the fault is there"
-    order = layer_sensitivity(network, ranges, judge, quiet=True)
-    assert {entry.layer for entry in order} == {"a", "b", "d", "e", "y"}
-    assert {entry.layer for entry in order[:2]} == {"a", "b"}
-    found = repair(order, 0.99, lambda keep: int8_model(network, ranges, "int8-cpu", keep).SerializeToString(), judge)
+
+    def build(keep: frozenset[str]) -> bytes:
+        return int8_model(network, ranges, "int8-cpu", keep).SerializeToString()
+
+    layers = layer_sensitivity(network, build, lambda data: Scores(judge(data)), quiet=True)
+    assert {entry.layer for entry in layers} == {"a", "b", "d", "e", "y"}
+    assert {entry.layer for entry in layers[:2]} == {"a", "b"}
+    for entry in layers:
+        assert entry.without.figure == judge(build(frozenset({entry.layer})))
+        alone = int8_model(network, ranges, "int8-cpu", frozenset({"a", "b", "d", "e", "y"}) - {entry.layer})
+        assert entry.alone.figure == judge(alone.SerializeToString())
+    found = repair(orders(layers)["what each loses alone"], 0.99, build, judge)
     assert found.reached
     assert found.keep == {"a", "b"}
     repaired = int8_model(network, ranges, "int8-cpu", found.keep)
@@ -77,7 +85,7 @@ def test_the_layer_that_eight_bits_ruin_is_found_and_kept(network, judged) -> No
 
 @pytest.mark.parametrize("needed", range(1, 11))
 def test_the_fewest_layers_are_kept(needed: int) -> None:
-    order = [LayerSensitivity(f"layer{i}", 0.9 + i / 1000) for i in range(20)]
+    order = [f"layer{i}" for i in range(20)]
     found = repair(order, 0.97, lambda keep: b"x" * len(keep), lambda data: 0.95 + 0.02 * (len(data) >= needed))
     assert found.reached
     assert found.keep == {f"layer{i}" for i in range(needed)}
@@ -85,8 +93,20 @@ def test_the_fewest_layers_are_kept(needed: int) -> None:
 
 
 def test_a_model_that_half_its_layers_cannot_save_is_given_up() -> None:
-    order = [LayerSensitivity(f"layer{i}", 0.1) for i in range(20)]
+    order = [f"layer{i}" for i in range(20)]
     found = repair(order, 0.97, lambda keep: b"x" * len(keep), lambda data: 0.5 + len(data) / 100)
     assert not found.reached
     assert found.keep == frozenset()
     assert found.to_dict()["reached"] is False
+
+
+def test_the_two_orders_ask_two_questions() -> None:
+    """What hurts most alone need not be what is best kept: its error may be made up for elsewhere."""
+    layers = [
+        LayerSensitivity("first", Scores(0.90), Scores(0.95)),
+        LayerSensitivity("second", Scores(0.95), Scores(0.99)),
+    ]
+    assert orders(layers) == {
+        "what each loses alone": ("first", "second"),
+        "what keeping each wins": ("second", "first"),
+    }
