@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks.demo.video import portraits
 from benchmarks.provenance import Load, load_between, machine, now, versions
+from benchmarks.start import measure_start
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.gallery import Binding, Gallery
@@ -36,7 +36,6 @@ from edge.types import Frame, Image
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
 BUDGETS = {"1 face": {"alone": 9.0, "tracked": 5.0}, "5 faces": {"alone": 20.0, "tracked": 8.0}}
-COLD_START = {"cpu_seconds": 0.3, "rss_mb": 100.0}
 SEARCH_EVERY = 3
 
 
@@ -176,38 +175,6 @@ def measure_workers(bundle: Bundle, options: AnalyzerOptions, gallery: Gallery, 
     return {"frames_a_second": {k: spread(v) for k, v in found.items()}, "ratio": spread(ratios), "goal": 1.8}
 
 
-_START = """
-import sys, time
-from pathlib import Path
-import numpy as np, cv2
-cv2.setNumThreads(1)
-from edge.analyze import AnalyzerOptions, FaceAnalyzer
-from edge.bundle import Bundle
-analyzer = FaceAnalyzer(Bundle.open(Path(sys.argv[1])), AnalyzerOptions(precision=sys.argv[2]))
-image = cv2.imread(sys.argv[3])
-analyzer.embed(analyzer.align(image, analyzer.detect(image)[:1]))
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(time.process_time(), int(peak.split()[1]) / 1000)
-"""
-
-
-def measure_cold_start(bundle: Path, precision: str, rounds: int) -> dict[str, Any]:
-    """Seconds of CPU and peak resident MB from the start of a process to its first embedding of a 640×480 picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.png"
-        cv2.imwrite(str(picture), cv2.resize(scene(1, 1)[0], (640, 480)))
-        rows = []
-        for _ in range(rounds):
-            command = [sys.executable, "-c", _START, str(bundle), precision, str(picture)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own text
-            rows.append([float(value) for value in done.stdout.split()])
-    return {
-        "cpu_seconds": spread([row[0] for row in rows]),
-        "rss_mb": spread([row[1] for row in rows], 1),
-        "budget": COLD_START,
-    }
-
-
 def main() -> int:
     """Measures and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.camera", description=__doc__)
@@ -235,8 +202,9 @@ def main() -> int:
                 figures["embedding_cpu_ms_a_face_by_batch"] = measure_batches(analyzer, 3 * args.rounds)
             if "workers" in args.parts:
                 figures["workers"] = measure_workers(bundle, options, gallery, args.frames, args.rounds)
-        if "start" in args.parts:
-            figures["cold_start"] = measure_cold_start(args.bundle, precision, args.rounds)
+            if "start" in args.parts:
+                picture = cv2.resize(scene(1, 1)[0], (640, 480))
+                figures["start"] = measure_start(args.bundle, folder / "gallery", precision, picture, args.rounds)
     load = {"parts": args.parts, "precision": args.precision, **load_between(before, Load.now())}
     report.setdefault("loads", []).append(load)
     args.out.parent.mkdir(parents=True, exist_ok=True)
