@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+# A worker a core, so a thread a worker: pools of torch and BLAS that outnumber the cores spend most of it on waiting for
+# each other. Set before either is imported, and for the processes that tests start.
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
