@@ -23,7 +23,7 @@ REAL_EXPORTER = to_onnx._export
 
 
 @pytest.fixture(scope="session", autouse=True)
-def exports_are_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
+def exports_are_remembered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """torch's exporter runs once a network, and not again before weights or code change; see `exported`."""
     spec = importlib.util.spec_from_file_location("exported", Path(__file__).with_name("exported.py"))
     assert spec is not None
@@ -31,7 +31,8 @@ def exports_are_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
     exported = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(exported)
     with pytest.MonkeyPatch.context() as patch:
-        folder = request.config.cache.mkdir("arcedge-exports")
+        cache = request.config.cache  # None under -p no:cacheprovider
+        folder = tmp_path_factory.mktemp("arcedge-exports") if cache is None else cache.mkdir("arcedge-exports")
         patch.setattr(to_onnx, "_export", exported.remembering(REAL_EXPORTER, folder))
         yield
 
