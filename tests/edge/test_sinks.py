@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import resource
@@ -17,7 +18,7 @@ import pytest
 
 from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
 from edge.errors import InputError
-from edge.sinks import JsonLines, VideoFileSink, Window
+from edge.sinks import JsonLines, Progress, VideoFileSink, Window
 from edge.sinks.video import fitted
 from edge.sinks.window import why_no_window
 from edge.types import Decision, Face, Frame, FrameResult, Match
@@ -269,3 +270,14 @@ def test_the_progress_bar_prints_nothing_without_a_terminal() -> None:
     code = "from edge.sinks import Progress\np = Progress(5)\np.write(None)\np.close()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+def test_the_progress_bar_counts_frames_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Progress(2)
+    for index in range(2):
+        bar.write(result(index))
+    bar.close()
+    assert "0/2" in terminal.getvalue()
