@@ -42,8 +42,15 @@ class Way:
     arguments: tuple[str, ...]
 
 
-def ways(bundle: Path, gallery: Path, video: Path, models: Path, peers: tuple[str, ...]) -> list[Way]:
-    """Decoding alone, `edge run` in three ways, and each peer."""
+def ways(
+    bundle: Path,
+    gallery: Path,
+    video: Path,
+    models: Path,
+    peers: tuple[str, ...],
+    precisions: tuple[str, ...] = (),
+) -> list[Way]:
+    """Decoding alone, `edge run` in three ways at each precision (none: as the bundle lists first), and each peer."""
     run = ("-m", "edge", "run", "--bundle", str(bundle), "--gallery", str(gallery), "--source", str(video))
     own = (
         ("edge run", "as it is: tracked, embedded again where that adds evidence", ()),
@@ -57,7 +64,11 @@ def ways(bundle: Path, gallery: Path, video: Path, models: Path, peers: tuple[st
     child = ("-m", "benchmarks.peers.video", "--child")
     return [
         Way(DECODE, "reading the video's frames and nothing else", (*child, DECODE, "--video", str(video))),
-        *(Way(name, about, (*run, *more, "--json-summary")) for name, about, more in own),
+        *(
+            Way(" ".join((name, *chosen)), about, (*run, *more, *chosen, "--json-summary"))
+            for chosen in [("--precision", precision) for precision in precisions] or [()]
+            for name, about, more in own
+        ),
         *(
             Way(peer, "every face of every frame", (*child, peer, "--video", str(video), "--peer-models", str(models)))
             for peer in peers
@@ -146,7 +157,13 @@ def scaled_copy(video: Path, height: int, target: Path, count: int = 10**6) -> N
 
 
 def report(
-    bundle: Path, video: Path, models: Path, peers: tuple[str, ...], size: tuple[int, int], turns: int
+    bundle: Path,
+    video: Path,
+    models: Path,
+    peers: tuple[str, ...],
+    size: tuple[int, int],
+    turns: int,
+    precisions: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """JSON-ready, with where it was measured. size: lines, and the most frames."""
     from edge.bundle import Bundle
@@ -157,7 +174,7 @@ def report(
         copy, gallery, people = (Path(folder) / name for name in ("video.mp4", "gallery", "people"))
         scaled_copy(video, height, copy, count)
         _enrol(bundle, gallery, people)
-        figures = measure(ways(bundle, gallery, copy, models, peers), turns)
+        figures = measure(ways(bundle, gallery, copy, models, peers, precisions), turns)
     return {
         "format": FORMAT,
         "version": 1,
@@ -182,8 +199,9 @@ def _enrol(bundle: Path, gallery: Path, people: Path) -> None:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """For people: a line a way, and how many times the first peer's time `edge run` takes."""
-    own = found["ways"]["edge run"]["cpu_ms_a_frame"]["value"]
+    """For people: a line a way, with how many times the processor time of the first `edge run` it takes."""
+    first = next(name for name in found["ways"] if name.startswith("edge run"))
+    own = found["ways"][first]["cpu_ms_a_frame"]["value"]
     said = []
     for name, way in found["ways"].items():
         if name == DECODE:
@@ -191,7 +209,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         cpu = way["cpu_ms_a_frame"]
         said.append(
             f"{name}: {cpu['value']:.2f} ms CPU a frame beyond decoding [{cpu['low']:.2f}, {cpu['high']:.2f}], "
-            f"{way['faces']} faces in {way['frames']} frames, {cpu['value'] / own:.2f} times edge run's; {way['about']}"
+            f"{way['faces']} faces in {way['frames']} frames, {cpu['value'] / own:.2f} times {first}'s; {way['about']}"
         )
     return said
 
@@ -203,6 +221,9 @@ def main() -> int:
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--peer-models", type=Path, help="folder with the peers' model files")
     parser.add_argument("--peer", nargs="+", default=["insightface", "insightface-wide"])
+    parser.add_argument(
+        "--precision", nargs="+", default=[], metavar="P", help="of edge run (default: the bundle's first)"
+    )
     parser.add_argument("--height", type=int, default=720, help="of the frames (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=105, help="the most to take (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="how often each way is measured (default: %(default)s)")
@@ -222,6 +243,7 @@ def main() -> int:
             tuple(options.peer),
             (options.height, options.frames),
             options.turns,
+            tuple(options.precision),
         )
     except EdgeError as error:
         print(f"video: {error}", file=sys.stderr)

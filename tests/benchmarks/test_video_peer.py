@@ -62,8 +62,14 @@ def test_edge_run_takes_the_arguments_it_is_given(tmp_path: Path) -> None:
 
     from edge.cli.run import VERB
 
-    for way in ways(tmp_path, tmp_path, tmp_path, tmp_path, ("insightface",)):
-        if way.arguments[:2] == ("-m", "edge"):
-            parser = argparse.ArgumentParser()
-            VERB.configure(parser)
-            assert parser.parse_args(list(way.arguments[3:])).json_summary
+    for precisions in ((), ("fp32", "int8")):
+        asked = []
+        for way in ways(tmp_path, tmp_path, tmp_path, tmp_path, ("insightface",), precisions):
+            if way.arguments[:2] == ("-m", "edge"):
+                parser = argparse.ArgumentParser()
+                VERB.configure(parser)
+                parsed = parser.parse_args(list(way.arguments[3:]))
+                assert parsed.json_summary
+                asked.append(parsed.precision)
+                assert parsed.precision is None or way.name.endswith(f" --precision {parsed.precision}")
+        assert asked == [precision for precision in precisions or (None,) for _ in range(3)]
