@@ -23,6 +23,7 @@ from export.passes import Passes
 from export.passes.equalise import equalise
 from export.passes.fp16 import fp16_report, to_fp16
 from export.passes.integer_pixels import integer_pixels
+from export.passes.pack_pixels import pack_pixels
 from export.passes.pair_sums import saturation
 from export.passes.qdq import Ranges, Scheme, final_layers, placement, quantise
 from export.passes.shift_biases import shift_biases
@@ -111,8 +112,10 @@ def build_variants(
 
 def int8_model(model: ModelProto, ranges: Ranges, scheme: Scheme, keep: frozenset[str] = frozenset()) -> ModelProto:
     """The INT8 graph of a scheme; heads, which feed no other layer, stay in float, and `keep` with them."""
-    prepared = integer_pixels(model) if scheme == "int8-cpu" else model
-    return quantise(prepared, ranges, scheme, keep | final_layers(model))
+    floating = keep | final_layers(model)
+    if scheme == "int8-tensorrt":
+        return quantise(model, ranges, scheme, floating)
+    return pack_pixels(quantise(integer_pixels(model), ranges, scheme, floating))
 
 
 def _extremes(model: ModelProto) -> Ranges:

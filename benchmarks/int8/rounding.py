@@ -41,9 +41,9 @@ def rounded_by_output(quantised: ModelProto, floats: ModelProto, batches: Sequen
     layers = []
     for node in graph.nodes:
         before = producers.get(node.input[1]) if node.op_type == "Conv" else None
-        if before is not None and before.op_type == "DequantizeLinear":
-            weight = known[before.input[0].removesuffix(".int8")].astype(np.float64)
-            layers.append(_Layer(node, before.input[0], before.input[1], weight))
+        name = before.input[0].removesuffix(".int8") if before is not None else ""
+        if before is not None and name in known:  # the first layer is packed, and keeps the nearest values
+            layers.append(_Layer(node, before.input[0], before.input[1], known[name].astype(np.float64)))
     moments: dict[str, Array] = {}
     for values in outputs_of(quantised, sorted({layer.node.input[0] for layer in layers}), batches):
         held = dict(values)

@@ -12,7 +12,9 @@ from export.passes.embed_preprocessing import INPUT
 
 
 def integer_pixels(model: ModelProto) -> ModelProto:
-    """Replaces Cast → Transpose → Sub before the first convolution by Transpose → DequantizeLinear of scale 1.
+    """Replaces Cast → Transpose → Sub before the first convolution by DequantizeLinear of scale 1 → Transpose.
+
+    In that order OpenVINO computes the convolution in eight bits too; behind the Transpose it would not.
 
     The zero point is the mean where that is one whole grey level for all channels. What the mean lies beside a whole
     level (at most half a level a channel) goes into the convolution's bias: exact but for the outermost border, where
@@ -37,11 +39,10 @@ def integer_pixels(model: ModelProto) -> ModelProto:
     if shift.any():
         _shift_biases(layers, shift, graph)
     graph.remove(chain)
-    turned = graph.fresh(f"{INPUT}.turned")
-    graph.node("Transpose", [INPUT], [turned], perm=[0, 3, 1, 2])
     scale = graph.constant(f"{INPUT}.scale", np.array(1.0, np.float32))
     zero = graph.constant(f"{INPUT}.zero", np.array(level, np.uint8))
-    graph.node("DequantizeLinear", [turned, scale, zero], [current])
+    levels = graph.node("DequantizeLinear", [INPUT, scale, zero], [graph.fresh(f"{INPUT}.levels")]).output[0]
+    graph.node("Transpose", [levels], [current], perm=[0, 3, 1, 2])
     return graph.close()
 
 
@@ -74,9 +75,11 @@ def _is_layer(node: NodeProto, graph: Graph) -> bool:
 
 
 def quantised_already(graph: Graph) -> Mapping[str, tuple[np.float32, np.uint8]]:
-    """Tensors behind a DequantizeLinear of one scale, with scale and zero point."""
-    return {
+    """Tensors behind a DequantizeLinear of one scale, also turned round, with scale and zero point."""
+    found = {
         node.output[0]: (np.float32(graph.arrays[node.input[1]]), np.uint8(graph.arrays[node.input[2]]))
         for node in graph.nodes
         if node.op_type == "DequantizeLinear" and len(node.input) > 2 and graph.arrays[node.input[1]].ndim == 0
     }
+    turned = {n.output[0]: found[n.input[0]] for n in graph.nodes if n.op_type == "Transpose" and n.input[0] in found}
+    return found | turned

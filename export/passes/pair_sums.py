@@ -4,7 +4,8 @@ There, engines multiply uint8 activations with int8 weights by the instruction v
 two neighbouring channels in a signed 16-bit number that saturates. Two weights of one sign whose sum is beyond 128 can
 leave it (129 · 255 = 32,895 > 32,767), and the layer is silently wrong; at 128 or less no activation can make it so.
 Neighbours are two input channels of one kernel position; where the channels are odd in number, also the last of one
-position and the first of the next (ONNX Runtime flattens the kernel first, OpenVINO fills each position up).
+position and the first of the next (ONNX Runtime flattens the kernel first, OpenVINO fills each position up). Where
+they are three, of pixels, any two in a row of the kernel: `pack_pixels` makes groups of four bytes of them.
 Depthwise convolutions are computed channel by channel without that instruction, and are left as they are.
 """
 
@@ -46,7 +47,10 @@ def largest_pair_sums(weight: Array, axis: int) -> Array:
     rows = np.moveaxis(weight, axis, 0)
     positions = rows.transpose(0, 2, 3, 1) if rows.ndim == 4 else rows[:, None, None]
     found = [_sums(_even(positions)), _sums(_even(positions.reshape(len(rows), -1)))]
-    largest: Array = np.maximum(*found)
+    if positions.shape[3] == 3:
+        across = positions.reshape(*positions.shape[:2], -1)
+        found += [_sums(_even(across)), _sums(_even(across[..., 1:]))]
+    largest: Array = np.max(found, axis=0)
     return largest
 
 
