@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -20,13 +20,20 @@ from edge.memory import release_unused
 from edge.selftest import require_faithful
 from edge.types import Face, Floats, Image
 
+if TYPE_CHECKING:
+    from edge.gpu_frames import GpuFrames
+
+Preprocess = Literal["auto", "gpu", "cpu"]
+
 
 @dataclass(frozen=True, slots=True)
 class AnalyzerOptions:
     """precision, engine: of the embedder, and of the detector unless `detector_precision`, `detector_engine` say else.
 
     A precision of None stands for the first that the bundle lists. self_test: whether a model is opened only where this
-    machine computes it as its export did; see `edge.selftest`.
+    machine computes it as its export did; see `edge.selftest`. preprocess: where frames are scaled, faces decoded and
+    crops cut: "cpu"; "gpu", which needs TensorRT for both models and the CUDA kernels; "auto" is the GPU where both are
+    there, and `FaceAnalyzer.describe` says which it was.
     """
 
     precision: str | None = None
@@ -36,6 +43,7 @@ class AnalyzerOptions:
     session: SessionOptions = field(default_factory=SessionOptions)
     detector: DetectorOptions = field(default_factory=DetectorOptions)
     self_test: bool = True
+    preprocess: Preprocess = "auto"
 
 
 class Analyzer(Protocol):
@@ -59,6 +67,8 @@ class FaceAnalyzer:
         self.embedder_variant = bundle.select("embedder", self.options.precision, self.options.engine)
         self.detector_variant = _detector_variant(bundle, self.options)
         self._sessions: list[Session] = []
+        self._gpu: GpuFrames | None = None
+        self._preprocessed: dict[str, str] = {}
         try:
             for variant, engine in (
                 (self.detector_variant, self.options.detector_engine or self.options.engine),
@@ -74,6 +84,11 @@ class FaceAnalyzer:
         release_unused()
         self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
+        try:
+            self._gpu = self._open_gpu()
+        except EdgeError:
+            self.close()
+            raise
 
     @property
     def threshold(self) -> Threshold | None:
@@ -82,7 +97,8 @@ class FaceAnalyzer:
 
     def detect(self, image: Image) -> list[Face]:
         """Faces of a frame, best first."""
-        return self.detector.detect(image)
+        found = self._gpu.detect(image) if self._gpu is not None else None
+        return self.detector.detect(image) if found is None else found
 
     def main_face(self, image: Image) -> Face | None:
         """The face a photo is about, with the policy for tight crops; None where there is none."""
@@ -92,10 +108,14 @@ class FaceAnalyzer:
         """(N, 112, 112, 3) uint8 BGR crops of the faces."""
         if not faces:
             return np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        if self._gpu is not None and (crops := self._gpu.align(image, faces)) is not None:
+            return crops
         return np.stack([align(image, face.landmarks) for face in faces])
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
+        if self._gpu is not None and (answers := self._gpu.embed(crops)) is not None:
+            return self.embedder.checked(answers)
         return self.embedder.embed(crops)
 
     def describe(self) -> dict[str, str]:
@@ -104,10 +124,32 @@ class FaceAnalyzer:
             "detector": self.detector_variant.name,
             "embedder": self.embedder_variant.name,
             **self._sessions[1].describe(),
+            **self._preprocessed,
         }
+
+    def _open_gpu(self) -> GpuFrames | None:
+        """The way of frames through the GPU, where it was asked for, or is there. Raises EngineError."""
+        both = {self.options.engine, self.options.detector_engine or self.options.engine}
+        wanted = self.options.preprocess
+        if wanted == "cpu" or (wanted == "auto" and both != {"tensorrt"}):
+            return None
+        from edge.cuda.kernels import kernels_path
+
+        if wanted == "auto" and not kernels_path().is_file():
+            self._preprocessed = {"preprocess": "cpu: the CUDA kernels are not built, see docs/nvidia.md"}
+            return None
+        from edge.gpu_frames import open_gpu_frames
+
+        contracts = self.detector_variant.contract, self.embedder_variant.contract
+        frames = open_gpu_frames(self.detector, contracts, self._sessions)
+        self._preprocessed = {"preprocess": "gpu"}
+        return frames
 
     def close(self) -> None:
         """Closes both sessions."""
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
         for session in self._sessions:
             session.close()
 

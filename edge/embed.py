@@ -6,7 +6,7 @@ import numpy as np
 
 from edge.contract import ModelContract
 from edge.detect.detector import to_model
-from edge.engines import Session
+from edge.engines import Array, Session
 from edge.errors import ContractError, EngineError
 from edge.types import Floats, Image
 
@@ -42,7 +42,11 @@ class Embedder:
         parts = [
             self._session.run({self._input: batch[i : i + step]})[self._output] for i in range(0, len(batch), step)
         ]
-        vectors = np.concatenate(parts).reshape(len(crops), -1).astype(np.float32, copy=False)
+        return self.checked(np.concatenate(parts).reshape(len(crops), -1))
+
+    def checked(self, answers: Array) -> Floats:
+        """What the model gave, (N, anything) → (N, embedding_size) float32 unit rows. Raises EngineError as `embed`."""
+        vectors = answers.astype(np.float32, copy=False)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         if vectors.shape[1] != self.embedding_size or not np.isfinite(length).all() or (length < 1e-6).any():
             raise EngineError(

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
             precision = there.variant_in(bundle).precision
     options.settle_engine(args, bundle, precision)
     variant = bundle.select("embedder", precision, args.engine)
-    work = WorkOptions(args.bundle.resolve(), variant.precision, args.engine, args.keep_crops, args.detector_engine)
+    work = WorkOptions(
+        args.bundle.resolve(), variant.precision, args.engine, args.keep_crops, args.detector_engine, args.preprocess
+    )
     started = time.monotonic()
     with (
         Gallery.open_or_create(args.gallery, Binding.of(variant), key) as gallery,

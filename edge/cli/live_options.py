@@ -98,7 +98,12 @@ def serve(args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer
         # More vectors for a gallery come from the variant that made those it holds.
         with open_gallery() as gallery:
             precision = gallery.variant_in(bundle).precision
-        engines = AnalyzerOptions(precision=precision, engine=args.engine, detector_engine=args.detector_engine)
+        engines = AnalyzerOptions(
+            precision=precision,
+            engine=args.engine,
+            detector_engine=args.detector_engine,
+            preprocess=args.preprocess,
+        )
         return FaceAnalyzer(bundle, engines)
 
     models = Models(bundle.digest(), analyzer.describe(), pipeline.threshold)

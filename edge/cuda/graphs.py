@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from edge.cuda.driver import check, library
 from edge.cuda.protocol import Stream
+from edge.errors import EngineError
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 
@@ -57,3 +58,41 @@ class CudaGraph:
         if driver is not None and self._executable:
             driver.cuGraphExecDestroy(self._executable)
             self._executable = ctypes.c_void_p()
+
+
+class Recorded:
+    """Work on a stream that is always the same: queued plainly first, recorded the second time, then one call.
+
+    The first time is plain because TensorRT sets a context up in it, which no graph can hold. graphless: why the work
+    could not be recorded, in one line; it is queued plainly then. Empty where it could, or was not tried yet.
+    """
+
+    def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
+        self._stream, self._enqueue = stream, enqueue
+        self._graph: CudaGraph | None = None
+        self._began = False
+        self.graphless = ""
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is one call by now."""
+        return self._graph is not None
+
+    def start(self) -> None:
+        """Queues the work. Raises EngineError."""
+        if self._began and self._graph is None and not self.graphless:
+            try:
+                self._graph = CudaGraph.record(self._stream, self._enqueue)
+            except EngineError as error:
+                self.graphless = str(error)
+        self._began = True
+        if self._graph is not None:
+            self._graph.launch(self._stream)
+        else:
+            self._enqueue()
+
+    def close(self) -> None:
+        """Frees the graph; calling it again does nothing."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None

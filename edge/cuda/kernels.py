@@ -1,7 +1,7 @@
 """The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
 
 Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
-`Detector._prepare`, `align`, `decode` with `nms` and `vote`, and `similarities`.
+`Detector.prepare`, `align`, `decode` with `nms` and `vote`, and `similarities`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edge.errors import EngineError
 
 FAT_BINARY = "arcedge.fatbin"
 ENVIRONMENT = "ARCEDGE_KERNELS"
+BUILD: Final = "build them with: cmake --preset desktop && cmake --build --preset desktop --target install"
 
 FIELDS: Final = 15
 """Floats of a face that `detect` gives: x1 y1 x2 y2, five landmarks x y, score; pixels of the frame."""
@@ -34,7 +35,10 @@ _VOTERS = 64
 _WARPS = 8
 _MOST_BLOCKS = 1024
 _LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
+VERSION: Final = "arcedge_kernels_2"
+"""A kernel that does nothing, of this name in a fat binary whose kernels take what this file gives them."""
 SIGNATURES: Final[dict[str, str]] = {
+    VERSION: "",
     **{f"letterbox_{kind}_u8": source + "Piiii" for kind, source in _LETTERBOX.items()},
     **{f"letterbox_{kind}_f32": source + "Piiiiffffffi" for kind, source in _LETTERBOX.items()},
     **{f"align_{kind}": source + "PP" for kind, source in _LETTERBOX.items()},
@@ -142,8 +146,13 @@ class Kernels:
     """The kernels on one device."""
 
     def __init__(self, device: CudaDevice, image: bytes | None = None) -> None:
-        """image: of the fat binary; None for the one that is installed. Raises EngineError."""
-        self._launch: dict[str, Launch] = device.load_kernels(image or read_fat_binary(), SIGNATURES)
+        """image: of the fat binary; None for the installed one. Raises EngineError, also for one of another version."""
+        image = image or read_fat_binary()
+        try:
+            device.load_kernels(image, {VERSION: ""})
+        except EngineError as error:
+            raise EngineError(f"the CUDA kernels do not belong to this arcedge ({error}); {BUILD}") from error
+        self._launch: dict[str, Launch] = device.load_kernels(image, SIGNATURES)
         self._device = device
 
     def letterbox(
@@ -241,14 +250,16 @@ class Kernels:
         )
 
 
-def read_fat_binary() -> bytes:
-    """The compiled kernels: of $ARCEDGE_KERNELS, else those installed beside this file. Raises EngineError."""
+def kernels_path() -> Path:
+    """Where the compiled kernels are looked for: $ARCEDGE_KERNELS, else beside this file."""
     named = os.environ.get(ENVIRONMENT)
-    path = Path(named) if named else Path(__file__).with_name(FAT_BINARY)
+    return Path(named) if named else Path(__file__).with_name(FAT_BINARY)
+
+
+def read_fat_binary() -> bytes:
+    """The compiled kernels. Raises EngineError where they are not there."""
+    path = kernels_path()
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EngineError(
-            f"{path}: the CUDA kernels are not there ({error.strerror}); build them with: "
-            "cmake --preset desktop && cmake --build --preset desktop --target install"
-        ) from error
+        raise EngineError(f"{path}: the CUDA kernels are not there ({error.strerror}); {BUILD}") from error

@@ -54,11 +54,10 @@ class Detector:
         """Faces of an image (H, W, 3) uint8 BGR of any size, in its pixels, best score first."""
         require_image(image)
         height, width = image.shape[:2]
-        scale = min(1.0, self.options.long_side / max(height, width))
-        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-        batch = self._prepare(image, new_width, new_height)
+        new_height, new_width = self.scaled_size(height, width)
+        batch = self.prepare(image, new_height, new_width)
         outputs = self._session.run({self._input: batch})
-        found = decode(outputs, 0, *self._input_size(new_height, new_width), self.options.min_score)
+        found = decode(outputs, 0, *self.input_size(new_height, new_width), self.options.min_score)
         kept = nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces)
         back = np.array([width / new_width, height / new_height], dtype=np.float32)
         corners = np.concatenate([back, back])
@@ -67,18 +66,24 @@ class Detector:
             for i, points in zip(kept, vote(found, kept), strict=True)
         ]
 
-    def _input_size(self, height: int, width: int) -> tuple[int, int]:
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) an image of this size is scaled to, see `DetectorOptions.long_side`."""
+        scale = min(1.0, self.options.long_side / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the input that holds a scaled image: the next multiples of the model's stride."""
         stride = self._contract.stride
         return -(-height // stride) * stride, -(-width // stride) * stride
 
-    def _prepare(self, image: Image, width: int, height: int) -> Array:
+    def prepare(self, image: Image, height: int, width: int) -> Array:
         """The image at (height, width), with black on its right and below up to the stride, as a batch of one."""
         small = image
         if (height, width) != image.shape[:2]:
             # Area averaging keeps small faces that bilinear sampling would skip over; below a factor of two they agree.
             shrink = cv2.INTER_AREA if image.shape[0] > 2 * height else cv2.INTER_LINEAR
             small = cv2.resize(image, (width, height), interpolation=shrink)
-        full_height, full_width = self._input_size(height, width)
+        full_height, full_width = self.input_size(height, width)
         if (full_height, full_width) != (height, width):
             canvas = np.zeros((full_height, full_width, 3), np.uint8)
             canvas[:height, :width] = small

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.analyze import AnalyzerOptions, FaceAnalyzer
+from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess
 from edge.bundle import Bundle
 from edge.enrolment import Shot, look, to_png
 from edge.errors import InputError
@@ -28,6 +28,7 @@ class WorkOptions:
     engine: str = "onnxruntime"
     keep_crops: bool = False
     detector_engine: str | None = None
+    preprocess: Preprocess = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ class Worker:
         cv2.setNumThreads(1)
         self._options = options
         analyzer = AnalyzerOptions(
-            precision=options.precision, engine=options.engine, detector_engine=options.detector_engine
+            precision=options.precision,
+            engine=options.engine,
+            detector_engine=options.detector_engine,
+            preprocess=options.preprocess,
         )
         self._analyzer = FaceAnalyzer(Bundle.open(options.bundle), analyzer)
 

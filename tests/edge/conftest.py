@@ -6,12 +6,8 @@ decoding, alignment, embedding, matching and all after them run as they do on fa
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,19 +176,3 @@ def toy(tmp_path_factory: pytest.TempPathFactory, toy_models: dict[str, bytes]) 
 def own_bundle(tmp_path: Path, toy_models: dict[str, bytes]) -> Path:
     """A bundle of the test's own, to be damaged."""
     return write_bundle(tmp_path / "own.bundle", toy_models)
-
-
-@pytest.fixture(scope="session")
-def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights that ship with the project, exported in FP32, once for all processes that share the tests."""
-    pytest.importorskip("torch")
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    bundle = shared / "shipped.bundle"
-    with (shared / "shipped.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not bundle.is_dir():
-            command = ["export", "--weights", "mobilefacenet-512", "--detector", "edge-detector", "--precision", "fp32"]
-            subprocess.run([sys.executable, "-m", "edge", *command, "--out", str(bundle)], check=True)
-    return bundle

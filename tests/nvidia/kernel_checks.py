@@ -107,7 +107,7 @@ def sources(bench: Bench) -> list[tuple[DevicePicture, npt.NDArray[np.uint8]]]:
 
 
 def letterboxed(image: npt.NDArray[np.uint8], size: tuple[int, int], scaled: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """As Detector._prepare does it."""
+    """As Detector.prepare does it."""
     shrink = cv2.INTER_AREA if image.shape[0] > 2 * scaled[0] else cv2.INTER_LINEAR
     canvas = np.zeros((*size, 3), np.uint8)
     canvas[: scaled[0], : scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=shrink)
@@ -246,6 +246,14 @@ def check_refusals(bench: Bench) -> None:
     ):
         with pytest.raises(EngineError, match=r"^[^\n]+$"):
             refused()
+
+
+def check_version(bench: Bench) -> None:
+    """A fat binary that was compiled from other sources is refused before any of its kernels can run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge.cuda.kernels.VERSION", "arcedge_kernels_1")
+        with pytest.raises(EngineError, match=r"do not belong to this arcedge .*; build them with"):
+            Kernels(bench.device, bench_image())
 
 
 def check_memory(bench: Bench) -> None:

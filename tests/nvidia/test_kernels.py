@@ -41,7 +41,7 @@ def test_signatures_are_those_of_the_source(repository: Path) -> None:
     """The runtime passes arguments by position and size: a wrong letter would be a wild address on the device."""
     source = (repository / "kernels" / "kernels.cu").read_text(encoding="utf-8")
     found = {
-        name: "".join("P" if "*" in argument else LETTERS[argument.split()[-2]] for argument in text.split(","))
+        name: "".join("P" if "*" in each else LETTERS[each.split()[-2]] for each in text.split(",") if each)
         for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', source)
     }
     assert found == kernels.SIGNATURES

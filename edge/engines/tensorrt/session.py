@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.cuda.graphs import CudaGraph
+from edge.cuda.graphs import Recorded
 from edge.cuda.protocol import CudaDevice, DeviceMemory, PinnedMemory, Stream
 from edge.engines.base import Array, Session, TensorSpec
 from edge.engines.tensorrt import api
@@ -84,14 +84,12 @@ class Buffer:
 
 @dataclass(slots=True)
 class Prepared:
-    """What one combination of input shapes needs: a context set up for it, all shapes, and later its graph."""
+    """What one combination of input shapes needs: a context set up for it, all shapes, and a whole run."""
 
     context: Any
     inputs: Shapes
     outputs: Shapes
-    runs: int = 0
-    graph: CudaGraph | None = None
-    graphless: str = ""
+    run: Recorded
 
 
 class TensorRtSession(Session):
@@ -116,8 +114,8 @@ class TensorRtSession(Session):
         self._spare = [context]
 
     def describe(self) -> dict[str, str]:
-        graphs = sum(prepared.graph is not None for prepared in self._shapes.values())
-        without = sorted({prepared.graphless for prepared in self._shapes.values()} - {""})
+        graphs = sum(prepared.run.is_graph for prepared in self._shapes.values())
+        without = sorted({prepared.run.graphless for prepared in self._shapes.values()} - {""})
         return {**self._facts, "graphs": str(graphs), **({"without graph": "; ".join(without)} if without else {})}
 
     def prepare(self, shapes: Shapes) -> Prepared:
@@ -133,13 +131,25 @@ class TensorRtSession(Session):
         outputs = self._set_shapes(context, shapes)
         for name, buffer in self._buffers.items():
             context.set_tensor_address(name, buffer.memory.address)
-        prepared = Prepared(context, shapes, outputs)
-        self._shapes[shapes] = prepared
+        run = Recorded(self.stream, lambda: self._queue(context, shapes, outputs))
+        self._shapes[shapes] = prepared = Prepared(context, shapes, outputs, run)
         return prepared
+
+    @property
+    def device(self) -> CudaDevice:
+        """The GPU it runs on."""
+        return self._device
+
+    def memory_of(self, name: str) -> DeviceMemory:
+        """Where the device keeps an input or output: the same for every shape, as long as the session is open."""
+        return self._buffers[name].memory
 
     def enqueue(self, prepared: Prepared) -> None:
         """Queues the engine's work alone, on buffers that are on the device already. Raises EngineError."""
-        if not prepared.context.execute_async_v3(self.stream.handle):
+        self._execute(prepared.context)
+
+    def _execute(self, context: Any) -> None:
+        if not context.execute_async_v3(self.stream.handle):
             raise EngineError("TensorRT could not start the engine; see edge doctor")
 
     def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -147,13 +157,7 @@ class TensorRtSession(Session):
         prepared = self.prepare(tuple(batch[spec.name].shape for spec in self.inputs))
         for spec, shape in zip(self.inputs, prepared.inputs, strict=True):
             np.copyto(self._buffers[spec.name].host(shape), batch[spec.name])
-        if prepared.runs == 1 and not prepared.graphless:
-            self._record(prepared)
-        if prepared.graph is not None:
-            prepared.graph.launch(self.stream)
-        else:
-            self._queue(prepared)
-        prepared.runs += 1
+        prepared.run.start()
         self.stream.synchronize()
         return {
             # The buffers are written again by the next run; what leaves here must not change.
@@ -161,22 +165,15 @@ class TensorRtSession(Session):
             for spec, shape in zip(self.outputs, prepared.outputs, strict=True)
         }
 
-    def _queue(self, prepared: Prepared) -> None:
+    def _queue(self, context: Any, inputs: Shapes, outputs: Shapes) -> None:
         """Inputs up, the engine, outputs down."""
-        for spec, shape in zip(self.inputs, prepared.inputs, strict=True):
+        for spec, shape in zip(self.inputs, inputs, strict=True):
             buffer = self._buffers[spec.name]
             self._device.copy_in(buffer.memory, buffer.pinned, buffer.size(shape), self.stream)
-        self.enqueue(prepared)
-        for spec, shape in zip(self.outputs, prepared.outputs, strict=True):
+        self._execute(context)
+        for spec, shape in zip(self.outputs, outputs, strict=True):
             buffer = self._buffers[spec.name]
             self._device.copy_out(buffer.pinned, buffer.memory, buffer.size(shape), self.stream)
-
-    def _record(self, prepared: Prepared) -> None:
-        """Some engines do work that cannot be recorded; they run plainly, and `describe` says so."""
-        try:
-            prepared.graph = CudaGraph.record(self.stream, lambda: self._queue(prepared))
-        except EngineError as error:
-            prepared.graphless = str(error)
 
     def _new_context(self) -> Any:
         context = api.create_bare_context(self._plan.trt, self._plan.engine)
@@ -212,8 +209,7 @@ class TensorRtSession(Session):
     def _drop(self, shapes: Shapes) -> Any:
         """Forgets a shape; gives its context for another."""
         prepared = self._shapes.pop(shapes)
-        if prepared.graph is not None:
-            prepared.graph.close()
+        prepared.run.close()
         return prepared.context
 
     def _close_impl(self) -> None:

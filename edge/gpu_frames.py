@@ -1,0 +1,256 @@
+"""A frame's way through the GPU: it goes up once, and faces, crops and embeddings come down.
+
+What `Detector`, `align` and `Embedder` do on the CPU around the models, the kernels of `edge.cuda` do beside them:
+letterbox into the detector's input, its heads to faces, aligned crops into the embedder's input. Only for models that
+TensorRT runs, and only what is proved at opening: a frame that is drawn must look the same to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.align import ARCFACE_112, CROP_SIZE, align, similarity_transform
+from edge.contract import ModelContract
+from edge.cuda.graphs import Recorded
+from edge.cuda.kernels import CANDIDATES, FAT_BINARY, FIELDS, DetectionMemory, DevicePicture, Kernels
+from edge.cuda.protocol import DeviceMemory, PinnedMemory
+from edge.detect import Detector
+from edge.detect.decode import OUTPUTS
+from edge.engines import Array, Session
+from edge.engines.tensorrt.session import Prepared, TensorRtSession
+from edge.errors import EngineError
+from edge.types import Face, Image
+
+MOST_PIXELS = 3840 * 2160
+"""Of a frame: memory for so many is set aside when the models are opened, so that nothing is allocated later."""
+MOST_SIZES = 4
+"""Sizes of frames whose work stays recorded: of as many cameras that share the models."""
+GREY_LEVELS = 1.001
+"""Between a pixel of the GPU and the CPU's: OpenCV rounds in fixed point."""
+
+
+class GpuFrames:
+    """The way of frames through one detector and one embedder. One thread at a time; `close` gives the memory back."""
+
+    def __init__(self, detector: Detector, detection: TensorRtSession, embedding: TensorRtSession) -> None:
+        """detector: the same models' way on the CPU, with the options. Raises EngineError where the two ways differ."""
+        self._cpu, self._detection, self._embedding = detector, detection, embedding
+        self._device = device = detection.device
+        device.activate()
+        self._kernels = Kernels(device)
+        self._input, self._crop_input = detection.inputs[0].name, embedding.inputs[0].name
+        self._limit = detector.options.max_faces
+        self._most_faces = min(self._limit, embedding.range_of(embedding.inputs[0])[1][0])
+        self._memory = DetectionMemory.on(device, 1, self._limit)
+        self._owned: list[DeviceMemory | PinnedMemory] = []
+        self._frame_host, self._frame_there = self._pair(3 * MOST_PIXELS)
+        self._points_host, self._points_there = self._pair(self._most_faces * 10 * 4)
+        crop = 3 * CROP_SIZE * CROP_SIZE
+        self._crops_host = self._pinned(self._most_faces * crop)
+        self._faces_host = self._pinned(self._limit * FIELDS * 4)
+        self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
+        self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
+        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._on_device: Image | None = None
+        self._cut: Image | None = None
+        try:
+            self._prove()
+        except EngineError:
+            self.close()
+            raise
+
+    def detect(self, image: Image) -> list[Face] | None:
+        """Faces of a frame (H, W, 3) uint8 BGR, best first; None for a frame the CPU must look at: larger than
+        `MOST_PIXELS`, or with more cells above the score than the kernels keep.
+        """
+        if not self._takes(image):
+            return None
+        self._device.activate()
+        plan = self._plan_of(image.shape)
+        self._put(image)
+        plan.work.start()
+        self._detection.stream.synchronize()
+        self._on_device, self._cut = image, None
+        if int(self._counts_host.array.view(np.int32)[0]) > CANDIDATES:
+            return None
+        kept = int(self._kept_host.array.view(np.int32)[0])
+        rows = self._faces_host.array.view(np.float32).reshape(-1, FIELDS)[:kept].copy()
+        return [Face(box=row[:4], landmarks=row[4:14].reshape(5, 2), score=float(row[14])) for row in rows]
+
+    def align(self, image: Image, faces: Sequence[Face]) -> Image | None:
+        """(N, 112, 112, 3) uint8 BGR crops of a frame's faces, which stay in the embedder's input as well; None where
+        the CPU must cut them. Raises ValueError where a face's landmarks coincide.
+
+        A frame that was just searched is on the device already: what is on its way through a pipeline does not change.
+        """
+        count = len(faces)
+        if not 0 < count <= self._most_faces or not self._takes(image):
+            return None
+        landmarks = np.stack([face.landmarks for face in faces]).astype(np.float32)
+        for points in landmarks:
+            similarity_transform(points, ARCFACE_112)  # the kernel would give a black crop
+        device, stream = self._device, self._embedding.stream
+        device.activate()
+        if image is not self._on_device:
+            self._put(image)
+            device.copy_in(self._frame_there, self._frame_host, image.nbytes, stream)
+            self._on_device = image
+        self._points_host.array.view(np.float32)[: landmarks.size] = landmarks.reshape(-1)
+        device.copy_in(self._points_there, self._points_host, landmarks.nbytes, stream)
+        crops = self._embedding.memory_of(self._crop_input)
+        self._kernels.align(self._picture(image.shape), self._points_there.address, count, crops.address, stream)
+        size = count * 3 * CROP_SIZE * CROP_SIZE
+        device.copy_out(self._crops_host, crops, size, stream)
+        stream.synchronize()
+        self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
+        return self._cut
+
+    def embed(self, crops: Image) -> Array | None:
+        """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
+        if crops is not self._cut:
+            return None
+        session = self._embedding
+        self._device.activate()
+        prepared = session.prepare((crops.shape,))
+        session.enqueue(prepared)
+        (spec,), (shape,) = session.outputs, prepared.outputs
+        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+        self._device.copy_out(self._vectors_host, session.memory_of(spec.name), size, session.stream)
+        session.stream.synchronize()
+        return self._vectors_host.array[:size].view(spec.dtype).reshape(len(crops), -1).copy()
+
+    def close(self) -> None:
+        """Gives everything back; before the sessions are closed."""
+        self._device.activate()
+        for plan in self._plans.values():
+            plan.work.close()
+        self._plans.clear()
+        self._memory.free()
+        for memory in self._owned:
+            memory.free()
+        self._owned.clear()
+
+    def _takes(self, image: Image) -> bool:
+        return bool(image.shape[0] * image.shape[1] <= MOST_PIXELS)
+
+    def _put(self, image: Image) -> None:
+        """Into pinned memory, from where the device takes it."""
+        self._cut = None
+        np.copyto(self._frame_host.array[: image.nbytes].reshape(image.shape), image)
+
+    def _picture(self, shape: tuple[int, ...]) -> DevicePicture:
+        height, width = shape[:2]
+        return DevicePicture(self._frame_there.address, 3 * width, width, height)
+
+    def _plan_of(self, shape: tuple[int, ...]) -> _Plan:
+        """The recorded search of frames of this size; recorded anew where TensorRT gave its context to another."""
+        plan = self._plans.pop(shape, None)
+        scaled = self._cpu.scaled_size(*shape[:2])
+        size = self._cpu.input_size(*scaled)
+        prepared = self._detection.prepare(((1, *size, 3),))
+        if plan is not None and plan.prepared is not prepared:
+            plan.work.close()
+            plan = None
+        if plan is None:
+            plan = _Plan(prepared, Recorded(self._detection.stream, self._search(shape, scaled, size, prepared)))
+        self._plans[shape] = plan  # the last used is the last
+        while len(self._plans) > MOST_SIZES:
+            self._plans.pop(next(iter(self._plans))).work.close()
+        return plan
+
+    def _search(
+        self, shape: tuple[int, ...], scaled: tuple[int, int], size: tuple[int, int], prepared: Prepared
+    ) -> Callable[[], None]:
+        """Frame up, letterbox, detector, faces, and these down."""
+        session, device, memory, options = self._detection, self._device, self._memory, self._cpu.options
+        stream, bytes_up = session.stream, int(np.prod(shape))
+        heads = {name: session.memory_of(name).address for name in OUTPUTS}
+        back = (shape[1] / scaled[1], shape[0] / scaled[0])
+        picture, there = self._picture(shape), session.memory_of(self._input).address
+
+        def queue() -> None:
+            device.copy_in(self._frame_there, self._frame_host, bytes_up, stream)
+            self._kernels.letterbox(picture, there, size, scaled, stream)
+            session.enqueue(prepared)
+            self._kernels.detect(heads, 1, size, options.min_score, options.max_iou, back, memory, stream)
+            device.copy_out(self._counts_host, memory.counts, 4, stream)
+            device.copy_out(self._kept_host, memory.kept, 4, stream)
+            device.copy_out(self._faces_host, memory.faces, 4 * FIELDS * memory.limit, stream)
+
+        return queue
+
+    def _prove(self) -> None:
+        """Holds the kernels against the CPU on a frame that is drawn. Raises EngineError where they differ."""
+        frame = drawn_frame()
+        scaled = self._cpu.scaled_size(*frame.shape[:2])
+        size = self._cpu.input_size(*scaled)
+        self.detect(frame)
+        stream, seen = self._detection.stream, self._detection.memory_of(self._input)
+        self._device.copy_out(self._frame_host, seen, 3 * size[0] * size[1], stream)
+        stream.synchronize()
+        self._on_device = None
+        prepared = self._frame_host.array[: 3 * size[0] * size[1]].reshape(1, *size, 3)
+        _require_alike("letterbox", prepared, self._cpu.prepare(frame, *scaled))
+        points = (ARCFACE_112 * 1.4 + (90, 60)).astype(np.float32)
+        face = Face(box=np.array([90, 60, 250, 220], np.float32), landmarks=points, score=1.0)
+        crops = self.align(frame, [face])
+        assert crops is not None
+        _require_alike("alignment", crops[0], align(frame, points))
+
+    def _pinned(self, size: int) -> PinnedMemory:
+        self._owned.append(memory := self._device.alloc_pinned(size))
+        return memory
+
+    def _pair(self, size: int) -> tuple[PinnedMemory, DeviceMemory]:
+        """Memory of the host and of the device for the same bytes."""
+        self._owned.append(there := self._device.alloc(size))
+        return self._pinned(size), there
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    prepared: Prepared
+    work: Recorded
+
+
+def open_gpu_frames(detector: Detector, contracts: Sequence[ModelContract], sessions: Sequence[Session]) -> GpuFrames:
+    """The way through the GPU of a detector and an embedder (contracts, sessions in this order).
+
+    Raises EngineError, in one line, where these models cannot take it or the kernels are not there or not right.
+    """
+    detection, embedding = sessions
+    if not isinstance(detection, TensorRtSession) or not isinstance(embedding, TensorRtSession):
+        raise EngineError("frames go through the GPU where TensorRT runs detector and embedder")
+    for contract, session in zip(contracts, sessions, strict=True):
+        if (contract.color, contract.layout, contract.dtype) != ("bgr", "nhwc", "uint8"):
+            raise EngineError(f"frames go through the GPU to models of BGR pixels; this {contract.role} takes others")
+        if any(spec.dtype != "float32" for spec in session.outputs):
+            raise EngineError(f"frames go through the GPU to models that give float32; this {contract.role} does not")
+    return GpuFrames(detector, detection, embedding)
+
+
+def drawn_frame() -> Image:
+    """(360, 480, 3) uint8 BGR: waves and edges, the same everywhere."""
+    y, x = np.mgrid[:360, :480].astype(np.float32)
+    waves = [128 + 100 * np.sin(x / step + y / (2 * step)) for step in (9.0, 17.0, 31.0)]
+    frame = np.stack(waves, axis=-1).astype(np.uint8)
+    frame[100:180, 140:260] = (20, 200, 90)
+    return frame
+
+
+def _require_alike(what: str, found: Array, wanted: Array) -> None:
+    apart = float(np.abs(found.astype(np.int16) - wanted.astype(np.int16)).max())
+    if apart > GREY_LEVELS:
+        raise EngineError(
+            f"{what} on the GPU is {apart:.0f} grey levels from the CPU's; build {FAT_BINARY} again, "
+            "and run with --preprocess cpu meanwhile"
+        )
+
+
+def _row_bytes(session: TensorRtSession) -> int:
+    """Of one embedding."""
+    (spec,) = session.outputs
+    return int(np.prod([size or 1 for size in spec.shape[1:]])) * np.dtype(spec.dtype).itemsize

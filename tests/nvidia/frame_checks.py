@@ -1,0 +1,190 @@
+"""Frames through the GPU, with the models that ship: `python frame_checks.py BACKEND VERSION FOLDER BUNDLE [CHECK …]`.
+
+On the emulated driver, with the stand-in for the tensorrt package: the kernels are the real ones, the models are run by
+ONNX Runtime on the addresses they are given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import fake_tensorrt  # noqa: E402
+
+from edge import gpu_frames  # noqa: E402
+from edge.align import CROP_SIZE, align  # noqa: E402
+from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
+from edge.bundle import Bundle  # noqa: E402
+from edge.cuda.kernels import Kernels  # noqa: E402
+from edge.engines import tensorrt  # noqa: E402
+from edge.errors import EngineError  # noqa: E402
+from edge.types import Face, Image  # noqa: E402
+
+driver = ctypes.CDLL("libcuda.so.1")
+LANDMARKS = 5 * 2 * 4
+
+
+def opened(bundle: Bundle, preprocess: Preprocess = "auto", engine: str = "tensorrt") -> FaceAnalyzer:
+    return FaceAnalyzer(bundle, AnalyzerOptions(engine=engine, preprocess=preprocess))
+
+
+def portrait() -> Image:
+    """(512, 512, 3) BGR, one face."""
+    return np.ascontiguousarray(astronaut()[..., ::-1])
+
+
+def pair() -> Image:
+    """(400, 740, 3) BGR, two faces; it is scaled down, and its scaled height is no multiple of the stride."""
+    small = portrait()[:400:, 60:430]
+    return np.ascontiguousarray(np.concatenate([small, small[:, ::-1]], axis=1))
+
+
+def check_same_answers(bundle: Bundle) -> None:
+    """Faces, crops and embeddings are those of the CPU, frame by frame, of two sizes in turns."""
+    with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+        assert gpu.describe()["preprocess"] == "gpu"
+        for image, count in ((portrait(), 1), (pair(), 2), (portrait(), 1), (pair(), 2), (pair(), 2)):
+            found, wanted = gpu.detect(image), cpu.detect(image)
+            assert len(found) == len(wanted) == count
+            for face in found:  # two mirrored faces score alike, so that either may come first
+                other = min(wanted, key=lambda each: float(np.abs(each.box - face.box).max()))
+                np.testing.assert_allclose(face.box, other.box, atol=0.6)
+                np.testing.assert_allclose(face.landmarks, other.landmarks, atol=0.6)
+                assert abs(face.score - other.score) < 0.01
+            crops = gpu.align(image, found)
+            for crop, face in zip(crops, found, strict=True):
+                assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
+            np.testing.assert_allclose(gpu.embed(crops), cpu.embed(crops), atol=1e-5)
+            np.testing.assert_allclose(gpu.embed(crops.copy()), cpu.embed(crops), atol=1e-5)
+
+
+def check_up_once(bundle: Bundle) -> None:
+    """A frame goes up once and its crops never; after two frames the search is one call; nothing is allocated."""
+    image = portrait()
+    with opened(bundle) as gpu:
+        for _ in range(3):
+            gpu.embed(gpu.align(image, gpu.detect(image)))
+        allocations, graphs = driver.emulated_allocations(), driver.emulated_graph_launches()
+        up, down = driver.emulated_bytes_up(), driver.emulated_bytes_down()
+        faces = gpu.detect(image)
+        assert driver.emulated_graph_launches() == graphs + 1
+        assert driver.emulated_bytes_up() - up == image.nbytes
+        assert driver.emulated_bytes_down() - down < 10_000, "faces come down, not maps"
+        gpu.embed(gpu.align(image, faces))
+        assert driver.emulated_bytes_up() - up == image.nbytes + LANDMARKS
+        assert driver.emulated_allocations() == allocations
+        # Another frame that was not searched, as between two searches: it goes up for its crops.
+        other = image[::-1].copy()
+        crops = gpu.align(other, faces)
+        assert driver.emulated_bytes_up() - up == 2 * image.nbytes + 2 * LANDMARKS
+        assert np.abs(crops[0].astype(int) - align(other, faces[0].landmarks)).max() <= 1
+
+
+def check_memory_returns(bundle: Bundle) -> None:
+    before = driver.emulated_allocations()
+    opened(bundle).close()
+    assert driver.emulated_allocations() == before
+
+
+def check_contexts(bundle: Bundle) -> None:
+    """A single photo goes through the CPU and takes TensorRT's context where there is one; frames find it again."""
+    image = portrait()
+    with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+        wanted = cpu.detect(image)[0].box
+        for _ in range(3):
+            for _ in range(3):
+                np.testing.assert_allclose(gpu.detect(image)[0].box, wanted, atol=0.6)
+            assert gpu.main_face(image[:320, 60:420].copy()) is not None
+
+
+def check_what_the_cpu_does(bundle: Bundle) -> None:
+    """Frames that are too large, no faces, landmarks that coincide, crops from elsewhere: as without a GPU."""
+    image = portrait()
+    with opened(bundle) as gpu, pytest.MonkeyPatch.context() as patch:
+        assert gpu.detect(np.zeros((64, 64, 3), np.uint8)) == []
+        assert gpu.align(image, []).shape == (0, CROP_SIZE, CROP_SIZE, 3)
+        point = Face(np.array([5, 5, 9, 9], np.float32), np.full((5, 2), 7, np.float32), 0.9)
+        with pytest.raises(ValueError, match="coincide"):
+            gpu.align(image, [point])
+        many = gpu.detect(image) * 100
+        assert len(gpu.align(image, many)) == 100
+        up = driver.emulated_bytes_up()
+        patch.setattr(gpu_frames, "MOST_PIXELS", 512 * 511)
+        faces = gpu.detect(image)
+        assert len(faces) == 1
+        assert np.array_equal(gpu.align(image, faces)[0], align(image, faces[0].landmarks))
+        assert driver.emulated_bytes_up() - up == image.nbytes, "the detector's input, prepared by the CPU"
+
+
+def check_a_wrong_kernel_is_caught(bundle: Bundle) -> None:
+    """Kernels that do not draw as the CPU does are refused when the models are opened, and everything is given back."""
+    before = driver.emulated_allocations()
+    for name, spoil in (
+        ("letterbox", lambda run: lambda self, picture, out, size, scaled, stream: run(
+            self, picture, out, size, (scaled[0] - 8, scaled[1]), stream)),
+        ("align", lambda run: lambda self, picture, points, faces, crops, stream: None),
+    ):  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Kernels, name, spoil(getattr(Kernels, name)))
+            with pytest.raises(EngineError, match=r"on the GPU is \d+ grey levels from the CPU's; [^\n]+$"):
+                opened(bundle)
+    assert driver.emulated_allocations() == before
+
+
+def check_refusals(bundle: Bundle) -> None:
+    """What was asked for and cannot be is an error; "auto" says why it is not."""
+    with pytest.raises(EngineError, match="where TensorRT runs detector and embedder"):
+        opened(bundle, "gpu", "onnxruntime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCEDGE_KERNELS", str(HERE / "absent.fatbin"))
+        with opened(bundle) as analyzer:
+            assert analyzer.describe()["preprocess"].startswith("cpu: the CUDA kernels are not built")
+        with pytest.raises(EngineError, match="the CUDA kernels are not there"):
+            opened(bundle, "gpu")
+
+
+def check_threads(bundle: Bundle) -> None:
+    """Opened here and run by a worker, as the pipeline does it."""
+    image, found = portrait(), []
+    with opened(bundle) as gpu:
+
+        def work() -> None:
+            for _ in range(3):
+                found.append(gpu.embed(gpu.align(image, gpu.detect(image))))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+    assert len(found) == 3
+    np.testing.assert_allclose(found[0], found[2], atol=1e-6)
+
+
+CHECKS: dict[str, Callable[[Bundle], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+if __name__ == "__main__":
+    _, backend, version, folder, shipped, *checks = sys.argv
+    sys.modules["tensorrt"] = fake_tensorrt.make(version)
+    os.environ["ARCEDGE_CACHE"] = folder
+    kernels = Path(folder) / "emulated.fatbin"
+    kernels.parent.mkdir(parents=True, exist_ok=True)
+    kernels.write_bytes(b"the emulated driver has them built in")
+    os.environ["ARCEDGE_KERNELS"] = str(kernels)
+    # The registry opens engines with their defaults: the backend is chosen where these are made.
+    tensorrt.TensorRtEngine.__init__.__defaults__ = (tensorrt.TensorRtOptions(backend=backend, quiet=True),)
+    models = Bundle.open(Path(shipped))
+    for check in checks or CHECKS:
+        CHECKS[check](models)
+        print(check, "holds")
