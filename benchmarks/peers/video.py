@@ -61,12 +61,13 @@ def ways(
         ),
         ("edge run --no-tracking", "every face of every frame detected and embedded", ("--no-tracking",)),
     )
+    chosen_precisions: list[tuple[str, ...]] = [("--precision", precision) for precision in precisions] or [()]
     child = ("-m", "benchmarks.peers.video", "--child")
     return [
         Way(DECODE, "reading the video's frames and nothing else", (*child, DECODE, "--video", str(video))),
         *(
             Way(" ".join((name, *chosen)), about, (*run, *more, *chosen, "--json-summary"))
-            for chosen in [("--precision", precision) for precision in precisions] or [()]
+            for chosen in chosen_precisions
             for name, about, more in own
         ),
         *(
