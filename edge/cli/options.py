@@ -39,6 +39,12 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="of the detector, as onnxruntime here while --engine triton embeds elsewhere (default: that of --engine)",
     )
+    parser.add_argument(
+        "--preprocess",
+        choices=("auto", "gpu", "cpu"),
+        default="auto",
+        help="where frames are scaled and faces cut; gpu needs --engine tensorrt and the CUDA kernels (default: auto)",
+    )
     add_triton(parser)
 
 
@@ -149,7 +155,13 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
     bundle, wanted = open_bundle(args), args.precision or precision
     settle_engine(args, bundle, wanted)
     return FaceAnalyzer(
-        bundle, AnalyzerOptions(precision=wanted, engine=args.engine, detector_engine=args.detector_engine)
+        bundle,
+        AnalyzerOptions(
+            precision=wanted,
+            engine=args.engine,
+            detector_engine=args.detector_engine,
+            preprocess=args.preprocess,
+        ),
     )
 
 
