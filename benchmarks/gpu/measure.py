@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from benchmarks.gpu.engines import engine_for, measure_accuracy, measure_engine, tensorrt_variants
+from benchmarks.gpu.frame import measure_frames
 from benchmarks.gpu.kernels import measure_kernels
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
 from benchmarks.provenance import NOT_MEASURED, machine, now, versions
@@ -85,6 +86,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "copy_bandwidth": bandwidth or NOT_MEASURED,
         "kernels": measure_kernels(device, Kernels(device, image), args.frame, args.rows, args.rounds, bandwidth),
         "engines": {},
+        "frame": {},
     }
     probes = photo_probes(bundle, args.photos) if args.photos is not None else {}
     for variant in tensorrt_variants(bundle):
@@ -93,6 +95,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         feeds = named(model, probes[variant.role]) if variant.role in probes else None
         options = TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)
         result["engines"][variant.name] = _engine(bundle, variant, model, options, args)
+    result["frame"] = measure_frames(bundle, args.frame, args.rounds)
     return result
 
 

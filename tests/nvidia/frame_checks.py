@@ -22,6 +22,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
 
+from benchmarks.gpu.frame import measure_frames  # noqa: E402
 from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
@@ -152,6 +153,16 @@ def check_refusals(bundle: Bundle) -> None:
             assert analyzer.describe()["preprocess"].startswith("cpu: the CUDA kernels are not built")
         with pytest.raises(EngineError, match="the CUDA kernels are not there"):
             opened(bundle, "gpu")
+
+
+def check_measured(bundle: Bundle) -> None:
+    """The benchmark of a whole frame runs to its end, both ways, and finds the same faces."""
+    found = measure_frames(bundle, (640, 360), 2)["fp32"]
+    assert found["faces"] == {"least": 5, "most": 5}
+    assert found["preprocess_gpu_ms"]["count"] == found["preprocess_cpu_ms"]["count"] == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCEDGE_KERNELS", str(HERE / "absent.fatbin"))
+        assert "kernels are not there" in measure_frames(bundle, (640, 360), 2)["fp32"]["not_measured"]
 
 
 def check_threads(bundle: Bundle) -> None:
