@@ -39,10 +39,11 @@ def main() -> None:
     crops, labels = held_out_crops(args.crops, args.most)
     photos = photos[:: max(1, len(photos) // args.limit)]
     batches = [photos[i : i + 8] for i in range(0, len(photos), 8)]
-    variants = int8_variants(source.float_model, batches)
+    variants = int8_variants(source.float_model, batches, args.only)
     result: dict[str, Any] = {"machine": machine(), "weights": source.path.name, "sha256": source.digest}
     result["calibration"] = len(photos)
-    result["layers"] = _layers(source, batches)
+    if not args.only:
+        result["layers"] = _layers(source, batches)
     reference = embed_with(source.float_model.SerializeToString(), source.contract, crops)
     result["held_out"] = _rows(f"{len(crops)} held-out crops", variants, source, crops, reference,
                                lambda rows: [tar_drop(reference, rows, labels, far) for far in args.far])  # fmt: skip
@@ -50,7 +51,8 @@ def main() -> None:
         with open_session(detector.float_model.SerializeToString()) as session:
             pairs = load_pairs(args.pairs, args.images, Detector(session, detector.contract), quiet=True)
         wanted = embed_with(source.float_model.SerializeToString(), source.contract, pairs.crops)
-        final = {name: variants[name] for name in ("full range", "neighbours within 128", "bias correction")}
+        decided = ("full range", "neighbours within 128", "bias correction")
+        final = {name: variants[name] for name in decided if name in variants}
         result["lfw"] = _rows("LFW", final, source, pairs.crops, wanted, lambda rows: [
             accuracy_drop(wanted, rows, pairs), *(tar_drop(wanted, rows, pairs.identities, far) for far in args.far)
         ])  # fmt: skip
@@ -124,6 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=3000, help="crops of those that are embedded (default: 3000)")
     parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, for the final figures")
     parser.add_argument("--images", type=Path, help="LFW's pictures")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of the table's rows, and no layers")
     parser.add_argument("--far", type=float, nargs="+", default=[1e-3, 1e-4])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     return parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from onnx import ModelProto
 from tqdm import tqdm
 
+from benchmarks.int8.adaround import corrected_after, learned_rounding
 from benchmarks.int8.rounding import rounded_by_output
+from edge.errors import InputError
 from export.calibration import METHODS, observe
 from export.calibration.bias_correction import bias_correction
 from export.calibration.equalisation import equalisation
@@ -25,11 +28,19 @@ from export.variants import int8_model
 Ranges = dict[str, tuple[float, float]]
 
 
-def int8_variants(model: ModelProto, batches: Sequence[Array]) -> dict[str, bytes]:
-    """INT8 models by what was done. batches: for the model's one input; ranges are by squared error but where named."""
+def int8_variants(model: ModelProto, batches: Sequence[Array], only: Sequence[str] = ()) -> dict[str, bytes]:
+    """INT8 models by what was done. batches: for the model's one input; ranges are by squared error but where named.
+
+    only: the names to make; all, where there are none. Raises InputError for a name that is none of them.
+    """
     ranges = ranges_by(model, batches, "mse")
     moved = equalise(model, equalisation(model, batches))
     moved_ranges = ranges_by(moved, batches, "mse")
+
+    @cache
+    def learned() -> ModelProto:
+        return learned_rounding(_int8(model, ranges), integer_pixels(model), batches)
+
     made: dict[str, Callable[[], ModelProto]] = {
         "full range": lambda: _within(lambda scales: scales * 0, model, ranges),
         "neighbours within 128": lambda: _int8(model, ranges),
@@ -43,8 +54,13 @@ def int8_variants(model: ModelProto, batches: Sequence[Array]) -> dict[str, byte
         "equalisation": lambda: _int8(moved, moved_ranges),
         "equalisation, bias correction": lambda: _int8(_corrected(moved, batches), moved_ranges),
         "rounding by output": lambda: rounded_by_output(_int8(model, ranges), integer_pixels(model), batches),
+        "AdaRound": learned,
+        "AdaRound, biases corrected after": lambda: corrected_after(learned(), integer_pixels(model), batches),
     }
-    return {name: bytes(make().SerializeToString()) for name, make in tqdm(made.items(), desc="INT8", unit="variant")}
+    if unknown := [name for name in only if name not in made]:
+        raise InputError(f"--only {unknown[0]}: choose of {'; '.join(made)}")
+    chosen = {name: make for name, make in made.items() if name in only or not only}
+    return {name: bytes(make().SerializeToString()) for name, make in tqdm(chosen.items(), desc="INT8", unit="variant")}
 
 
 def ranges_by(model: ModelProto, batches: Sequence[Array], method: str) -> Ranges:
