@@ -16,7 +16,7 @@ from edge import __version__
 from edge.engine_cache import EngineCache
 
 FORMAT = "arcedge-engine-choice"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,15 @@ class Trial:
 class Choice:
     """The engine to take. precision: of the embedder. measured: when, ISO 8601.
 
+    detector_engine, detector_precision: for the detector, which may be another. milliseconds: of a frame with one face.
     remembered: whether it was measured before, for this bundle, machine and these engine versions.
     """
 
     engine: str
     precision: str
+    detector_engine: str
+    detector_precision: str
+    milliseconds: float
     trials: tuple[Trial, ...]
     measured: str
     remembered: bool = False
@@ -50,10 +54,17 @@ class Choice:
     @property
     def words(self) -> str:
         """One line for the user."""
-        taken = next(trial for trial in self.trials if trial.engine == self.engine)
-        others = [trial for trial in self.trials if trial is not taken and trial.milliseconds is not None]
+        alone = (self.detector_engine, self.detector_precision) == (self.engine, self.precision)
+        others = [
+            trial
+            for trial in self.trials
+            if trial.milliseconds is not None and not (alone and trial.engine == self.engine)
+        ]
         against = ", ".join(f"{trial.engine} {trial.milliseconds:.1f}" for trial in others)
-        line = f"engine auto: {self.engine}, {taken.milliseconds:.1f} ms a frame with one face"
+        line = f"engine auto: {self.engine}"
+        if not alone:
+            line += f" ({self.precision}), detector on {self.detector_engine} ({self.detector_precision})"
+        line += f", {self.milliseconds:.1f} ms a frame with one face"
         line += f" (against {against})" if against else ", the only one that passes here"
         line += f", measured {self.measured}" if self.remembered else ", measured now"
         line += "".join(f"; {trial.engine}: {trial.problem}" for trial in self.trials if trial.problem and trial.there)
@@ -72,8 +83,18 @@ class Choice:
         if (values["format"], values["version"]) != (FORMAT, VERSION):
             raise ValueError("of another format or version")
         trials = tuple(Trial(**entry) for entry in values["trials"])
-        choice = cls(str(values["engine"]), str(values["precision"]), trials, str(values["measured"]), remembered=True)
-        if not any(trial.engine == choice.engine and trial.milliseconds for trial in trials):
+        choice = cls(
+            engine=str(values["engine"]),
+            precision=str(values["precision"]),
+            detector_engine=str(values["detector_engine"]),
+            detector_precision=str(values["detector_precision"]),
+            milliseconds=float(values["milliseconds"]),
+            trials=trials,
+            measured=str(values["measured"]),
+            remembered=True,
+        )
+        tried = {trial.engine for trial in trials if trial.milliseconds}
+        if not {choice.engine, choice.detector_engine} <= tried:
             raise ValueError("it was never tried")
         return choice
 

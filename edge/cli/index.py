@@ -49,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
     options.settle_engine(args, bundle, precision)
     variant = bundle.select("embedder", precision, args.engine)
     work = WorkOptions(
-        args.bundle.resolve(), variant.precision, args.engine, args.keep_crops, args.detector_engine, args.preprocess
+        args.bundle.resolve(),
+        variant.precision,
+        args.engine,
+        args.keep_crops,
+        args.detector_engine,
+        args.preprocess,
+        args.detector_precision,
     )
     started = time.monotonic()
     with (

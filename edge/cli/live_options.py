@@ -102,6 +102,7 @@ def serve(args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer
             precision=precision,
             engine=args.engine,
             detector_engine=args.detector_engine,
+            detector_precision=args.detector_precision,
             preprocess=args.preprocess,
         )
         return FaceAnalyzer(bundle, engines)

@@ -160,6 +160,7 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
             precision=wanted,
             engine=args.engine,
             detector_engine=args.detector_engine,
+            detector_precision=args.detector_precision,
             preprocess=args.preprocess,
         ),
     )
@@ -168,15 +169,19 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
 def settle_engine(args: argparse.Namespace, bundle: Bundle, precision: str | None) -> None:
     """Puts the engine that `auto` stands for into `args`, and says on standard error which it is and why.
 
+    The detector's too, with its precision, in `detector_engine` and `detector_precision`, where no engine was named.
     Raises EngineError where no engine of this machine computes what the bundle says, InputError for an unfit address.
     """
     from edge.auto import AUTO, choose_engine
 
     settle_triton(args)
+    args.detector_precision = None
     if args.engine == AUTO:
         choice = choose_engine(bundle, precision)
         print(choice.words, file=sys.stderr)
         args.engine = choice.engine
+        if args.detector_engine is None:
+            args.detector_engine, args.detector_precision = choice.detector_engine, choice.detector_precision
 
 
 def threshold_of(args: argparse.Namespace, analyzer: FaceAnalyzer) -> float:

@@ -29,6 +29,7 @@ class WorkOptions:
     keep_crops: bool = False
     detector_engine: str | None = None
     preprocess: Preprocess = "auto"
+    detector_precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Worker:
             precision=options.precision,
             engine=options.engine,
             detector_engine=options.detector_engine,
+            detector_precision=options.detector_precision,
             preprocess=options.preprocess,
         )
         self._analyzer = FaceAnalyzer(Bundle.open(options.bundle), analyzer)

@@ -15,21 +15,24 @@ def problem_of(path: Path, engine: str, precision: str | None) -> str | None:
     """Why the bundle must not be used on this device, in one line; None where it passes."""
     try:
         bundle = Bundle.open(path)
+        on, detects_in = engine, None
         if engine == "auto":
             from edge.auto import choose_engine
 
-            engine = choose_engine(bundle, precision).engine
+            choice = choose_engine(bundle, precision)
+            engine, on, detects_in = choice.engine, choice.detector_engine, choice.detector_precision
         embedder = bundle.select("embedder", precision, engine)
         there = {variant.precision for variant in bundle.variants("detector")}
-        detector = bundle.select("detector", embedder.precision if embedder.precision in there else None, engine)
-        for variant in (detector, embedder):
+        same = embedder.precision if embedder.precision in there else None
+        detector = bundle.select("detector", detects_in or same, on)
+        for variant, name in ((detector, on), (embedder, engine)):
             options = SessionOptions(contract=variant.contract.digest())
-            with open_session(bundle.load(variant), engine, options) as session:
+            with open_session(bundle.load(variant), name, options) as session:
                 result = run_self_test(session, variant)
             if result is None:
                 return f"{variant.name} stores no self-test; export it again"
             if not result.passed:
-                return f"{variant.name} on {engine} {result}"
+                return f"{variant.name} on {name} {result}"
     except EdgeError as error:
         return str(error)
     return None

@@ -13,6 +13,7 @@ import pytest
 
 from edge.auto import choose as choosing
 from edge.auto import choose_engine
+from edge.auto.trial import Opened
 from edge.bundle import Bundle
 from edge.cli import options
 from edge.engine_cache import EngineCache
@@ -57,6 +58,22 @@ class _Shifted(OnnxRuntimeSession):
         return {name: np.roll(value, 1, axis=-1) for name, value in super()._run_impl(batch).items()}
 
 
+class SlowEmbedder(OnnxRuntimeEngine):
+    """ONNX Runtime, held up where it embeds: crops have a fixed size, and whole pictures any."""
+
+    def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
+        session = OnnxRuntimeSession(model, options)
+        return _Held(model, options) if session.inputs[0].shape[1] else session
+
+
+class SlowDetector(OnnxRuntimeEngine):
+    """ONNX Runtime, held up where it detects."""
+
+    def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
+        session = OnnxRuntimeSession(model, options)
+        return session if session.inputs[0].shape[1] else _Held(model, options)
+
+
 class Absent(OnnxRuntimeEngine):
     name = "absent"
 
@@ -97,6 +114,55 @@ def test_the_fastest_engine_that_agrees_is_taken_and_said(
     assert "crooked: its embeddings have cosine" in choice.words
     assert "not here: absent" in choice.words
     assert "slow" in choice.words
+
+
+def test_each_model_runs_where_it_is_fastest_and_that_is_said_and_remembered(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]]
+) -> None:
+    engines.update(onnxruntime=SlowDetector, other=SlowEmbedder)
+    for _ in range(2):
+        choice = choose_engine(Bundle.open(own_bundle), cache=cache)
+        assert (choice.engine, choice.detector_engine) == ("onnxruntime", "other")
+        assert choice.milliseconds < 50 < min(trial.milliseconds or 0 for trial in choice.trials)
+        assert "engine auto: onnxruntime (fp32), detector on other (fp32)" in choice.words
+    assert choice.remembered
+
+
+def test_one_engine_serves_both_where_a_second_saves_next_to_nothing(
+    own_bundle: Path, cache: EngineCache, engines: dict[str, type[Engine]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.update(other=OnnxRuntimeEngine)
+    times = {("onnxruntime", "fp32"): (10.0, 4.0), ("other", "fp32"): (9.5, 5.0)}
+    monkeypatch.setattr(choosing, "race", lambda *_: times)
+    choice = choose_engine(Bundle.open(own_bundle), cache=cache)
+    assert (choice.engine, choice.detector_engine, choice.milliseconds) == ("onnxruntime", "onnxruntime", 14.0)
+
+
+@pytest.mark.parametrize(("asked", "detector"), [("int8", "fp32"), ("fp32", "fp32")])
+def test_the_detector_runs_in_fp32_where_that_is_faster_and_never_in_less_than_was_asked(
+    own_bundle: Path,
+    cache: EngineCache,
+    engines: dict[str, type[Engine]],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    detector: str,
+) -> None:
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    manifest["variants"] += [
+        {**variant, "name": f"{variant['role']}-int8", "precision": "int8"} for variant in manifest["variants"]
+    ]
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    raced: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def race(opened: Mapping[tuple[str, str], Opened], probes: object) -> dict[tuple[str, str], tuple[float, float]]:
+        spent = {"int8": 12.0 if asked == "int8" else 1.0, "fp32": 8.0}
+        raced.update({entry: (spent[entry[1]], 2.0 if one.embedder else 0.0) for entry, one in opened.items()})
+        return raced
+
+    monkeypatch.setattr(choosing, "race", race)
+    choice = choose_engine(Bundle.open(own_bundle), asked, cache=cache)
+    assert (choice.precision, choice.detector_precision, choice.milliseconds) == (asked, detector, 10.0)
+    assert {precision for _, precision in raced} == {asked, "fp32"}
 
 
 def test_a_choice_is_remembered_until_something_it_depends_on_changes(

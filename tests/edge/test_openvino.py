@@ -24,7 +24,8 @@ def test_a_usual_shape_is_compiled_for_and_gives_the_same(
 ) -> None:
     monkeypatch.setattr(engine, "STEADY", 3)
     monkeypatch.setattr(engine, "MOST_COMPILED", 2)
-    with OpenVinoSession(toy_models["detector"], SessionOptions()) as session:
+    session = OpenVinoSession(toy_models["detector"], SessionOptions())
+    with session:
         name = session.inputs[0].name
         for count, (height, width) in enumerate([(64, 96), (96, 64), (64, 64), (96, 96)]):
             frames = [picture(height, width, seed) for seed in range(3)]
@@ -38,7 +39,8 @@ def test_a_usual_shape_is_compiled_for_and_gives_the_same(
 
 
 def test_a_size_seen_now_and_then_is_not_compiled_for(toy_models: dict[str, bytes]) -> None:
-    with OpenVinoSession(toy_models["detector"], SessionOptions()) as session:
+    session = OpenVinoSession(toy_models["detector"], SessionOptions())
+    with session:
         for width in range(32, 32 * (engine.STEADY + 1), 32):
             session.run({session.inputs[0].name: picture(64, width)})
         assert not session._steady
