@@ -55,7 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     calibration.add_argument("--save-calibration", type=Path, metavar="FILE.json", help="write the tables for later")
     calibration.add_argument("--far", type=float, help="false accept rate the threshold is fitted at (default: 1e-3)")
     calibration.add_argument(
-        "--pairs-from", type=Path, metavar="DIR", help="identities to fit the threshold on; never those of a test"
+        "--pairs-from",
+        type=Path,
+        metavar="DIR",
+        help="identities to fit the threshold on, and to compare methods on; never those of a test",
     )
     gate = parser.add_argument_group("gate: outside of it nothing is written, exit code 3")
     gate.add_argument("--min-cosine", type=float, metavar="C", help="least mean cosine of INT8 to the reference")

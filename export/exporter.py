@@ -21,7 +21,7 @@ from edge.weights import find_weights
 from export.calibration.calibrate import split_held_out
 from export.calibration.photos import read_training_part
 from export.calibration.table import CalibrationTable, read_tables, write_tables
-from export.choosing import AccuracyChoice, as_line
+from export.choosing import MOST_TO_CHOOSE, AccuracyChoice, as_line
 from export.graph import parameters_digest
 from export.judging import EmbedderJudge, judge_detector
 from export.labelled import LabelledFaces
@@ -166,6 +166,7 @@ def _choice(request: ExportRequest, embedder: Source, photos: Photos) -> Accurac
         own = photos.faces(folder)
         held = split_held_out(len(own.crops))[1]
         known = LabelledFaces(own.crops[held], own.labels[held], f"{len(held)} held-out calibration crops")
+    known = known.at_most(MOST_TO_CHOOSE)
     return AccuracyChoice(embedder, known, request.far or DEFAULT_FAR) if known.comparable else None
 
 

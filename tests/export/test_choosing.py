@@ -81,6 +81,18 @@ def test_few_people_decide_nothing_however_large_the_difference(
     assert found["methods"]["close"]["drop_points"]["value"] > 0, "it is measured all the same"
 
 
+def test_whole_people_are_taken_where_there_are_too_many() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 5))
+    crops = np.arange(200, dtype=np.uint8)[:, None, None, None]
+    faces = LabelledFaces(crops, labels, "200 crops of photos")
+    assert faces.at_most(200) is faces
+    fewer = faces.at_most(52)
+    assert fewer.on == "55 of 200 crops of photos"
+    assert (np.unique(fewer.labels, return_counts=True)[1] == 5).all(), "nobody is cut in half"
+    assert labels[0] in fewer.labels
+    np.testing.assert_array_equal(labels[fewer.crops.reshape(-1)], fewer.labels)
+
+
 @pytest.mark.parametrize(("people", "readable"), [(64, 1e-3), (46, 1e-3), (45, 1e-2), (15, 1e-2), (10, 0.1), (4, 0.5)])
 def test_the_far_that_pairs_can_show(people: int, readable: float) -> None:
     """One photo each: 64 people make 2,016 impostor pairs, 45 make 990, 4 make 6."""

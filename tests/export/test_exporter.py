@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from edge.signatures import calibration_pictures
 from export.calibration import write_tables
 from export.calibration.photos import synthetic_crops
 from export.cli import VERB
+from export.graph import Graph
 from export.passes import Passes
 from export.sources import load_detector, load_embedder_checkpoint
 from export.variants import calibrate_detector, calibrate_embedder
@@ -104,6 +106,20 @@ def test_json_prints_the_manifest_alone(weights: Path, tmp_path: Path, capsys: p
     assert [variant["name"] for variant in printed["variants"]] == ["embedder-fp32", "detector-fp32"]
 
 
+def test_a_layer_named_stays_in_float(weights: Path, tmp_path: Path) -> None:
+    models = ("--weights", weights / "face.safetensors", "--detector", weights / "finder.safetensors")
+    assert run(*models, "--out", tmp_path / "b", "--precision", "int8", "--keep", "conv1.conv") == 0
+    kept = Bundle.open(tmp_path / "b")
+    variant = kept.select("embedder", "int8")
+    # Its output was equalised, which gave it another name; the user's is understood.
+    assert variant.measured["kept_in_float"] == ["conv1.conv.equalised"]
+    assert not [n for n in kept.select("detector", "int8").measured["kept_in_float"] if n.startswith("conv1")]
+    arrays = Graph(onnx.load_from_string(kept.load(variant))).arrays
+    first = next(node for node in Graph(onnx.load_from_string(kept.load(variant))).nodes if node.op_type == "Conv")
+    assert first.input[1] in arrays, "the weight is read as it is, behind no DequantizeLinear"
+    assert arrays[first.input[1]].dtype == np.float32
+
+
 def test_fine_tuned_weights_do_not_pass_with_the_old_table(weights: Path, tmp_path: Path, relu_network) -> None:
     """Stale calibration: the table beside other weights is refused, not used."""
     import copy
@@ -130,6 +146,9 @@ def test_fine_tuned_weights_do_not_pass_with_the_old_table(weights: Path, tmp_pa
         (["--max-drop", "1"], "--evaluate"),
         (["--weights", "no-such-name"], "no-such-name"),
         (["--calibration", "no-such-folder"], "no-such-folder"),
+        (["--report", "report"], "--calibration, or --pairs-from"),
+        (["--keep", "conv1.conv", "--precision", "fp32"], "--precision leaves it out"),
+        (["--keep", "conv1.con"], "there are conv1.conv"),
     ],
 )
 def test_mistakes_are_one_line(weights: Path, tmp_path: Path, words: list[str], says: str) -> None:
