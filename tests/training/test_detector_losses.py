@@ -7,6 +7,7 @@ import torch
 from training.detector.augment import Sample
 from training.detector.losses import (
     Answers,
+    detection_loss,
     distillation_loss,
     eiou_loss,
     head_error,
@@ -93,6 +94,27 @@ def test_a_perfect_answer_costs_less_than_any_disturbed_one() -> None:
         assert float(distillation_loss(own, taught, CELLS)) > best + 0.01, name
 
 
+def test_what_counts_for_detection_are_scores_and_boxes() -> None:
+    taught = as_teacher(perfect())
+    best = float(detection_loss(perfect(), taught, CELLS))
+    moved = perfect()
+    moved.kps.add_(1.0)
+    assert float(detection_loss(moved, taught, CELLS)) == best
+    for name, change in (("obj", -6.0), ("cls", -6.0), ("bbox", 0.4)):
+        own = perfect()
+        getattr(own, name).add_(change)
+        assert float(detection_loss(own, taught, CELLS)) > best + 0.01, name
+
+
+def test_a_teachers_probabilities_become_the_logits_they_came_from() -> None:
+    own = perfect()
+    logits = as_teacher(own).as_logits()
+    torch.testing.assert_close(logits.obj, own.obj, rtol=0, atol=1e-2)
+    certain = Answers(torch.zeros(1, 2), torch.ones(1, 2), own.bbox, own.kps).as_logits()
+    assert bool(certain.cls.isfinite().all())
+    assert bool(certain.obj.isfinite().all())
+
+
 def test_the_teachers_part_counts_cells_as_its_score_does() -> None:
     """An error of the box where the teacher sees nothing costs nothing."""
     taught = as_teacher(perfect())
@@ -128,6 +150,20 @@ def test_landmarks_are_learned_from_labels_where_a_face_is() -> None:
     answering = own.kps.grad[0].abs().sum(dim=1) > 0
     assert 1 <= int(answering.sum()) <= 10
     assert bool((before.obj[0, answering] > 0).all()), "the cells that say there is a face"
+
+
+def test_an_error_that_cancels_between_cells_costs_less_than_one_that_all_share() -> None:
+    before = perfect()
+    sees = (before.obj[0] > 0).nonzero().flatten()
+    sign = torch.ones(len(CELLS))
+    sign[sees[::2]] = -1.0
+    pixels = 2.0 / CELLS[:, 2:]
+    shared, cancelling = perfect(), perfect()
+    shared.kps[0] += pixels
+    cancelling.kps[0] += sign[:, None] * pixels
+    costs = [float(labelled_landmarks(own, before, CELLS, [sample()])) for own in (shared, cancelling)]
+    assert costs[1] < 0.8 * costs[0]
+    assert costs[1] > 0.4 * costs[0], "each cell's own error still counts"
 
 
 @pytest.mark.parametrize("known", [sample(landmarks=False), sample(faces=False)])

@@ -13,10 +13,10 @@ import torch
 from edge.errors import EdgeError, EngineError, InputError
 from training.detector.augment import Sample
 from training.detector.cascade import UNITS, Bank, Cascade, fill_bank
-from training.detector.data import read_labels, read_zip, without_faces
+from training.detector.data import Picture, read_labels, read_zip, without_faces
 from training.detector.labels import label_crop, open_teacher, read_pools
 from training.detector.losses import relative_error
-from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata
+from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
 from training.detector.run import configure_detector, run_detector
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
@@ -175,9 +175,9 @@ def test_labels_keep_true_boxes_and_add_plausible_landmarks(
     assert [picture.boxes.tolist() for picture in pools.scenes] == [
         boxes.tolist() for i, (_, boxes) in enumerate(truth) if i % 10
     ]
-    assert len(pools.portraits) == 4
+    assert (len(pools.portraits), len(pools.held_portraits)) == (3, 1)
     known = 0
-    for picture in [*pools.scenes, *pools.portraits, *pools.crops]:
+    for picture in [*pools.scenes, *pools.portraits, *pools.held_portraits, *pools.crops]:
         for box, points in zip(picture.boxes, picture.landmarks, strict=True):
             if np.isnan(points).any():
                 continue
@@ -256,9 +256,51 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher
         run_detector(arguments(small_data, teacher_path, parts, "--steps", "7", "--seed", "2"))
 
 
+@pytest.mark.realdata
+def test_the_second_phase_begins_from_weights_that_were_given(
+    small_data: Path, teacher_path: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(4)
+    given = EdgeDetector()
+    save(given, tmp_path / "given.safetensors", steps=0, seed=4)
+    start = ("--start", str(tmp_path / "given.safetensors"))
+    out = tmp_path / "out.safetensors"
+    assert run_detector(arguments(small_data, teacher_path, out, "--steps", "0", *start)) == 0
+    same, wanted = load(out).state_dict(), load(tmp_path / "given.safetensors").state_dict()
+    assert all(torch.equal(same[name], wanted[name]) for name in wanted)
+    course = json.loads(out.with_suffix(".training.json").read_text(encoding="utf-8"))
+    assert course["started_from"]["file"] == "given.safetensors"
+    assert run_detector(arguments(small_data, teacher_path, out, "--steps", "2", *start)) == 0
+    taught = load(out).state_dict()
+    changed = {name.split(".")[0] for name in wanted if not torch.equal(taught[name], wanted[name])}
+    assert changed == {"stem", "narrow", "stages", "necks", "heads"}, "the whole network learns"
+
+
+def test_landmarks_of_a_network_in_training_are_measured_against_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge.detect.decode import Candidates
+    from training.detector import validate as module
+
+    wanted = np.array([[[20, 20], [40, 20], [30, 30], [22, 40], [38, 40]]], np.float32)
+    box, image = np.array([[10, 10, 50, 50]], np.float32), np.zeros((64, 64, 3), np.uint8)
+    seen = Candidates(box, wanted + np.float32([3, 4]), np.ones(1, np.float32))
+    monkeypatch.setattr(module, "_look", lambda *_: seen)
+    network = EdgeDetector()
+    line = module.landmark_error(network, [Picture(image, box, wanted), Picture(image, box, wanted * np.nan)])
+    assert line == "landmarks 25.00 % of the eye distance from the labels of 1 faces"
+    elsewhere = Picture(image, box + 100, wanted + 100)
+    assert "of 0 faces" in module.landmark_error(network, [elsewhere])
+
+
 @pytest.mark.parametrize(
     "option",
-    [("--size", "100"), ("--unit-steps", "0"), ("--bank", "0"), ("--batch", "0"), ("--threads", "0")],
+    [
+        ("--size", "100"),
+        ("--unit-steps", "0"),
+        ("--bank", "0"),
+        ("--batch", "0"),
+        ("--crops-of-each", "0"),
+        ("--threads", "0"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
     with pytest.raises(InputError, match="multiple of 32"):

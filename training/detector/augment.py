@@ -24,7 +24,7 @@ MIN_FILLED = 0.75
 """Share of a window's side that the longer side of a picture fills at least."""
 
 
-ANY = 0.5
+ANY = 0.6
 """Share of the samples for learning landmarks that are as those of the first phase."""
 
 

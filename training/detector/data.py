@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ MIRRORED = (1, 0, 2, 4, 3)
 """Order of the landmarks in a mirrored picture."""
 
 VALIDATION_EVERY = 10
-"""Every tenth picture with true boxes is held out, for choices; training never sees it."""
+"""Every tenth scene and every tenth portrait is held out, for choices; training never sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,14 @@ class Picture:
 class Pools:
     """What training draws from. scenes: photos with true boxes; portraits: photos the teacher labelled.
 
-    crops: aligned 112×112 face crops; held_out: photos with true boxes for validation.
+    crops: aligned 112×112 face crops; held_out, held_portraits: scenes and portraits for validation.
     """
 
     scenes: list[Picture]
     portraits: list[Picture]
     crops: list[Picture]
     held_out: list[Picture]
+    held_portraits: list[Picture] = field(default_factory=list)
 
 
 def read_labels(path: Path) -> list[tuple[str, Floats]]:

@@ -20,6 +20,18 @@ OBJ, CLS, BOX, LANDMARKS = 1.0, 0.5, 2.0, 3.0
 LANDMARK_BETA = 0.02
 """Share of the face's size at which the landmark loss turns from squared to absolute."""
 
+LABEL_BETA = 0.03
+"""The same for labels, as a share of the eye distance: less than they are apart when the training begins."""
+
+PROFILE = 0.3
+"""Share of a face's side that its eye distance counts at least: seen from the side, eyes nearly coincide."""
+
+ANSWERING = 0.2
+"""Score from which a cell's landmarks count."""
+
+SURE = 1e-5
+"""Probabilities are held this far from 0 and 1 before their logit is taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -46,6 +58,10 @@ class Answers:
         )
         return cls(c.squeeze(-1), o.squeeze(-1), bbox, kps)
 
+    def as_logits(self) -> Answers:
+        """A teacher's probabilities as the logits ours are, between −11.5 and 11.5."""
+        return Answers(self.cls.logit(SURE), self.obj.logit(SURE), self.bbox, self.kps)
+
 
 def relative_error(own: Tensor, taught: Tensor) -> Tensor:
     """Mean square difference over the mean square of what is taught: 0 is equal, 1 is as good as silence."""
@@ -54,12 +70,8 @@ def relative_error(own: Tensor, taught: Tensor) -> Tensor:
 
 def head_error(own: Answers, taught: Answers) -> Tensor:
     """Relative errors of what the heads compute, in every cell, cls and obj as logits: their sum."""
-    pairs = [
-        (own.cls, taught.cls.logit(1e-5)),
-        (own.obj, taught.obj.logit(1e-5)),
-        (own.bbox, taught.bbox),
-        (own.kps, taught.kps),
-    ]
+    taught = taught.as_logits()
+    pairs = [(own.cls, taught.cls), (own.obj, taught.obj), (own.bbox, taught.bbox), (own.kps, taught.kps)]
     return torch.stack([relative_error(one, other) for one, other in pairs]).sum()
 
 
@@ -86,57 +98,75 @@ def _side(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=1.0).prod(dim=1).sqrt()
 
 
-def distillation_loss(own: Answers, taught: Answers, cells: Tensor) -> Tensor:
-    """How far the answers are from the teacher's, as they count for detection.
+def detection_loss(own: Answers, taught: Answers, cells: Tensor) -> Tensor:
+    """How far scores and boxes are from the teacher's, as they count for detection.
 
-    Where the teacher sees no face only obj counts; boxes and landmarks weigh as its score does.
+    Where the teacher sees no face only obj counts; boxes weigh as its score does.
     """
     score = (taught.cls * taught.obj).sqrt()
     count = score.sum().clamp(min=1.0)
     obj = F.binary_cross_entropy_with_logits(own.obj, taught.obj, reduction="none").sum() / count
     care = taught.obj + 0.02
     cls = (F.binary_cross_entropy_with_logits(own.cls, taught.cls, reduction="none") * care).sum() / count
-    sure = score > 0.2
-    weight = score[sure]
+    sure = score > ANSWERING
     at = cells.expand(*score.shape, 3)[sure]
     boxes, wanted = decode_boxes(own.bbox[sure], at), decode_boxes(taught.bbox[sure], at)
-    box = (eiou_loss(boxes, wanted) * weight).sum() / count
+    box = (eiou_loss(boxes, wanted) * score[sure]).sum() / count
+    return OBJ * obj + CLS * cls + BOX * box
+
+
+def distillation_loss(own: Answers, taught: Answers, cells: Tensor) -> Tensor:
+    """`detection_loss`, and how far the landmarks are from the teacher's where it sees a face."""
+    score = (taught.cls * taught.obj).sqrt()
+    sure = score > ANSWERING
+    at = cells.expand(*score.shape, 3)[sure]
     points, targets = decode_landmarks(own.kps[sure], at), decode_landmarks(taught.kps[sure], at)
-    landmarks = (landmark_loss(points, targets, _side(wanted)) * weight).sum() / count
-    return OBJ * obj + CLS * cls + BOX * box + LANDMARKS * landmarks
+    losses = landmark_loss(points, targets, _side(decode_boxes(taught.bbox[sure], at))) * score[sure]
+    return detection_loss(own, taught, cells) + LANDMARKS * losses.sum() / score.sum().clamp(min=1.0)
 
 
-def kept_error(own: Answers, before: Answers) -> Tensor:
-    """Relative errors of what must not change while landmarks are learned: cls and bbox where there is a face, obj.
+def kept_error(own: Answers, taught: Answers) -> Tensor:
+    """Relative errors of scores and boxes in all cells: cls and bbox where there is a face, obj everywhere.
 
     Both with logits for cls and obj.
     """
-    face = (before.cls.sigmoid() * before.obj.sigmoid()).sqrt() + 0.02
+    face = (taught.cls.sigmoid() * taught.obj.sigmoid()).sqrt() + 0.02
 
     def error(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
         return ((one - other).square() * weight).mean() / (other.square() * weight).mean()
 
     parts = (
-        error(own.cls, before.cls, face),
-        error(own.obj, before.obj, torch.ones_like(face)),
-        error(own.bbox, before.bbox, face.unsqueeze(-1)),
+        error(own.cls, taught.cls, face),
+        error(own.obj, taught.obj, torch.ones_like(face)),
+        error(own.bbox, taught.bbox, face.unsqueeze(-1)),
     )
     return torch.stack(parts).sum()
 
 
-def labelled_landmarks(own: Answers, before: Answers, cells: Tensor, samples: Sequence[Sample]) -> Tensor:
-    """Mean landmark loss over the cells that answer for a face whose landmarks are known; 0 where there is none.
+def labelled_landmarks(own: Answers, taught: Answers, cells: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """Mean landmark loss over the faces whose landmarks are known; 0 where there is none.
 
-    Which cells those are is decided by the answers `before`, for they are the ones that will be asked.
+    Which cells answer for a face is decided by what is `taught`, with logits, for they are the ones that will be asked.
+    A face's loss is that of each such cell, weighed by its squared score, and once more that of their mean, which is
+    what `edge.detect.vote` gives: errors that cancel in the mean do no harm, those that all cells share do.
     """
-    scores = (before.cls.sigmoid() * before.obj.sigmoid()).sqrt()
-    boxes = decode_boxes(before.bbox, cells)
-    faces = [assign(boxes[i], scores[i], cells, torch.from_numpy(s.boxes)) for i, s in enumerate(samples)]
-    positive = torch.stack(faces) >= 0
-    which = [face[face >= 0] for face in faces]
-    points = torch.cat([torch.from_numpy(s.landmarks)[w] for s, w in zip(samples, which, strict=True)])
-    wanted = torch.cat([torch.from_numpy(s.boxes)[w] for s, w in zip(samples, which, strict=True)])
-    known = points.isfinite().all(dim=2).all(dim=1)
-    at = cells.expand(*positive.shape, 3)[positive][known]
-    losses = landmark_loss(decode_landmarks(own.kps[positive][known], at), points[known], _side(wanted[known]))
-    return losses.sum() / known.sum().clamp(min=1)
+    scores = (taught.cls.sigmoid() * taught.obj.sigmoid()).sqrt()
+    boxes = decode_boxes(taught.bbox, cells)
+    losses = [0.0 * own.kps.sum()]  # keeps the graph where no face is known
+    for i, sample in enumerate(samples):
+        wanted, sides = torch.from_numpy(sample.landmarks), _side(torch.from_numpy(sample.boxes))
+        face = assign(boxes[i], scores[i], cells, torch.from_numpy(sample.boxes))
+        for k in wanted.isfinite().all(dim=2).all(dim=1).nonzero().flatten().tolist():
+            answers = (face == k) & (scores[i] > ANSWERING)
+            if not bool(answers.any()):
+                continue
+            eyes = torch.maximum((wanted[k, 1] - wanted[k, 0]).norm(), PROFILE * sides[k])
+            away = (decode_landmarks(own.kps[i][answers], cells[answers]) - wanted[k]) / eyes
+            weight = scores[i][answers].square()
+            weight = (weight / weight.sum())[:, None, None]
+            losses.append((weight * _near(away)).sum() / away[0].numel() + _near((weight * away).sum(dim=0)).mean())
+    return torch.stack(losses).sum() / max(len(losses) - 1, 1)
+
+
+def _near(away: Tensor) -> Tensor:
+    return F.smooth_l1_loss(away, torch.zeros_like(away), beta=LABEL_BETA, reduction="none")

@@ -168,7 +168,12 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load(path: Path) -> EdgeDetector:
-    """The network of a weights file in inference mode, BatchNorm folded, ready for export.
+    """The network of a weights file in inference mode, BatchNorm folded, for export. Raises as `load_unfolded`."""
+    return load_unfolded(path).fold()
+
+
+def load_unfolded(path: Path) -> EdgeDetector:
+    """The network of a weights file as it was trained, in inference mode.
 
     Raises InputError for an unreadable file, ContractError where it holds another network.
     """
@@ -182,4 +187,4 @@ def load(path: Path) -> EdgeDetector:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ContractError(f"{path}: its tensors do not fit {ARCH}; train it again") from error
-    return network.fold()
+    return network.eval()

@@ -1,16 +1,16 @@
 """Training the detector: one command, resumable, in two phases.
 
-Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2 teaches the necks and
-heads better landmarks, from labels that YuNet-n gives where it sees a face large, and from many sides; what they say of
-boxes and scores is held to what phase 1 made of it. The backbone stays: taught as well, it brought landmarks nearer,
-and held-out AP down from 84.9 to 83.4 %. What step k sees depends on the seed and k alone: a run that was stopped goes
-on as if it had not been.
+Phase 1 teaches one unit after the other what YuNet-s's unit computes (`cascade.py`). Phase 2 teaches the network as a
+whole: landmarks from labels, which YuNet-n gives as the mean of many views of a face, scores and boxes from what
+YuNet-s answers to the same samples. It may begin from weights that were trained before. What step k sees depends on
+the seed and k alone: a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from training.detector.augment import Sample, draw, draw_labelled
 from training.detector.cascade import UNITS, Cascade, fill_bank
 from training.detector.data import Pools
 from training.detector.labels import read_pools
-from training.detector.losses import Answers, kept_error, labelled_landmarks
-from training.detector.network import ARCH, EdgeDetector, save
+from training.detector.losses import Answers, detection_loss, kept_error, labelled_landmarks
+from training.detector.network import ARCH, OUTPUT_NAMES, EdgeDetector, load_unfolded, save
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
 from training.detector.validate import validate
@@ -50,17 +50,20 @@ class Recipe:
     """The hyper-parameters of a run.
 
     bank, unit_steps, unit_rate: samples of phase 1 (4 MB of memory each at 320 pixels), updates of each unit, and
-    highest learning rate. steps, batch, rate: of phase 2; landmarks, kept: weights of the parts of its loss.
+    highest learning rate. steps, batch, rate, window: of phase 2, the last the pixels of its samples' side at most;
+    landmarks, kept, answers: weights of the parts of its loss.
     """
 
     bank: int = 768
     unit_steps: int = 2000
     unit_rate: float = 1e-2
-    steps: int = 1500
+    steps: int = 2000
     batch: int = 8
     rate: float = 2e-3
+    window: int = 224
     landmarks: float = 10.0
     kept: float = 8.0
+    answers: float = 2.0
     size: int = 320
     seed: int = 1
     average: float = 0.99
@@ -77,6 +80,9 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="yunet_n_dynamic.onnx, labels landmarks")
     parser.add_argument("--unit-teacher", type=Path, required=True, help="yunet_s_dynamic.onnx, teaches unit by unit")
     parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
+    parser.add_argument(
+        "--start", type=Path, help="weights (.safetensors) to begin phase 2 from, instead of what phase 1 makes"
+    )
     parser.add_argument("--state", type=Path, help="file to stop and resume with (default: beside --out, .state)")
     parser.add_argument(
         "--bank", type=int, default=recipe.bank, help="samples of phase 1, 4 MB each (default: %(default)s)"
@@ -102,6 +108,13 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
         default=recipe.size,
         help="pixels of a sample's side, a multiple of 32 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--crops-of-each",
+        type=int,
+        default=recipe.crops_of_each,
+        metavar="CROPS",
+        help="about so many crops of each archive at most (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=recipe.seed, help="of weights and samples (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument(
@@ -115,9 +128,14 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
 
 def run_detector(args: argparse.Namespace) -> int:
     """Trains, prints what it measures on the held-out pictures, and writes the weights."""
-    if args.size < 64 or args.size % 32 or min(args.unit_steps, args.bank, args.batch, args.threads) < 1:
+    if (
+        args.size < 64
+        or args.size % 32
+        or min(args.unit_steps, args.bank, args.batch, args.crops_of_each, args.threads) < 1
+    ):
         raise InputError(
-            "--size is a multiple of 32 from 64 up; --bank, --unit-steps, --batch and --threads are 1 or more"
+            "--size is a multiple of 32 from 64 up; "
+            "--bank, --unit-steps, --batch, --crops-of-each and --threads are 1 or more"
         )
     if args.steps < 0:
         raise InputError(f"--steps {args.steps}: 0 leaves out phase 2; there is no fewer")
@@ -131,6 +149,7 @@ def run_detector(args: argparse.Namespace) -> int:
         rate=args.rate,
         size=args.size,
         seed=args.seed,
+        crops_of_each=args.crops_of_each,
     )
     teacher = Teacher(args.unit_teacher, TAPS, args.threads)
     pools = read_pools(args.data, args.teacher, recipe.crops_of_each, args.out.with_suffix(".labels.npz"))
@@ -139,7 +158,7 @@ def run_detector(args: argparse.Namespace) -> int:
         f"{len(pools.portraits)} photos and {len(pools.crops)} crops labelled by the teacher",
         flush=True,
     )
-    run = Run(recipe, teacher, pools, args.state or args.out.with_suffix(".state"))
+    run = Run(recipe, teacher, pools, args.state or args.out.with_suffix(".state"), args.start)
     run.train(args.validate_every)
     save(run.averaged, args.out, steps=recipe.steps, seed=recipe.seed)
     write_card(args.out.with_suffix(".training.json"), run.describe())
@@ -150,18 +169,21 @@ def run_detector(args: argparse.Namespace) -> int:
 class Run:
     """A training run: network, running average of its weights, optimiser and clock, all in one state file."""
 
-    def __init__(self, recipe: Recipe, teacher: Teacher, pools: Pools, state: Path) -> None:
+    def __init__(self, recipe: Recipe, teacher: Teacher, pools: Pools, state: Path, start: Path | None = None) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.teacher, self.pools, self.state = recipe, teacher, pools, state
         self.network: EdgeDetector = EdgeDetector().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged = copy.deepcopy(self.network).eval()
-        self.before = copy.deepcopy(self.network).eval()
-        """What phase 1 made."""
-        self._learning = [*self.network.necks.parameters(), *self.network.heads.parameters()]
-        self.optimiser = Muon(self._learning)
-        self.cells = grid(recipe.size, recipe.size)
         self.taught = 0
         """Units that phase 1 has taught."""
+        self.started_from: dict[str, str] = {}
+        if start is not None:
+            self.network.load_state_dict(load_unfolded(start).state_dict())
+            self.taught = len(UNITS)
+            self.started_from = {"file": start.name, "sha256": hashlib.sha256(start.read_bytes()).hexdigest()}
+        self.averaged = copy.deepcopy(self.network).eval()
+        self.optimiser = Muon(self.network.parameters())
+        self._window = min(recipe.size, recipe.window)
+        self._cells = grid(self._window, self._window)
         self.step, self.spent_wall, self.spent_cpu = 0, 0.0, 0.0
         if state.exists():
             self._resume()
@@ -186,7 +208,7 @@ class Run:
                 print(f"step {self.step}/{self.recipe.steps} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
                 totals = {}
             if self.step % validate_every == 0 or self.step == self.recipe.steps:
-                print(f"step {self.step} held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
+                print(f"step {self.step} held out: {self._held_out()}", flush=True)
             if now - wall > SAVE_EVERY_SECONDS or self.step == self.recipe.steps:
                 self.spent_wall += now - wall
                 self.spent_cpu += time.process_time() - cpu
@@ -201,35 +223,42 @@ class Run:
         )
         bank = fill_bank(samples, recipe.bank, self.teacher)
         cascade = Cascade(
-            self.network, bank, self.cells, recipe.unit_steps, recipe.unit_rate, seed=recipe.seed, done=self.taught
+            self.network,
+            bank,
+            grid(recipe.size, recipe.size),
+            recipe.unit_steps,
+            recipe.unit_rate,
+            seed=recipe.seed,
+            done=self.taught,
         )
         for name, error in cascade.run():
             self.taught += 1
-            for copied in (self.averaged, self.before):
-                copied.load_state_dict(self.network.state_dict())
+            self.averaged.load_state_dict(self.network.state_dict())
             self.spent_wall += time.monotonic() - wall
             self.spent_cpu += time.process_time() - cpu
             wall, cpu = time.monotonic(), time.process_time()
             self._save()
             print(f"unit {self.taught}/{len(UNITS)} {name}: error {error:.4f}, {self.spent_wall:.0f} s", flush=True)
-        print(f"units taught, held out: {validate(self.averaged, self.pools.held_out)}", flush=True)
+        print(f"units taught, held out: {self._held_out()}", flush=True)
 
     def _update(self) -> dict[str, float]:
         """One optimiser step of phase 2; gives the parts of the loss."""
         rng = np.random.default_rng([self.recipe.seed, 2, self.step])
-        samples = [draw_labelled(rng, self.pools, self.recipe.size) for _ in range(self.recipe.batch)]
+        samples = [draw_labelled(rng, self.pools, self._window) for _ in range(self.recipe.batch)]
         pixels = _pixels(samples)
-        with torch.no_grad():
-            features = self.network.backbone(pixels)
-            before = Answers.of_levels(self.before.predictions_from(features))
-        own = Answers.of_levels(self.network.predictions_from(features))
+        answers = self.teacher(pixels.numpy())
+        taught = Answers.of_heads({name: torch.from_numpy(answers[name]) for name in OUTPUT_NAMES})
+        logits = taught.as_logits()
+        own = Answers.of_levels(self.network.predictions(pixels))
+        recipe, cells = self.recipe, self._cells
         parts = {
-            "landmarks": self.recipe.landmarks * labelled_landmarks(own, before, self.cells, samples),
-            "kept": self.recipe.kept * kept_error(own, before),
+            "landmarks": recipe.landmarks * labelled_landmarks(own, logits, cells, samples),
+            "kept": recipe.kept * kept_error(own, logits),
+            "answers": recipe.answers * detection_loss(own, taught, cells),
         }
         self.network.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._learning, 10.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimiser.step(self._rate())
         self.step += 1
         self._average()
@@ -247,13 +276,17 @@ class Run:
             "architecture": ARCH,
             "data": _sources(pools, second_phase=recipe.steps > 0),
             "limits": list(LIMITS) if recipe.steps == 0 else [*LIMITS, OF_PHASE_TWO],
+            **({"started_from": self.started_from} if self.started_from else {}),
             "recipe": asdict(recipe),
-            "held_out": validate(self.averaged, pools.held_out),
+            "held_out": self._held_out(),
             "took": {"wall_seconds": round(self.spent_wall, 1), "cpu_seconds": round(self.spent_cpu, 1)},
             "machine": machine(torch.device("cpu")),
             "versions": versions(),
             "command": command(),
         }
+
+    def _held_out(self) -> str:
+        return validate(self.averaged, self.pools.held_out, self.pools.held_portraits)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -271,7 +304,7 @@ class Run:
             "seed": self.recipe.seed,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "before": self.before.state_dict(),
+            "started_from": self.started_from,
             "optimiser": self.optimiser.state_dict(),
             "spent": (self.spent_wall, self.spent_cpu),
         }
@@ -287,9 +320,8 @@ class Run:
                 raise InputError(f"{self.state}: is of seed {state['seed']}; give that seed, or another --state")
             self.network.load_state_dict(state["network"])
             self.averaged.load_state_dict(state["averaged"])
-            self.before.load_state_dict(state["before"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.taught, self.step = state["taught"], state["step"]
+            self.taught, self.step, self.started_from = state["taught"], state["step"], state["started_from"]
             self.spent_wall, self.spent_cpu = state["spent"]
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise InputError(
@@ -304,12 +336,12 @@ def _sources(pools: Pools, *, second_phase: bool) -> str:
         "YuNet-n (Apache-2.0), only placed the windows"
     )
     if second_phase:
-        taught += "; landmarks by YuNet-n were learned afterwards"
+        taught += "; then of the whole network to such windows, with landmarks by YuNet-n, the mean of many views"
     return (
         f"{len(pools.scenes):,} WIDER FACE val pictures ({len(pools.held_out)} more held out for choices), "
-        f"{len(pools.portraits):,} CelebA photos and {len(pools.crops):,} aligned 112x112 crops (CelebA, Glint360K, "
-        f"Pins), and {taught}. WIDER FACE, CelebA and Glint360K are for research; the Pins photos are web scrapes "
-        "without a stated licence."
+        f"{len(pools.portraits):,} CelebA photos ({len(pools.held_portraits)} more held out) and "
+        f"{len(pools.crops):,} aligned 112x112 crops (CelebA, Glint360K, Pins), and {taught}. WIDER FACE, CelebA and "
+        "Glint360K are for research; the Pins photos are web scrapes without a stated licence."
     )
 
 
