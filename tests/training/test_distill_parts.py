@@ -106,6 +106,21 @@ class TestBlocks:
         assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
         assert any(gradient.abs().max() > 0 for gradient in gradients[0])
 
+    def test_a_strided_depthwise_convolution_is_the_same_function_in_bfloat16(self) -> None:
+        block = _unsettled(MobileFaceNet(64)).eval().conv_23.conv_dw
+        x = torch.randn(2, 128, 10, 12)
+        answers = []
+        for in_bfloat16 in (True, False):
+            pixels = x.clone().requires_grad_()
+            block.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                y = run_frozen(block, pixels)
+            assert y.shape == (2, 128, 5, 6)
+            y.float().square().sum().backward()
+            answers.append((y.detach().float(), pixels.grad, block.conv.weight.grad.clone()))
+        for own, exact in zip(*answers, strict=True):
+            assert float((own - exact).norm() / exact.norm()) < 0.02
+
     def test_frozen_refuses_what_it_does_not_know(self) -> None:
         with pytest.raises(TypeError, match="Tanh"):
             run_frozen(nn.Tanh(), torch.zeros(1))

@@ -59,6 +59,13 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
         help="one identity in N is not trained on (default %(default)s)",
     )
     add("--lr", type=float, default=1.2e-3, help="highest learning rate of the second phase (default %(default)s)")
+    add(
+        "--stages",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="second phase: weight of the stages' errors beside the embedding's (default %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default %(default)s)")
     add("--save-every", type=float, default=120.0, metavar="S", help="between checkpoints (default %(default)s)")
     add(
@@ -80,6 +87,7 @@ def run_distill(args: argparse.Namespace) -> int:
     from training.checkpoint import load_embedder, save_embedder
     from training.distill.crops import CropStore
     from training.distill.journal import CHECKPOINT, Journal
+    from training.distill.losses import LossWeights
     from training.distill.run import DONE, Distiller, Recipe
     from training.distill.teacher import EMBEDDING_SIZE, BothWays, load_teacher
     from training.mobilefacenet import MobileFaceNet
@@ -96,6 +104,7 @@ def run_distill(args: argparse.Namespace) -> int:
         block_steps=args.block_steps,
         steps=args.steps,
         lr=args.lr,
+        weights=LossWeights(stages=args.stages),
         hold_out=args.hold_out,
         bf16=args.bf16,
         start=digest_of(start) if start is not None else "",
