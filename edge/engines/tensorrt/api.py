@@ -83,7 +83,7 @@ def set_precision(trt: Any, config: Any, precision: str) -> tuple[str, ...]:
 
 
 def show_progress(trt: Any, config: Any, label: str) -> None:
-    """A progress bar over the build's outermost phase, where the version reports one (8.6 and newer)."""
+    """A progress bar over the build's outermost phase, where the version reports one (10 and newer)."""
     if not hasattr(trt, "IProgressMonitor"):
         return
     from tqdm import tqdm
