@@ -1,14 +1,16 @@
-"""What a central gallery in Milvus costs: `python -m benchmarks.central fill|search|pull|away`.
+"""What a central gallery in Milvus costs: `python -m benchmarks.central fill|search|copy|pull|away`.
 
     python -m benchmarks.central fill --centre milvus:people.db --vectors 100000
     python -m benchmarks.central search --centre milvus:people.db --out search.json
+    python -m benchmarks.central copy --centre milvus:people.db --folder scratch --out copy.json
     python -m benchmarks.central pull --centre milvus:people.db --folder scratch --out pull.json
     python -m benchmarks.central away --folder scratch --out away.json
 
 `fill` makes a gallery of made vectors, distributed as the shipped embedder's, four a person, over ten sites. `search`
-compares the index with exact search (recall, latency, all sites and one), in a gallery as `fill` left it. `pull` copies
-the gallery to a device, makes 1,000 changes and brings the copy up to date. `away` kills a server, in a process of its
-own, in the middle of a pull. Milvus Lite runs inside the process that opens its file: its processor time is counted.
+compares the index with exact search (recall, latency, all sites and one), in a gallery as `fill` left it. `copy` pulls
+the gallery to a device for the first time and gives the copy the probes of `search`. `pull` makes 1,000 changes and
+brings that copy up to date. `away` kills a server, in a process of its own, in the middle of a pull. Milvus Lite runs
+inside the process that opens its file: its processor time and its memory are counted. Say `--vectors` everywhere.
 """
 
 from __future__ import annotations
@@ -24,22 +26,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.provenance import Load, load_between, machine, now, versions
-from benchmarks.vectors import SIZE, faces
+from benchmarks.vectors import SIZE, face_blocks, faces
 from edge.gallery import Binding, Gallery, MilvusPlace, NewEntry, centre, milvus, milvus_records, parse_place
 from edge.gallery.centre import MilvusCentre
 from edge.gallery.pull import pull
 from edge.gallery.store import StoreUnavailableError
+from edge.matching import nearest
 from edge.types import Floats
 
+Found = TypeVar("Found")
 BINDING = Binding("c" * 64, "a" * 64, "made", SIZE)
 AXES, SEED = 128, 0
 SITES = 10
+SITE = "site3"
+TOP = 10
+"""Nearest vectors asked for."""
+
 INDEXES: dict[str, dict[str, Any]] = {
     "FLAT": {"index_type": "FLAT", "metric_type": "IP"},
     "HNSW": {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 16, "efConstruction": 200}},
@@ -64,76 +74,172 @@ def site_of(number: int) -> str:
 
 
 def fill(place: MilvusPlace, count: int) -> dict[str, Any]:
-    """Makes the gallery, and gives what that cost."""
-    rows = faces(count, AXES, SEED)
-    started, cpu = time.monotonic(), time.process_time()
+    """Makes the gallery, and gives what that cost, and how it grew."""
+    started, cpu, growth = time.monotonic(), time.process_time(), []
     with Gallery.create(place, BINDING) as gallery:
-        for start in range(0, count, BATCH):
-            numbers = range(start, min(start + BATCH, count))
-            gallery.add_entries([NewEntry(f"{site_of(n)}/p{n // EACH}", rows[n], f"{n}.jpg") for n in numbers])
-            print(f"{numbers.stop} of {count}, {time.monotonic() - started:.0f} s, {_memory_mb()} MB", file=sys.stderr)
+        first = 0
+        for block in face_blocks(count, AXES, SEED):
+            for start in range(first, first + len(block), BATCH):
+                numbers = range(start, min(start + BATCH, first + len(block)))
+                gallery.add_entries(
+                    [NewEntry(f"{site_of(n)}/p{n // EACH}", block[n - first], f"{n}.jpg") for n in numbers]
+                )
+            first += len(block)
+            growth.append(_used(first, started, cpu))
+            print(growth[-1], file=sys.stderr)
         gallery.compact()
-        gallery.search(rows[:1], 1)
+        gallery.search(block[:1], 1)
     return {
-        "vectors": count,
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "peak_memory_mb": _memory_mb(),
+        **_used(count, started, cpu),
         "disk_mb": _disk_mb(Path(place.uri)) if place.embedded else None,
+        "growth": growth,
     }
 
 
-def probes_for(rows: Floats) -> Floats:
-    """(PROBES, D): every second near a row, the others of strangers."""
-    made = faces(PROBES, AXES, SEED + 1)
-    known = np.random.default_rng(2).integers(0, len(rows), PROBES // 2)
-    made[::2] = rows[known] + 0.8 * made[::2]
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+def _used(vectors: int, started: float, cpu: float) -> dict[str, Any]:
+    return {
+        "vectors": vectors,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "memory_mb": _memory_mb(),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
 
 
-def measure_search(place: MilvusPlace, rows: Floats) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Of (PROBES, 512) probes, by exact products in float32: (PROBES, 10) numbers of the nearest vectors, best first.
+
+    nearest: among all. of_site: among those of SITE.
+    """
+
+    vectors: int
+    probes: Floats
+    nearest: npt.NDArray[np.int64]
+    of_site: npt.NDArray[np.int64]
+
+
+def find_truth(count: int) -> Truth:
+    """Every second probe is near one of the vectors that `fill` makes, the others are of strangers."""
+    probes = faces(PROBES, AXES, SEED + 1)
+    known = np.random.default_rng(2).integers(0, count, PROBES // 2)
+    near, first = np.empty((len(known), SIZE), np.float32), 0
+    for block in face_blocks(count, AXES, SEED):
+        here = (known >= first) & (known < first + len(block))
+        near[here] = block[known[here] - first]
+        first += len(block)
+    probes[::2] = near + 0.8 * probes[::2]
+    probes /= np.linalg.norm(probes, axis=1, keepdims=True)
+    best = [_Best(), _Best()]
+    first = 0
+    for block in face_blocks(count, AXES, SEED):
+        scores, numbers = probes @ block.T, np.arange(first, first + len(block))
+        of_site = np.array([site_of(n) == SITE for n in numbers])
+        best[0].take(scores, numbers)
+        best[1].take(scores[:, of_site], numbers[of_site])
+        first += len(block)
+    return Truth(count, probes, best[0].numbers, best[1].numbers)
+
+
+class _Best:
+    """The ten best of each probe so far."""
+
+    def __init__(self) -> None:
+        self.scores = np.empty((PROBES, 0), np.float32)
+        self.numbers = np.empty((PROBES, 0), np.int64)
+
+    def take(self, scores: Floats, numbers: npt.NDArray[np.int64]) -> None:
+        scores = np.concatenate([self.scores, scores], axis=1)
+        every = np.concatenate([self.numbers, np.broadcast_to(numbers, (PROBES, len(numbers)))], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+        self.scores = np.take_along_axis(scores, order, axis=1)
+        self.numbers = np.take_along_axis(every, order, axis=1)
+
+
+def measure_search(place: MilvusPlace, truth: Truth) -> dict[str, Any]:
     """Recall of the index against the exact product, and what a probe costs; over all sites, and within one."""
-    probes = probes_for(rows)
-    numbers = np.arange(len(rows))
-    of_site = np.array([site_of(n) == "site3" for n in range(len(rows))])
-    report = {}
-    for name, view, kept in (
-        ("all sites", place, numbers),
-        ("one site of ten", MilvusPlace(place.uri, place.gallery, "site3"), numbers[of_site]),
+    report: dict[str, Any] = {}
+    for name, view, exact in (
+        ("all sites", place, truth.nearest),
+        ("one site of ten", MilvusPlace(place.uri, place.gallery, SITE), truth.of_site),
     ):
+        started, used = time.perf_counter(), time.process_time()
         with Gallery.open(view) as gallery:
-            gallery.search(probes[:1], 10)
-            wall, cpu, found = [], [], []
-            for probe in probes:
-                started, used = time.perf_counter(), time.process_time()
-                hits = gallery.search(probe[None], 10)[0]
-                wall.append(1e3 * (time.perf_counter() - started))
-                cpu.append(1e3 * (time.process_time() - used))
-                found.append([int(hit.source.removesuffix(".jpg")) for hit in hits])
-        exact = kept[np.argsort(-(probes @ rows[kept].T), axis=1)[:, :10]]
-        same = [len(set(mine) & set(theirs)) for mine, theirs in zip(found, exact.tolist(), strict=True)]
+            gallery.search(truth.probes[:1], TOP)
+            opened = {
+                "opening and first search, s": round(time.perf_counter() - started, 2),
+                "opening and first search, CPU s": round(time.process_time() - used, 2),
+            }
+            wall, cpu, found = _timed(truth.probes, lambda probe, gallery=gallery: gallery.search(probe, TOP)[0])  # type: ignore[misc]
+        numbers = [[int(hit.source.removesuffix(".jpg")) for hit in hits] for hits in found]
+        same = [len(set(mine) & set(theirs)) for mine, theirs in zip(numbers, exact.tolist(), strict=True)]
         report[name] = {
-            "vectors": len(kept),
+            "vectors": truth.vectors if view.site is None else sum(site_of(n) == SITE for n in range(truth.vectors)),
             "probes": PROBES,
             "first_is_the_nearest": sum(
-                mine[0] == theirs[0] for mine, theirs in zip(found, exact.tolist(), strict=True)
+                mine[0] == theirs[0] for mine, theirs in zip(numbers, exact.tolist(), strict=True)
             ),
-            "recall_at_10": round(sum(same) / (10 * PROBES), 4),
+            "recall_at_10": round(sum(same) / (TOP * PROBES), 4),
             "wall_ms": _spread(wall),
             "cpu_ms": _spread(cpu),
+            **opened,
         }
+    report["peak_memory_mb"] = _peak_memory_mb()
     return report
 
 
-def measure_pull(place: MilvusPlace, folder: Path) -> dict[str, Any]:
-    """A first copy, one of a single site, 1,000 changes and then one, each a version of its own."""
-    report: dict[str, Any] = {}
+def measure_copy(place: MilvusPlace, folder: Path, truth: Truth) -> dict[str, Any]:
+    """A first copy of all sites, and one of a single site; what is searched is that of all."""
     copy, site = folder / "copy", folder / "site"
     for path in (copy, site):
         shutil.rmtree(path, ignore_errors=True)
-    report["first copy"] = _timed_pull(place, copy)
-    report["first copy of one site of ten"] = _timed_pull(MilvusPlace(place.uri, place.gallery, "site3"), site)
-    report["nothing has changed"] = [_timed_pull(place, copy) for _ in range(ROUNDS)]
+    return {
+        "first copy of one site of ten": _timed_pull(MilvusPlace(place.uri, place.gallery, SITE), site),
+        "first copy": _timed_pull(place, copy),
+        "nothing has changed": [_timed_pull(place, copy) for _ in range(ROUNDS)],
+        "peak_memory_mb": _peak_memory_mb(),
+        "search": search_copy(copy, truth),
+    }
+
+
+def search_copy(path: Path, truth: Truth) -> dict[str, Any]:
+    """What the same probes cost in a device's copy, for the nearest alone, and whether that person is named."""
+    with Gallery.open(path) as gallery:  # what is made once, matrix and INT8 copy
+        nearest(gallery.snapshot(), truth.probes[:1])
+    started, used = time.perf_counter(), time.process_time()
+    with Gallery.open(path) as gallery:
+        snapshot = gallery.snapshot()
+        nearest(snapshot, truth.probes[:1])
+        opened = time.perf_counter() - started, time.process_time() - used
+        wall, cpu, found = _timed(truth.probes, lambda probe: snapshot.names[nearest(snapshot, probe).places[0]])
+    theirs = [f"{site_of(n)}/p{n // EACH}" for n in truth.nearest[:, 0].tolist()]
+    return {
+        "vectors": len(snapshot),
+        "probes": PROBES,
+        "first_is_the_nearest": sum(mine == their for mine, their in zip(found, theirs, strict=True)),
+        "wall_ms": _spread(wall),
+        "cpu_ms": _spread(cpu),
+        "opening and first search, s": round(opened[0], 2),
+        "opening and first search, CPU s": round(opened[1], 2),
+        "disk_mb": _disk_mb(path),
+    }
+
+
+def _timed(probes: Floats, search: Callable[[Floats], Found]) -> tuple[list[float], list[float], list[Found]]:
+    """Milliseconds of each (1, 512) probe, those of the processor, and what was found."""
+    wall, cpu, found = [], [], []
+    for probe in probes:
+        started, used = time.perf_counter(), time.process_time()
+        found.append(search(probe[None]))
+        wall.append(1e3 * (time.perf_counter() - started))
+        cpu.append(1e3 * (time.process_time() - used))
+    return wall, cpu, found
+
+
+def measure_pull(place: MilvusPlace, folder: Path) -> dict[str, Any]:
+    """1,000 changes and then one, each a version of its own, pulled to the copy that `measure_copy` made."""
+    report: dict[str, Any] = {}
+    copy = folder / "copy"
     fresh = iter(faces(3 * CHANGES, AXES, SEED + 3))
     for name, change in (("added", _add), ("half added, half renamed", _mix), ("forgotten", _forget)):
         runs = []
@@ -272,6 +378,12 @@ def _milliseconds(call: Callable[[], object]) -> float:
 
 
 def _memory_mb() -> int:
+    """Of this process now, mapped files aside."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("RssAnon:")[2].split()[0]) // 1024
+
+
+def _peak_memory_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
@@ -293,9 +405,9 @@ def _write(path: Path, index: str, load: Load, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """One of the four parts."""
+    """One of the five parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fill", "search", "pull", "away"))
+    parser.add_argument("part", choices=("fill", "search", "copy", "pull", "away"))
     parser.add_argument("--centre", type=parse_place, help="milvus:FILE.db or milvus:http://HOST:PORT")
     parser.add_argument("--vectors", type=int, default=100_000, help="filled (default: %(default)s)")
     parser.add_argument(
@@ -312,7 +424,9 @@ def main() -> None:
     elif args.part == "away":
         found = {"away": measure_away(args.folder)}
     elif args.part == "search":
-        found = {"search": measure_search(args.centre, faces(args.vectors, AXES, SEED))}
+        found = {"search": measure_search(args.centre, find_truth(args.vectors))}
+    elif args.part == "copy":
+        found = {"copy": measure_copy(args.centre, args.folder, find_truth(args.vectors))}
     else:
         found = {"pull": measure_pull(args.centre, args.folder)}
     if args.out is not None:

@@ -36,16 +36,26 @@ def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
     place = central.parse_place(f"milvus:{tmp_path / 'g.db'}")
     assert isinstance(place, central.MilvusPlace)
     assert central.fill(place, 400)["vectors"] == 400
-    found = central.measure_search(place, faces(400, central.AXES, central.SEED))
+    truth = central.find_truth(400)
+    rows = faces(400, central.AXES, central.SEED)
+    of_site = [n for n in range(400) if central.site_of(n) == central.SITE]
+    of_site_best = (truth.probes @ rows[of_site].T).argmax(axis=1)
+    np.testing.assert_array_equal(truth.nearest[:, 0], (truth.probes @ rows.T).argmax(axis=1))
+    np.testing.assert_array_equal(truth.of_site[:, 0], np.take(of_site, of_site_best))
+    found = central.measure_search(place, truth)
+    assert found.pop("peak_memory_mb") > 10
     # So few vectors are searched exactly.
     assert {name: (each["vectors"], each["recall_at_10"]) for name, each in found.items()} == {
         "all sites": (400, 1.0),
         "one site of ten": (40, 1.0),
     }
     assert all(each["first_is_the_nearest"] == 10 for each in found.values())
+    copied = central.measure_copy(place, tmp_path, truth)
+    assert copied["first copy"]["records"] == 400 + 100
+    assert copied["first copy of one site of ten"]["records"] == 40 + 10
+    assert {each["records"] for each in copied["nothing has changed"]} == {0}
+    assert (copied["search"]["vectors"], copied["search"]["first_is_the_nearest"]) == (400, 10)
     pulled = central.measure_pull(place, tmp_path)
-    assert pulled["first copy"]["records"] == 400 + 100
-    assert pulled["first copy of one site of ten"]["records"] == 40 + 10
     assert [run["records"] for run in pulled["added"]] == [2 * 20, 2]
     assert [run["records"] for run in pulled["half added, half renamed"]] == [3 * 10, 2]
     assert pulled["forgotten"][0]["records"] == 4 + 1
