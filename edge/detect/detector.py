@@ -24,8 +24,8 @@ class DetectorOptions:
     """
 
     long_side: int = 640
-    min_score: float = 0.6
-    max_iou: float = 0.3
+    min_score: float = 0.5
+    max_iou: float = 0.4
     max_faces: int = 100
 
     def __post_init__(self) -> None:
