@@ -57,13 +57,13 @@ class Recipe:
     bank: int = 768
     unit_steps: int = 2000
     unit_rate: float = 1e-2
-    steps: int = 2000
+    steps: int = 9000
     batch: int = 8
-    rate: float = 2e-3
+    rate: float = 1.5e-3
     window: int = 224
     landmarks: float = 10.0
-    kept: float = 8.0
-    answers: float = 2.0
+    kept: float = 40.0
+    answers: float = 10.0
     size: int = 320
     seed: int = 1
     average: float = 0.99
