@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import special, stats
 
 from edge.metrics.intervals import Rate, beta_quantile, bootstrap_interval, clopper_pearson, incomplete_beta
+
+special = pytest.importorskip("scipy.special", reason="needs scipy: pip install 'arcedge[report]'")
+stats = pytest.importorskip("scipy.stats")
 
 
 @st.composite
