@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,17 +42,39 @@ def repository() -> Path:
     return REPOSITORY
 
 
+def _between_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that all processes which share the tests see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session")
-def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exports_are_remembered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """torch's exporter runs once a network, and not again before weights or code change; see `exported`."""
+    for package in ("torch", "onnx", "onnxscript"):
+        pytest.importorskip(package)
+    from exported import REAL_EXPORTER, remembering
+
+    from export import to_onnx
+
+    cache = request.config.cache  # None under -p no:cacheprovider
+    folder = _between_workers(tmp_path_factory) / "arcedge-exports" if cache is None else cache.mkdir("arcedge-exports")
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "_export", remembering(REAL_EXPORTER, folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle(exports_are_remembered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights that ship with the project, exported in FP32, once for all processes that share the tests."""
-    pytest.importorskip("torch")
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    from edge.cli.main import main
+
+    shared = _between_workers(tmp_path_factory)
     bundle = shared / "shipped.bundle"
     with (shared / "shipped.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not bundle.is_dir():
             command = ["export", "--weights", "mobilefacenet-512", "--detector", "edge-detector", "--precision", "fp32"]
-            subprocess.run([sys.executable, "-m", "edge", *command, "--out", str(bundle)], check=True)
+            assert main([*command, "--out", str(bundle)]) == 0
     return bundle

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
+
+from exported import REAL_EXPORTER  # noqa: E402
 
 from edge.engines import open_session  # noqa: E402
 from export import to_onnx  # noqa: E402
@@ -19,22 +19,10 @@ from training.mobilefacenet import MobileFaceNet  # noqa: E402
 
 Run = Callable[..., dict[str, np.ndarray]]
 
-REAL_EXPORTER = to_onnx._export
-
 
 @pytest.fixture(scope="session", autouse=True)
-def exports_are_remembered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """torch's exporter runs once a network, and not again before weights or code change; see `exported`."""
-    spec = importlib.util.spec_from_file_location("exported", Path(__file__).with_name("exported.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    exported = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(exported)
-    with pytest.MonkeyPatch.context() as patch:
-        cache = request.config.cache  # None under -p no:cacheprovider
-        folder = tmp_path_factory.mktemp("arcedge-exports") if cache is None else cache.mkdir("arcedge-exports")
-        patch.setattr(to_onnx, "_export", exported.remembering(REAL_EXPORTER, folder))
-        yield
+def _remember(exports_are_remembered: None) -> None:
+    """For all tests here."""
 
 
 @pytest.fixture

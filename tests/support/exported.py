@@ -1,4 +1,4 @@
-"""Remembers what torch's exporter gave for a network, across test sessions.
+"""Remembers what torch's exporter gave for a network, across test sessions and between processes that share the tests.
 
 The exporter takes seconds a network and is most of these tests' time. A graph is found again only for the same weights,
 network code, exporter code and versions; and every caller of the exporter compares what it got with torch, so that a
@@ -7,6 +7,7 @@ graph found wrongly would fail there.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import sys
@@ -24,22 +25,29 @@ from export import to_onnx
 MOST = 32
 """Graphs kept; the oldest go first."""
 
+REAL_EXPORTER = to_onnx._export
+"""torch's exporter itself."""
+
 Export = Callable[[nn.Module, np.ndarray, Any, Sequence[str]], onnx.ModelProto]
 
 
 def remembering(real: Export, folder: Path) -> Export:
-    """`real`, asked only for what is not in `folder` yet."""
+    """`real`, asked only for what is not in `folder` yet, and by one process at a time: the next finds it there."""
 
     def export(network: nn.Module, sample: np.ndarray, shapes: Any, outputs: Sequence[str]) -> onnx.ModelProto:
         file = folder / f"{key(network, sample, shapes, outputs)}.onnx"
         if file.is_file():
             return onnx.load(file)
-        model = real(network, sample, shapes, outputs)
-        part = file.with_suffix(f".{id(model)}.part")
-        part.write_bytes(model.SerializeToString())
-        part.replace(file)
-        for old in sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-MOST]:
-            old.unlink(missing_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if file.is_file():
+                return onnx.load(file)
+            model = real(network, sample, shapes, outputs)
+            part = file.with_suffix(".part")
+            part.write_bytes(model.SerializeToString())
+            part.replace(file)
+            for old in sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-MOST]:
+                old.unlink(missing_ok=True)
         return model
 
     return export
