@@ -116,13 +116,18 @@ def test_a_run_goes_through_both_phases(crops: CropStore) -> None:
     assert not distiller.student.training
 
 
+@pytest.fixture(scope="module")
+def straight(crops: CropStore) -> list[torch.Tensor]:
+    """Weights of a run that was not stopped."""
+    distiller = _distiller(crops)
+    distiller.run()
+    return _weights(distiller)
+
+
 @pytest.mark.parametrize("stop_at", [(BLOCKS, 7), (WHOLE, 1)])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(
-    crops: CropStore, tmp_path: Path, stop_at: tuple[str, int]
+    crops: CropStore, straight: list[torch.Tensor], tmp_path: Path, stop_at: tuple[str, int]
 ) -> None:
-    straight = _distiller(crops)
-    straight.run()
-
     def stop(state: Distiller, _: dict[str, float]) -> None:
         if (state.phase, state.step) == stop_at:
             state.save(tmp_path / "state.pt")
@@ -134,7 +139,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(
     resumed.load(tmp_path / "state.pt")
     assert (resumed.phase, resumed.step) == stop_at
     resumed.run()
-    assert all(torch.equal(a, b) for a, b in zip(_weights(straight), _weights(resumed), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(straight, _weights(resumed), strict=True))
 
 
 def test_state_of_another_seed_is_refused_and_a_shorter_tail_is_not(crops: CropStore, tmp_path: Path) -> None:
@@ -276,16 +281,22 @@ def test_a_student_that_is_the_teacher_agrees_wholly(crops: CropStore) -> None:
     assert math.isfinite(other.pairs)
 
 
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(5)
+    teacher = Teacher().train()
+    for _ in range(20):
+        teacher(torch.rand(2, 3, SIZE, SIZE) * 255)  # BatchNorm learns what random weights give
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(teacher.state_dict(), path)
+    return path
+
+
 class TestCommand:
     @pytest.fixture
-    def arguments(self, faces: Path, tmp_path: Path) -> list[str]:
-        torch.manual_seed(5)
-        teacher = Teacher().train()
-        for _ in range(20):
-            teacher(torch.rand(2, 3, SIZE, SIZE) * 255)  # BatchNorm learns what random weights give
-        torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
+    def arguments(self, faces: Path, teacher_file: Path, tmp_path: Path) -> list[str]:
         return [
-            *("--teacher", str(tmp_path / "teacher.pt"), "--crops", str(faces), "--work", str(tmp_path / "work")),
+            *("--teacher", str(teacher_file), "--crops", str(faces), "--work", str(tmp_path / "work")),
             *("--output", str(tmp_path / "out" / "student.safetensors"), "--embedding-size", "128"),
             *("--bank", "32", "--block-steps", "1", "--steps", "2", "--batch", "4", "--hold-out", "3"),
         ]
