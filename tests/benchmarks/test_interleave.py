@@ -17,6 +17,24 @@ def sleeper(seconds: float, log: list[str], name: str):
     return run
 
 
+class Clock:
+    """Time that passes only in `sleep`: a busy machine changes nothing."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def perf_counter_ns(self) -> int:
+        return round(1e9 * self.now)
+
+    process_time_ns = perf_counter_ns
+
+
 def test_every_round_runs_each_candidate_once_in_changing_order() -> None:
     log: list[str] = []
     candidates = {name: sleeper(0.0, log, name) for name in "abc"}
@@ -40,13 +58,18 @@ def test_wall_time_and_processor_time_are_told_apart() -> None:
     assert np.median(timing.cpu["spin"]) > 0.5 * timing.wall["spin"].min()
 
 
-def test_time_ends_the_run_and_progress_reaches_the_end() -> None:
+def test_time_ends_the_run_and_progress_reaches_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("benchmarks.interleave.time", clock)
     told: list[float] = []
-    result = interleave({"a": sleeper(0.005, [], "a")}, Plan(seconds=0.3, min_rounds=10), told.append)
-    assert 20 <= result.rounds + result.warm_up <= 61
-    assert 0.3 <= result.seconds < 0.6
+    work = {"a": lambda _, watch: watch.time("work", lambda: clock.sleep(0.005))}
+    result = interleave(work, Plan(seconds=0.3, min_rounds=10), told.append)
+    assert result.rounds + result.warm_up in (60, 61), "the last one begins before the time is over"
+    assert result.seconds == pytest.approx(0.3, abs=0.006)
     assert told == sorted(told)
     assert told[-1] > 0.9
+    few = interleave({"a": lambda _, watch: watch.time("work", lambda: clock.sleep(0.2))}, Plan(0.3, min_rounds=10))
+    assert few.rounds + few.warm_up == 10, "time is up after two, and fewer than ten tell nothing"
 
 
 @pytest.mark.parametrize("warm", [0, 7, 40])
