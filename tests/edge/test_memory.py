@@ -37,5 +37,13 @@ def test_what_was_freed_below_what_stays_goes_back_to_the_system() -> None:
 
 
 def test_a_c_library_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.memory.ctypes.CDLL", lambda name: object())
+    asked = []
+
+    class Library:
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr("edge.memory.ctypes.CDLL", lambda name: Library())
     release_unused()
+    assert asked == ["malloc_trim"]

@@ -7,6 +7,7 @@ import logging
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,7 +246,11 @@ class TestDrawing:
         assert letters == expected
 
     def test_a_frame_smaller_than_its_label_is_no_error(self) -> None:
-        annotate(np.zeros((20, 20, 3), np.uint8), [decision("somebody")])
+        near = decision("somebody")
+        face = Face(np.array([4, 4, 16, 16], np.float32), near.face.landmarks, 0.9)
+        drawn = annotate(np.zeros((20, 20, 3), np.uint8), [Decision(0, 0.0, "cam", face, near.match)])
+        assert drawn.shape == (20, 20, 3)
+        assert drawn[10, 4].any(), "the box's left side"
 
     def test_labels_name_and_quantify(self) -> None:
         assert label_of(decision("ada")) == "ada 0.61"
@@ -278,6 +283,8 @@ def test_the_progress_bar_counts_frames_on_a_terminal(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stderr", terminal)
     bar = Progress(2)
     for index in range(2):
+        time.sleep(0.12)  # a bar is drawn again after a tenth of a second
         bar.write(result(index))
     bar.close()
-    assert "0/2" in terminal.getvalue()
+    for drawn in ("0/2", "1/2", "2/2"):
+        assert drawn in terminal.getvalue()
