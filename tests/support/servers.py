@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Waits for something to become true; fails where it does not in time."""
     end = time.monotonic() + seconds
     while not true():
@@ -81,11 +81,15 @@ def serving_milvus(folder: Path, port: int | None = None) -> Iterator[tuple[subp
             port = free.getsockname()[1]
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"milvus_lite ended with {process.returncode}"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return True
+        return False
+
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
+        until(answers, 60.0)
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.kill()
