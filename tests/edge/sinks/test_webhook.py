@@ -228,9 +228,10 @@ for number in range(rounds):
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
         said.readline()
+        lines = [said.readline() for _ in range(2)]  # however little of the processor it gets
         time.sleep(draw.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)
-        sys.stdout.write(said.read().decode())
+        sys.stdout.write((b"".join(lines) + said.read()).decode())
     os.waitpid(child, 0)
 """
 
