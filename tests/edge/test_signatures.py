@@ -25,8 +25,7 @@ SIGNATURES = st.builds(
 
 
 def test_a_picture_encoded_again_is_near_and_another_is_not(tmp_path: Path) -> None:
-    from skimage.data import astronaut
-
+    astronaut = pytest.importorskip("skimage.data").astronaut
     image = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(tmp_path / "a.png"), image)
     cv2.imwrite(str(tmp_path / "b.jpg"), cv2.resize(image, (300, 300), interpolation=cv2.INTER_AREA))
