@@ -134,7 +134,7 @@ def find_truth(count: int) -> Truth:
     first = 0
     for block in face_blocks(count, AXES, SEED):
         scores, numbers = probes @ block.T, np.arange(first, first + len(block))
-        of_site = np.array([site_of(n) == SITE for n in numbers])
+        of_site = np.array([site_of(n) == SITE for n in range(first, first + len(block))])
         best[0].take(scores, numbers)
         best[1].take(scores[:, of_site], numbers[of_site])
         first += len(block)

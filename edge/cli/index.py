@@ -28,10 +28,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on", choices=("local", "ray"), default="local", help="worker processes here, or a Ray cluster (extra: ray)"
     )
-    parser.add_argument("--address", help="of the Ray cluster (default: one of its own on this machine)")
+    parser.add_argument(
+        "--address",
+        help="of the Ray cluster: HOST:PORT, or auto for one started on this machine (default: that one, else its own)",
+    )
     parser.add_argument("--workers", type=options.positive, metavar="N", help="workers (default: a core each)")
     parser.add_argument("--keep-crops", action="store_true", help="store the 112x112 crops too, to change models later")
-    parser.add_argument("--bad", type=Path, metavar="FILE", help="write the bad pictures as JSON lines")
+    parser.add_argument(
+        "--bad", type=Path, metavar="FILE", help="write all bad pictures given, old and new, as JSON lines"
+    )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
@@ -42,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from edge.indexing import WorkOptions, index, read_jobs
 
     jobs = read_jobs(args.pictures)
+    if args.bad is not None:
+        _check_writable(args.bad)
     bundle, key, precision = options.open_bundle(args), options.gallery_key(args), args.precision
     if precision is None and Gallery.exists(args.gallery):
         with Gallery.open(args.gallery, key) as there:
@@ -67,6 +74,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_writable(path: Path) -> None:
+    """Before hours of work, not after. Raises InputError."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InputError(f"--bad {path}: cannot be written ({error.strerror})") from error
+
+
 def _engine(args: argparse.Namespace, work: WorkOptions) -> Engine:
     if args.on == "ray":
         from edge.indexing.ray_engine import RayEngine
@@ -80,16 +96,18 @@ def _engine(args: argparse.Namespace, work: WorkOptions) -> Engine:
 
 
 def _report(args: argparse.Namespace, summary: Summary, seconds: float) -> None:
-    problems = [{"path": path, "problem": problem} for path, problem in summary.problems]
     if args.bad is not None:
-        args.bad.write_text("".join(json.dumps(line) + "\n" for line in problems), encoding="utf-8")
+        problems = [*summary.problems_before, *summary.problems]
+        lines = [json.dumps({"path": path, "problem": problem}) + "\n" for path, problem in problems]
+        args.bad.write_text("".join(lines), encoding="utf-8")
     counts = {
         "pictures": summary.pictures,
         "seen_before": summary.seen,
         "added": summary.added,
         "known": summary.known,
         "duplicates": summary.duplicates,
-        "bad": len(problems),
+        "bad": len(summary.problems),
+        "bad_before": len(summary.problems_before),
         "seconds": round(seconds, 3),
     }
     if args.json:
@@ -97,13 +115,16 @@ def _report(args: argparse.Namespace, summary: Summary, seconds: float) -> None:
         return
     for path, problem in summary.problems[:SHOWN]:
         print(f"  bad: {path}: {problem}", file=sys.stderr)
-    if len(problems) > SHOWN:
-        rest = f"in {args.bad}" if args.bad is not None else "name a file for them with --bad"
-        print(f"  and {len(problems) - SHOWN} more, {rest}", file=sys.stderr)
+    if len(summary.problems) > SHOWN:
+        rest = f"in {args.bad}" if args.bad is not None else "run it again with --bad FILE, which lists all"
+        print(f"  and {len(summary.problems) - SHOWN} more, {rest}", file=sys.stderr)
     rate = (summary.pictures - summary.seen) / max(seconds, 1e-9)
+    before = f"{summary.seen} indexed before"
+    if summary.problems_before:
+        before += f" ({len(summary.problems_before)} of them bad)"
     print(
-        f"{args.gallery}: {summary.added} faces added of {summary.pictures} pictures; {summary.seen} indexed before, "
-        f"{summary.duplicates + summary.known} duplicates, {len(problems)} bad; {rate:.1f} a second"
+        f"{args.gallery}: {summary.added} faces added of {summary.pictures} pictures; {before}, "
+        f"{summary.duplicates + summary.known} duplicates, {len(summary.problems)} bad; {rate:.1f} a second"
     )
 
 

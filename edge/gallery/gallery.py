@@ -168,6 +168,10 @@ class Gallery:
         """Whether each picture's file was given to `add_pictures`, and its person not forgotten since."""
         return self._store.seen(files)
 
+    def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
+        """Of files seen before: what was wrong with each that gave nothing."""
+        return self._store.problems(files)
+
     def identities(self) -> list[Identity]:
         """Everybody, by name."""
         return self._store.identities()

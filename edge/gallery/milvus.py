@@ -158,11 +158,18 @@ class MilvusStore:
             return additions.put_pictures(placed, self.place.site or "")
 
     def seen(self, files: Sequence[bytes]) -> list[bool]:
+        return [told is not None for told in self._told_of(files)]
+
+    def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
+        return {file: told for file, told in zip(files, self._told_of(files), strict=True) if told}
+
+    def _told_of(self, files: Sequence[bytes]) -> list[str | None]:
+        """Of each file what was wrong with it, empty where nothing was; None where it was not seen."""
         keys = [picture_key("file", self.place.site or "", file) for file in files]
-        rows = self._client.get(self.tables.records, keys, ["key", "version"])
+        rows = self._client.get(self.tables.records, keys, ["key", "version", "value"])
         version = self.tables.head().version
-        there = {row["key"] for row in rows if row["version"] <= version}
-        return [key in there for key in keys]
+        there = {row["key"]: str(row["value"]) for row in rows if row["version"] <= version}
+        return [there.get(key) for key in keys]
 
     def identities(self) -> list[Identity]:
         with self.reading():

@@ -29,7 +29,7 @@ from edge.gallery.milvus_records import (
     vector_token,
 )
 from edge.gallery.milvus_tables import Tables
-from edge.gallery.store import NewEntry, Outcome, Picture
+from edge.gallery.store import ANOTHERS_PICTURE, NewEntry, Outcome, Picture
 
 BEGUN = "begun"
 """The head's pending deed during step 1."""
@@ -153,7 +153,8 @@ class Additions:
         outcomes = []
         for site, name, picture in pictures:
             outcome, owner = self._put_picture(site, name, picture, seen)
-            self._mark(picture_key("file", view, picture.file), site, owner)
+            problem = ANOTHERS_PICTURE if outcome is Outcome.ANOTHERS else picture.problem
+            self._mark(picture_key("file", view, picture.file), site, owner, problem or "")
             outcomes.append(outcome)
         return outcomes
 
@@ -174,8 +175,8 @@ class Additions:
                 self._mark(content, site, owner)
         return outcome, owner
 
-    def _mark(self, key: str, site: str, owner: int) -> None:
-        row = record(key, "picture", site=site, number=owner, version=self._change.version)
+    def _mark(self, key: str, site: str, owner: int, problem: str = "") -> None:
+        row = record(key, "picture", problem, site, number=owner, version=self._change.version)
         self._change.pictures[key] = row
 
 
@@ -277,9 +278,9 @@ def _merge(tables: Tables, version: int, pending: dict[str, Any]) -> None:
     tables.put_embeddings([{**row, "version": version} for row in moved])
     tables.delete_embeddings(dropped, version, erase=False)
     for row in tables.client.rows(
-        tables.records, f'kind == "picture" and number == {source.number}', ["key", "site", "version"]
+        tables.records, f'kind == "picture" and number == {source.number}', ["key", "site", "version", "value"]
     ):
-        marked = record(row["key"], "picture", site=row["site"], number=target.number, version=row["version"])
+        marked = record(row["key"], "picture", row["value"], row["site"], number=target.number, version=row["version"])
         tables.put_records([marked])
     tables.delete_person(source, version, erase=False)
 

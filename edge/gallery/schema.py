@@ -47,6 +47,14 @@ CREATE INDEX embedding_identity ON embedding (identity);
 CREATE INDEX embedding_negative ON embedding (negative) WHERE negative;
 """
 
+# What was wrong with pictures that bulk indexing has seen. Galleries from before have no such table until they index.
+_PROBLEMS = """
+CREATE TABLE IF NOT EXISTS problem (
+    token BLOB PRIMARY KEY REFERENCES picture (token) ON DELETE CASCADE,
+    text BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 # What a copy has fetched of its centre and does not count yet. Rows that are only a number say that it is gone.
 _INCOMING = """
 CREATE TABLE IF NOT EXISTS incoming_identity (id INTEGER PRIMARY KEY, token BLOB, name BLOB, created REAL) STRICT;
@@ -116,6 +124,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def make_problems(connection: sqlite3.Connection) -> None:
+    """The table of problems, where there is none yet; inside a transaction."""
+    connection.execute(_PROBLEMS)
+
+
+def has_problems(connection: sqlite3.Connection) -> bool:
+    """Whether the table is there."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'problem'").fetchone()
+    return found is not None
 
 
 def make_incoming(connection: sqlite3.Connection) -> None:

@@ -17,7 +17,17 @@ from edge.errors import GalleryError
 from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Cipher, Key, Plain, Sealed
-from edge.gallery.store import Entry, Identity, NewEntry, Outcome, Picture, State, StoreUnavailableError, VectorRow
+from edge.gallery.store import (
+    ANOTHERS_PICTURE,
+    Entry,
+    Identity,
+    NewEntry,
+    Outcome,
+    Picture,
+    State,
+    StoreUnavailableError,
+    VectorRow,
+)
 
 ERASE_ATTEMPTS = 50
 COPY = "copy"
@@ -91,11 +101,23 @@ class SqliteStore:
         now = time.time()
         rows = [None if picture.entry is None else self._row(picture.entry) for picture in pictures]
         with self._change() as change:
+            schema.make_problems(self._connection)
             return [self._add_picture(picture, row, now, change) for picture, row in zip(pictures, rows, strict=True)]
 
     def seen(self, files: Sequence[bytes]) -> list[bool]:
         with self._translated("read"):
             return [self._owner(self._cipher.token(file, "file")) is not None for file in files]
+
+    def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
+        found = {}
+        with self._translated("read"):
+            if schema.has_problems(self._connection):
+                for file in files:
+                    token = self._cipher.token(file, "file")
+                    row = self._connection.execute("SELECT text FROM problem WHERE token = ?", (token,)).fetchone()
+                    if row is not None:
+                        found[file] = self._cipher.open(row[0], "problem").decode()
+        return found
 
     def identities(self) -> list[Identity]:
         with self._translated("read"):
@@ -281,7 +303,7 @@ class SqliteStore:
         return known is None or known[0] != negative
 
     def _add_picture(self, picture: Picture, row: _Row | None, now: float, change: _Change) -> Outcome:
-        outcome, identity = Outcome.NOTHING, None
+        outcome, identity, problem = Outcome.NOTHING, None, picture.problem
         if picture.entry is not None and row is not None and picture.content is not None:
             content = self._cipher.token(picture.content, "content")
             owner = self._owner(content)
@@ -294,8 +316,12 @@ class SqliteStore:
                 identity = owner[0]
                 name = self._connection.execute("SELECT token FROM identity WHERE id = ?", (identity,)).fetchone()
                 same = name is not None and name[0] == self._token(picture.entry.identity)
-                outcome = Outcome.DUPLICATE if same else Outcome.ANOTHERS
-        self._mark(self._cipher.token(picture.file, "file"), identity)
+                outcome, problem = (Outcome.DUPLICATE, problem) if same else (Outcome.ANOTHERS, ANOTHERS_PICTURE)
+        file = self._cipher.token(picture.file, "file")
+        self._mark(file, identity)
+        if problem is not None:
+            text = self._cipher.seal(problem.encode(errors="replace"), "problem")
+            self._connection.execute("INSERT OR REPLACE INTO problem VALUES (?, ?)", (file, text))
         return outcome
 
     def _owner(self, token: bytes) -> tuple[int | None] | None:

@@ -62,12 +62,13 @@ class Picture:
     """A picture that bulk indexing has looked at: whose, what names its file and its content, and what it gave.
 
     file: says that this file need not be looked at again; content: the same for equal pictures. entry: None where there
-    was nothing to add.
+    was nothing to add; problem says why, for who asks later.
     """
 
     file: bytes
     content: bytes | None
     entry: NewEntry | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,10 @@ class Outcome(Enum):
     DUPLICATE = "duplicate"
     ANOTHERS = "another's"
     NOTHING = "nothing"
+
+
+ANOTHERS_PICTURE = "the same picture is of somebody else already"
+"""What is wrong with a picture whose outcome is ANOTHERS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,9 @@ class Store(Protocol):
 
     def seen(self, files: Sequence[bytes]) -> list[bool]:
         """Whether each file was given to `add_pictures` before. Those of a forgotten person were not."""
+
+    def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
+        """What was wrong with those of the files seen before that gave nothing."""
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""

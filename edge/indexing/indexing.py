@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge.gallery import Gallery, NewEntry
-from edge.gallery.store import Outcome, Picture
+from edge.gallery.store import ANOTHERS_PICTURE, Outcome, Picture
 from edge.indexing.jobs import Job
 from edge.indexing.work import Result
 
@@ -31,7 +31,7 @@ class Engine(Protocol):
 class Summary:
     """Counts of pictures. seen: left alone, as they were indexed before. known: gave a vector that was there already.
 
-    problems: path of each bad one, and what is wrong with it.
+    problems: path of each bad one, and what is wrong with it. problems_before: the same of those left alone.
     """
 
     pictures: int = 0
@@ -40,6 +40,7 @@ class Summary:
     known: int = 0
     duplicates: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
+    problems_before: list[tuple[str, str]] = field(default_factory=list)
 
 
 def index(
@@ -54,9 +55,11 @@ def index(
     """
     summary = Summary(pictures=len(jobs))
     stamps: dict[Job, bytes] = {}
-    for job, stamp, seen in _look_up(gallery, jobs):
+    for job, stamp, seen, problem in _look_up(gallery, jobs):
         if seen or job in stamps:
             summary.seen += 1
+            if problem is not None:
+                summary.problems_before.append((str(job.path), problem))
         else:
             stamps[job] = stamp
     progress(summary.seen)
@@ -73,11 +76,15 @@ def index(
     return summary
 
 
-def _look_up(gallery: Gallery, jobs: Sequence[Job]) -> Iterator[tuple[Job, bytes, bool]]:
+def _look_up(gallery: Gallery, jobs: Sequence[Job]) -> Iterator[tuple[Job, bytes, bool, str | None]]:
+    """With each job's stamp, whether it was seen before, and what was wrong with it then."""
     for start in range(0, len(jobs), _LOOKUP):
         part = jobs[start : start + _LOOKUP]
         stamps = [job.stamp() for job in part]
-        yield from zip(part, stamps, gallery.seen(stamps), strict=True)
+        seen = gallery.seen(stamps)
+        problems = gallery.problems([stamp for stamp, there in zip(stamps, seen, strict=True) if there])
+        for job, stamp, there in zip(part, stamps, seen, strict=True):
+            yield job, stamp, there, problems.get(stamp)
 
 
 def _store(
@@ -95,7 +102,7 @@ def _store(
         summary.known += outcome is Outcome.KNOWN
         summary.duplicates += outcome is Outcome.DUPLICATE
         if outcome is Outcome.ANOTHERS:
-            summary.problems.append((str(result.job.path), "the same picture is of somebody else already"))
+            summary.problems.append((str(result.job.path), ANOTHERS_PICTURE))
         elif result.problem is not None:
             summary.problems.append((str(result.job.path), result.problem))
     progress(len(fresh))
@@ -103,6 +110,6 @@ def _store(
 
 def _picture(result: Result, stamp: bytes) -> Picture:
     if result.vector is None:
-        return Picture(stamp, result.digest, None)
+        return Picture(stamp, result.digest, None, result.problem)
     entry = NewEntry(result.job.name, result.vector, str(result.job.path), result.crop)
     return Picture(stamp, result.digest, entry)

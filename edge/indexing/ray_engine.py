@@ -7,8 +7,12 @@ Ray runs its part again on others; a result that comes twice is taken once, by t
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +21,15 @@ from edge.errors import EngineError, MissingExtraError
 from edge.indexing.jobs import Job
 from edge.indexing.work import Result, Worker, WorkOptions
 
+ANSWER_SECONDS = 5.0
+"""A cluster that takes longer to answer is not there. Ray itself tries for ten minutes and more."""
+
 
 class RayEngine:
     """See `edge.indexing.indexing.Engine`.
 
     workers: actors with a core each, at most; None for as many as the cluster has cores. address: of the cluster; None
-    for one of this process's own.
+    for the one RAY_ADDRESS names or that was started on this machine, else one of this process's own.
     """
 
     def __init__(self, options: WorkOptions, workers: int | None = None, address: str | None = None) -> None:
@@ -63,15 +70,49 @@ class RayEngine:
                 ray.shutdown()
 
     def _connect(self) -> None:
+        address = self._cluster()
         try:
-            self._ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise EngineError(
-                f"Ray: no cluster at {self._address} ({str(error).splitlines()[0]}); start one with: ray start --head"
+                f"Ray: no cluster at {address} ({str(error).splitlines()[0]}); start one with: ray start --head"
             ) from error
+
+    def _cluster(self) -> str:
+        """Its address, where something answers, or "local" for one of our own. Raises EngineError."""
+        wanted = self._address or os.environ.get("RAY_ADDRESS") or None
+        if wanted in (None, "auto"):
+            running = _started_here()
+            if running is not None and _answers(running):
+                return running
+            if wanted is None:
+                return "local"
+            raise EngineError("Ray: no cluster runs on this machine; start one with: ray start --head")
+        if wanted != "local" and not _answers(wanted):
+            raise EngineError(f"Ray: nothing answers at {wanted}; start a cluster with: ray start --head")
+        return wanted
 
     def _cores(self) -> int:
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+
+def _started_here() -> str | None:
+    """Address of the cluster that `ray start` has noted on this machine, which may be gone since."""
+    noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        return noted.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT or ray://HOST:PORT."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 class _Actor:

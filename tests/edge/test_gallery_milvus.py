@@ -27,7 +27,7 @@ from edge.gallery import Binding, Gallery, Key, MilvusPlace, NewEntry, parse_pla
 from edge.gallery import lease as leases
 from edge.gallery.lease import Lease
 from edge.gallery.milvus_client import Client
-from edge.gallery.store import Outcome, Picture, StoreUnavailableError
+from edge.gallery.store import ANOTHERS_PICTURE, Outcome, Picture, StoreUnavailableError
 from edge.types import Floats
 
 pytest.importorskip("pymilvus", reason="needs the extra milvus")
@@ -218,8 +218,8 @@ def test_pictures_that_were_indexed_count_once_as_in_sqlite(fresh: Callable[[], 
         Picture(b"f1", b"c1", NewEntry("ada", rows[0], "1")),
         Picture(b"f2", b"c1", NewEntry("ada", rows[0], "2")),
         Picture(b"f3", b"c3", NewEntry("ada", rows[0], "3")),
-        Picture(b"f4", None, None),
-        Picture(b"f5", b"c5", None),
+        Picture(b"f4", None, None, "cannot be read"),
+        Picture(b"f5", b"c5", None, "no face found"),
         Picture(b"f6", b"c1", NewEntry("bob", rows[1], "6")),
     ]
     second = [
@@ -239,7 +239,13 @@ def test_pictures_that_were_indexed_count_once_as_in_sqlite(fresh: Callable[[], 
             ]
             assert gallery.add_pictures(second) == [Outcome.ANOTHERS, Outcome.ADDED]
             assert gallery.seen(files) == [True] * 8 + [False]
-            gallery.forget("ada")
+            told = {b"f4": "cannot be read", b"f5": "no face found"}
+            others = dict.fromkeys((b"f6", b"f7"), ANOTHERS_PICTURE)
+            assert gallery.problems(files) == told | others
+            gallery.merge("ada", "bob")
+            assert gallery.problems(files) == told | others
+            gallery.forget("bob")
+            assert gallery.problems(files) == told
         assert central.seen(files) == plain.seen(files)
         assert contents(central) == contents(plain)
         assert check(central)

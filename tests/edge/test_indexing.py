@@ -236,10 +236,45 @@ def test_the_command_line(toy: Any, photos: Path, tmp_path: Path, capsys: pytest
     assert main([*command, "--bad", str(bad), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said.pop("seconds") <= time.monotonic() - started
-    expected = {"pictures": 7, "seen_before": 0, "added": 6, "known": 0, "duplicates": 0, "bad": 1}
+    expected = {"pictures": 7, "seen_before": 0, "added": 6, "known": 0, "duplicates": 0, "bad": 1, "bad_before": 0}
     assert said == {**expected, "gallery": str(tmp_path / "g")}
     assert [json.loads(line)["path"] for line in bad.read_text().splitlines()] == [str(photos / "ada" / "broken.png")]
     assert main(command) == 0
-    assert "0 faces added of 7 pictures; 7 indexed before" in capsys.readouterr().out
+    assert "0 faces added of 7 pictures; 7 indexed before (1 of them bad)" in capsys.readouterr().out
     assert main([*command[:-3], str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_list_of_bad_pictures_that_cannot_be_written_is_told_before_the_work(
+    toy: Any, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["index", "--bundle", str(toy.path), "--gallery", str(tmp_path / "g"), str(photos)]
+    assert main([*command, "--bad", str(tmp_path / "nowhere" / "bad.jsonl")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["plain", "encrypted"])
+def test_bad_pictures_of_an_earlier_run_are_listed_until_they_are_mended(
+    toy: Any, photos: Path, options: WorkOptions, tmp_path: Path, private: bool
+) -> None:
+    if private:
+        pytest.importorskip("cryptography", reason="needs the extra crypto")
+    key = Key.random() if private else None
+    broken, twin = photos / "ada" / "broken.png", photos / "zoe" / "twin.png"
+    broken.write_bytes(b"broken")
+    twin.parent.mkdir()
+    twin.write_bytes((photos / "ada" / "ada0.png").read_bytes())
+    with Gallery.create(tmp_path / "listed", Binding.of(toy.bundle.select("embedder")), key) as gallery:
+        first = index(gallery, read_jobs(photos), Here(options))
+        assert {path for path, _ in first.problems} == {str(broken), str(twin)}
+        # As after a run that was killed before it could list anything.
+        again = index(gallery, read_jobs(photos), Here(options))
+        assert (again.problems, sorted(again.problems_before)) == ([], sorted(first.problems))
+        broken.write_bytes(twin.read_bytes() + b"x")
+        mended = index(gallery, read_jobs(photos), Here(options))
+        assert mended.problems_before == [(str(twin), "the same picture is of somebody else already")]
+        gallery.forget("ada")
+        # Whose picture it was is forgotten, and so is what was wrong with the other.
+        assert index(gallery, [Job("zoe", twin)], Here(options)).added == 1
+        assert index(gallery, [Job("zoe", twin)], Here(options)).problems_before == []

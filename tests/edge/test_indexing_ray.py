@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.errors import EngineError
 from edge.gallery import Binding, Gallery
-from edge.indexing import WorkOptions, index, read_jobs
+from edge.indexing import Job, WorkOptions, index, read_jobs
 from edge.indexing.ray_engine import RayEngine
 
 pytest.importorskip("ray")
@@ -71,3 +73,17 @@ def test_a_node_that_is_killed_loses_nothing_and_nothing_counts_twice(
         assert not victim.any_processes_alive()
         again = index(gallery, jobs, engine)
         assert (again.seen, again.added) == (len(jobs), 0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "auto"])
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # of a cluster that was killed
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="ray start --head"):
+        next(RayEngine(WorkOptions(toy.path), address=address).run([[Job("ada", tmp_path / "ada.png")]]))
+    assert time.monotonic() - started < 10
