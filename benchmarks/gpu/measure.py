@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     probes = photo_probes(bundle, args.photos) if args.photos is not None else {}
     for variant in tensorrt_variants(bundle):
-        profile = Profile(frames=(1, 1, args.frames))
+        profile = Profile(frames=tuple(sorted({1, args.frames})))
         model = bundle.load(variant)
         feeds = named(model, probes[variant.role]) if variant.role in probes else None
         options = TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)

@@ -59,7 +59,7 @@ def tensorrt_provider(
     stale one is never picked up; ONNX Runtime itself tells GPUs and TensorRT versions apart within it. Raises
     EngineError where the model is none, its shapes fit no profile, or the cache cannot be used.
     """
-    shapes = {spec.name: Profile().shapes(spec.name, spec.shape) for spec in inputs if None in spec.shape}
+    shapes = {spec.name: Profile().whole(spec.name, spec.shape) for spec in inputs if None in spec.shape}
     precision = OnnxFile(model).precision
     options = {
         "device_id": "0",

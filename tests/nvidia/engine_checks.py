@@ -70,6 +70,28 @@ def check_results(folder: Path, backend: str) -> None:
         session.run(batch)
 
 
+def check_ranges(folder: Path, backend: str) -> None:
+    """Each range of batches runs with its own profile; before TensorRT 10 the graphs of each stay with its context."""
+    model = models.small_model()
+    with engine(folder, backend, profile=Profile(batch=(2, 5, 9))).open(model, SessionOptions()) as session:
+        assert session.range_of(session.inputs[0]) == ((1, 16, 16, 3), (9, 16, 16, 3))
+        for count, profile in ((1, 0), (2, 0), (3, 1), (5, 1), (6, 2), (9, 2), (4, 1), (1, 0)):
+            prepared = session.prepare((pictures(count)["pixels"].shape,))
+            assert prepared.profile == prepared.context.active_optimization_profile == profile
+            np.testing.assert_array_equal(
+                session.run(pictures(count))["embedding"], expected(model, pictures(count))["embedding"]
+            )
+        for _ in range(3):
+            for count in (1, 5, 9):
+                session.run(pictures(count))
+        launches = driver.emulated_graph_launches()
+        for count in (1, 5, 9):
+            session.run(pictures(count))
+        assert driver.emulated_graph_launches() == launches + 3, "a range lost its graph to another"
+        with pytest.raises(EngineError, match=r"\(10, 16, 16, 3\); this engine was built for"):
+            session.run(pictures(10))
+
+
 def check_open_sides(folder: Path, backend: str) -> None:
     """A model of any size, as detectors are; many shapes, more than contexts are kept for."""
     model = models.small_model(side=None)
@@ -99,7 +121,7 @@ def check_cache(folder: Path, backend: str) -> None:
     assert again.passport == first.passport
     assert plan.stat().st_mtime_ns == built
     engine(folder, backend).load(models.small_model(seed=1))
-    engine(folder, backend, profile=Profile(batch=(1, 8, 8))).load(model)
+    engine(folder, backend, profile=Profile(batch=(1, 8))).load(model)
     assert len(list(folder.glob("*.plan"))) == 3
 
     whole, text = plan.read_bytes(), paper.read_text(encoding="utf-8")

@@ -28,6 +28,8 @@ ENUMS = (
     *("NetworkDefinitionCreationFlag", "ProfilingVerbosity", "TensorIOMode"),
 )
 
+INT8, FP32 = "Thirty-two wide channel vectorized row major Int8", "Row major linear FP32"
+
 without_kernel: set[str] = set()
 """Layers, by node name, that cannot be built while they take a dequantised tensor."""
 
@@ -63,6 +65,9 @@ def make(version: str) -> types.ModuleType:
         ERROR, INTERNAL_ERROR, WARNING = Enum("ERROR", 1), Enum("INTERNAL_ERROR", 0), Enum("WARNING", 2)
 
     class IProgressMonitor:
+        pass
+
+    class IProfiler:
         pass
 
     class HostMemory(bytes):
@@ -174,7 +179,7 @@ def make(version: str) -> types.ModuleType:
                     self.logger.log(ILogger.WARNING, "nothing that matters")
                     self.logger.log(ILogger.ERROR, f"[optimizer.cpp::computeCosts::3728] Error Code {said}")
                     return None
-            head = json.dumps({"version": version, "profile": config.profiles[0].shapes if config.profiles else {}})
+            head = json.dumps({"version": version, "profiles": [profile.shapes for profile in config.profiles]})
             return HostMemory(head.encode() + b"\0" + network.data)
 
     class Runtime:
@@ -186,15 +191,20 @@ def make(version: str) -> types.ModuleType:
             if json.loads(head)["version"] != version:
                 self.logger.log(ILogger.ERROR, "the plan is of another version")
                 return None
-            return Engine(json.loads(head)["profile"], model)
+            return Engine(json.loads(head)["profiles"] or [{}], model)
 
     class Engine:
-        def __init__(self, profile: dict[str, Any], model: bytes) -> None:
-            self.profile = profile
+        def __init__(self, profiles: list[dict[str, Any]], model: bytes) -> None:
+            self.profiles = profiles
+            self.model = onnx.load_from_string(model)
             self.ort = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
             self.tensors = {node.name: (node, True) for node in self.ort.get_inputs()}
             self.tensors |= {node.name: (node, False) for node in self.ort.get_outputs()}
-            self.contexts = 0
+            self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+        @property
+        def num_optimization_profiles(self) -> int:
+            return len(self.profiles)
 
         @property
         def num_io_tensors(self) -> int:
@@ -214,11 +224,28 @@ def make(version: str) -> types.ModuleType:
             return getattr(module.DataType, kind)
 
         def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
-            assert profile == 0
-            return self.profile[name]
+            return self.profiles[profile][name]
 
         def create_engine_inspector(self) -> Any:
-            return types.SimpleNamespace(get_engine_information=lambda kind: '{"Layers": []}')
+            assert self.model is not None
+            return types.SimpleNamespace(get_engine_information=lambda kind: json.dumps({"Layers": self.layers()}))
+
+        def layers(self) -> list[dict[str, Any]]:
+            """As the inspector words them: a layer with what feeds it and, of all profiles but the first, a number."""
+            integer = {n.output[0] for n in self.model.graph.node if n.op_type == "DequantizeLinear"}
+            found = []
+            for profile in range(len(self.profiles)):
+                for node in self.model.graph.node:
+                    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                        continue
+                    tensors = [
+                        {"Name": name, "Format/Datatype": f"{INT8 if name in integer else FP32} format"}
+                        for name in node.input
+                    ]
+                    name = f"{node.input[1]} + {node.name}" if len(node.input) > 1 else node.name
+                    suffix = f" [profile {profile}]" if profile else ""
+                    found.append({"Name": name + suffix, "Inputs": tensors, "Outputs": []})
+            return found
 
     def create_context(engine: Engine, strategy: Any = None) -> Context:
         assert strategy is None or strategy.name == "USER_MANAGED"
@@ -234,24 +261,30 @@ def make(version: str) -> types.ModuleType:
     class Context:
         def __init__(self, engine: Engine) -> None:
             self.engine = engine
-            engine.contexts += 1
-            assert sharing or engine.contexts == 1, "two contexts of one profile"
-            self.active_optimization_profile = 0 if engine.contexts == 1 else -1
+            self.active_optimization_profile = -1
+            if not engine.contexts:
+                self._take(0)
+            engine.contexts.add(self)
             self.memory = 0
             self.shapes: dict[str, tuple[int, ...]] = {}
             self.addresses: dict[str, int] = {}
             self.flushed: Any = None
+            self.profiler: Any = None
 
-        def __del__(self) -> None:
-            self.engine.contexts -= 1
+        def _take(self, profile: int) -> None:
+            others = {c.active_optimization_profile for c in self.engine.contexts if c is not self}
+            assert sharing or profile not in others, "two contexts of one profile"
+            self.active_optimization_profile = profile
 
         def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-            self.active_optimization_profile = profile
-            return True
+            self._take(profile)
+            self.shapes.clear()
+            self.flushed = None
+            return 0 <= profile < len(self.engine.profiles)
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-            assert self.active_optimization_profile == 0, "no profile was chosen"
-            low, _, high = self.engine.profile.get(name, [shape, shape, shape])
+            assert self.active_optimization_profile >= 0, "no profile was chosen"
+            low, _, high = self.engine.profiles[self.active_optimization_profile].get(name, [shape, shape, shape])
             self.shapes[name] = tuple(shape)
             return all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
 
@@ -282,6 +315,8 @@ def make(version: str) -> types.ModuleType:
 
         def _work(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
             feeds = {n: _array(addresses[n], s, self._dtype(n)).copy() for n, s in shapes.items()}
+            for place, node in enumerate(self.engine.model.graph.node if self.profiler is not None else ()):
+                self.profiler.report_layer_time(node.name, 0.25 * (place + 1))
             for name, value in self._run(feeds).items():
                 there = _array(addresses[name], value.shape, value.dtype)
                 there[...] = value[..., ::-1] if spoil_plans else value
@@ -293,7 +328,7 @@ def make(version: str) -> types.ModuleType:
         Context.set_device_memory = set_memory  # type: ignore[attr-defined]
     Context.device_memory = property(lambda self: self.memory, set_memory)  # type: ignore[attr-defined]
 
-    for cls in (ILogger, IProgressMonitor, Builder, Runtime):
+    for cls in (ILogger, IProgressMonitor, IProfiler, Builder, Runtime):
         if cls.__name__ in names:
             setattr(module, cls.__name__, cls)
     module.OnnxParser = Parser  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 CHECKS = re.findall(r"^def check_(\w+)", (HERE / "engine_checks.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.0", "10.3.0", "11.4.0.106"])
 def test_engine_from_model_to_results(
     on_emulator: Callable[..., str], backend: str, version: str, tmp_path: Path
 ) -> None:
@@ -136,23 +136,44 @@ def test_endless_numbers_are_refused() -> None:
             ["first_out", "second_out"],
         ),
         ("Could not find any implementation for node node_of_first_out.", ["first_out"]),
+        # Its ends are no layers: the cast of the pixels, and what gives the vector.
+        (
+            "Could not find any implementation for node {ForeignNode[numbers...flat]}.",
+            ["first_out", "second_out", "sum_out"],
+        ),
+        ("Could not find any implementation for node {ForeignNode[numbers...nowhere]}.", []),
+        # Only the Q/DQ in front of a layer is named.
+        ("Could not find any implementation for node w2 + w2.dq.", ["second_out"]),
         ("Could not find any implementation for node first_out_2.", []),
         ("Cuda failure: out of memory", []),
     ],
 )
 def test_layers_are_found_in_what_tensorrt_says(said: str, layers: list[str]) -> None:
-    quantised = OnnxFile(models.quantised(models.small_model())).quantised_layers()
+    quantised = OnnxFile(models.quantised(models.small_model()))
     assert [node.name for node in layers_without_kernel([said], quantised)] == layers
 
 
-def test_profile_shapes() -> None:
-    profile = Profile(batch=(1, 8, 64), frames=(1, 2, 4), side=(32, 320, 640))
-    assert profile.shapes("crops", (None, 112, 112, 3)) == ((1, 112, 112, 3), (8, 112, 112, 3), (64, 112, 112, 3))
-    assert profile.shapes("frame", (None, None, None, 3)) == ((1, 32, 32, 3), (2, 320, 320, 3), (4, 640, 640, 3))
+def test_profile_ranges() -> None:
+    profile = Profile(batch=(1, 8, 64), frames=(2, 4), side=(32, 320, 640))
+    assert profile.ranges("crops", (None, 112, 112, 3)) == (
+        ((1, 112, 112, 3), (1, 112, 112, 3), (1, 112, 112, 3)),
+        ((2, 112, 112, 3), (8, 112, 112, 3), (8, 112, 112, 3)),
+        ((9, 112, 112, 3), (64, 112, 112, 3), (64, 112, 112, 3)),
+    )
+    assert profile.ranges("frame", (None, None, None, 3)) == (
+        ((1, 32, 32, 3), (2, 320, 320, 3), (2, 640, 640, 3)),
+        ((3, 32, 32, 3), (4, 320, 320, 3), (4, 640, 640, 3)),
+    )
+    assert profile.ranges("one frame", (1, None, None, 3)) == (((1, 32, 32, 3), (1, 320, 320, 3), (1, 640, 640, 3)),)
+    assert profile.whole("crops", (None, 112, 112, 3)) == ((1, 112, 112, 3), (1, 112, 112, 3), (64, 112, 112, 3))
+    assert str(profile) == "batch 1/8/64 frames 2/4 side 32/320/640"
     with pytest.raises(EngineError, match="no profile describes"):
-        profile.shapes("odd", (None, None, 112, 3))
-    with pytest.raises(EngineError, match="from 1 or more up"):
-        Profile(batch=(0, 1, 2))
+        profile.ranges("odd", (None, None, 112, 3))
+    for values in ((), (0, 1), (8, 1), (4, 4)):
+        with pytest.raises(EngineError, match="from 1 or more up"):
+            Profile(batch=values)
+    with pytest.raises(EngineError, match="side goes from 1 or more up"):
+        Profile(side=(64, 32, 640))
 
 
 def test_key_depends_on_everything_that_decides() -> None:

@@ -112,6 +112,21 @@ def show_progress(trt: Any, config: Any, label: str) -> None:
     config.progress_monitor = Monitor()
 
 
+def time_layers(trt: Any, context: Any) -> dict[str, list[float]]:
+    """Has a context report how long its layers take: milliseconds of each run by layer, filled as it runs."""
+    times: dict[str, list[float]] = {}
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times.setdefault(layer_name, []).append(ms)
+
+    context.profiler = Profiler()
+    return times
+
+
 def contexts_share_profiles(trt: Any) -> bool:
     """Whether several contexts may use one profile at a time; before 10 each needs its own."""
     return hasattr(trt, "ExecutionContextAllocationStrategy")

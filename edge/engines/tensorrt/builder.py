@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.engines.tensorrt import api
 from edge.engines.tensorrt.onnx_file import Node, OnnxFile
-from edge.engines.tensorrt.options import TensorRtOptions
+from edge.engines.tensorrt.options import Range, TensorRtOptions
 from edge.errors import EngineError
 
 ATTEMPTS = 8
@@ -45,7 +45,7 @@ def build_plan(
         data, timings = _attempt(trt, logger, model, file.precision, options, timings)
         if data is not None:
             return Plan(data, time.monotonic() - start, tuple(in_float), timings)
-        failing = layers_without_kernel(logger.errors, file.quantised_layers())
+        failing = layers_without_kernel(logger.errors, file)
         if not failing:
             reason = logger.errors[-1] if logger.errors else "it does not say why"
             raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {reason}")
@@ -58,12 +58,13 @@ def build_plan(
     )
 
 
-def layers_without_kernel(errors: list[str], layers: tuple[Node, ...]) -> list[Node]:
-    """The quantised layers that TensorRT's errors name as having no implementation.
+def layers_without_kernel(errors: list[str], file: OnnxFile) -> list[Node]:
+    """The quantised layers of a file that TensorRT's errors name as having no implementation.
 
-    TensorRT names what it fused: "conv1.weight + QuantizeLinear_3 + conv1 + Relu_5", or "{ForeignNode[first...last]}"
-    for everything between two nodes.
+    TensorRT names what it fused: "conv1.weight + QuantizeLinear_3 + conv1 + Relu_5", where the layer itself may be left
+    out and only its Q/DQ be named, or "{ForeignNode[first...last]}" for everything between two nodes of any kind.
     """
+    layers = file.quantised_layers()
     found: list[Node] = []
     for error in errors:
         match = _NO_KERNEL.search(error)
@@ -72,12 +73,14 @@ def layers_without_kernel(errors: list[str], layers: tuple[Node, ...]) -> list[N
         said = match.group(1)
         foreign = _FOREIGN.search(said)
         if foreign is not None:
-            places = [i for i, node in enumerate(layers) if _is_named(node, foreign.groups())]
-            if places:
-                found += layers[places[0] : places[-1] + 1]
+            ends = [[i for i, node in enumerate(file.nodes) if _is_named(node, (name,))] for name in foreign.groups()]
+            if all(ends):
+                between = file.nodes[min(ends[0]) : max(ends[1]) + 1]
+                found += [node for node in layers if node in between]
         else:
             parts = tuple(part.strip("[]{}() ") for part in re.split(r" \+ |\|\||, ", said))
-            found += [node for node in layers if _is_named(node, parts)]
+            named = [node for node in layers if _is_named(node, parts)]
+            found += named or [node for node in layers if any(_is_named(pair, parts) for pair in file.pairs_of(node))]
     return [node for node in layers if node in found]
 
 
@@ -102,25 +105,30 @@ def _attempt(
     # So that the engine inspector can say which layer runs in which precision.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     api.set_precision(trt, config, precision)
-    _add_profile(builder, network, config, options)
+    _add_profiles(builder, network, config, options)
     if not options.quiet:
         api.show_progress(trt, config, f"TensorRT {precision}")
     timing_cache = config.create_timing_cache(timings)
-    if not config.set_timing_cache(timing_cache, False):
+    if timing_cache is None or not config.set_timing_cache(timing_cache, False):
         timing_cache = config.create_timing_cache(b"")  # of another version or device
         config.set_timing_cache(timing_cache, False)
     plan = builder.build_serialized_network(network, config)
     return (None if plan is None else bytes(plan)), bytes(timing_cache.serialize())
 
 
-def _add_profile(builder: Any, network: Any, config: Any, options: TensorRtOptions) -> None:
-    profile = builder.create_optimization_profile()
-    varies = False
+def _add_profiles(builder: Any, network: Any, config: Any, options: TensorRtOptions) -> None:
+    """A profile for each range of shapes, so that a single face and a full batch each get kernels tuned for them."""
+    ranges: dict[str, tuple[Range, ...]] = {}
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         shape = tuple(size if size >= 0 else None for size in tensor.shape)
         if None in shape:
-            varies = True
-            profile.set_shape(tensor.name, *options.profile.shapes(tensor.name, shape))
-    if varies and config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"TensorRT refuses the shapes {options.profile}; see the model's inputs")
+            ranges[tensor.name] = options.profile.ranges(tensor.name, shape)
+    if len({len(each) for each in ranges.values()}) > 1:
+        raise EngineError(f"inputs {', '.join(ranges)} vary in different ways, which no profile describes")
+    for together in zip(*ranges.values(), strict=True):
+        profile = builder.create_optimization_profile()
+        for name, (low, best, high) in zip(ranges, together, strict=True):
+            profile.set_shape(name, low, best, high)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"TensorRT refuses the shapes {options.profile}; see the model's inputs")

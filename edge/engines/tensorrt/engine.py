@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from edge.cuda.device import missing_backend, open_device
@@ -66,7 +67,7 @@ class TensorRtEngine(Engine):
         self, trt: Any, device: CudaDevice, model: bytes, identity: EngineIdentity, folder: EngineCache
     ) -> ReadyPlan:
         timings = folder.folder / f"timings-{identity.version}-{identity.capability}-{identity.driver}.bin"
-        built = build_plan(trt, model, self.options, timings.read_bytes() if timings.exists() else b"", _log.warning)
+        built = build_plan(trt, model, self.options, _bytes_or_none(timings), _log.warning)
         loaded = LoadedPlan(trt, device, built.data)
         facts = {
             "seconds": round(built.seconds, 1),
@@ -136,6 +137,14 @@ def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptio
         profile=str(options.profile),
         flags=(*flags, "no-tf32", f"workspace-{options.workspace}"),
     )
+
+
+def _bytes_or_none(file: Path) -> bytes:
+    """A file's bytes; none where it cannot be read. For what only saves time."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 @cache

@@ -88,6 +88,16 @@ class OnnxFile:
             if node.operator not in (QUANTISE, DEQUANTISE) and any(name in behind for name in node.inputs)
         )
 
+    def pairs_of(self, layer: Node) -> tuple[Node, ...]:
+        """The Q/DQ nodes in front of a layer."""
+        producers = {name: node for node in self.nodes for name in node.outputs}
+        found: list[Node] = []
+        for name in layer.inputs:
+            while (node := producers.get(name)) is not None and node.operator in (QUANTISE, DEQUANTISE):
+                found.append(node)
+                name = node.inputs[0]
+        return tuple(found)
+
     def without_pairs(self, layers: Iterable[Node]) -> bytes:
         """The model with the Q/DQ pairs in front of these layers taken off; pairs that others use stay for them."""
         producers = {name: node for node in self.nodes for name in node.outputs}

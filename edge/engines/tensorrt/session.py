@@ -3,7 +3,8 @@
 A shape seen the first time sets up a context and runs plainly, which TensorRT asks for before a capture; the second
 time the copies and the engine's work are recorded; from then on a run is one call. Buffers are for the largest shape
 from the start, so that nothing is allocated later. All contexts of a session work in the same device memory, one after
-the other on one stream. Before TensorRT 10 there is one context, and a new shape drops the graph of the one before.
+the other on one stream. Before TensorRT 10 there is one context for each range of shapes (`Profile`), and a new shape
+of a range drops the graph of the one before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from edge.errors import EngineError
 MOST_SHAPES = 16
 """Contexts a session keeps; the one unused for longest makes room."""
 
-Shapes = tuple[tuple[int, ...], ...]
+Shape = tuple[int, ...]
+Shapes = tuple[Shape, ...]
+Ranges = tuple[tuple[tuple[Shape, Shape], ...], ...]
+"""For each of an engine's profiles the smallest and the largest shape of each input."""
 
 
 class LoadedPlan:
@@ -58,6 +62,21 @@ class LoadedPlan:
             found[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT].append(spec)
         return tuple(found[True]), tuple(found[False])
 
+    def ranges(self, inputs: tuple[TensorSpec, ...]) -> Ranges:
+        """For each profile smallest and largest shape of each input."""
+        found = []
+        for profile in range(self.engine.num_optimization_profiles):
+            ends = []
+            for spec in inputs:
+                if None in spec.shape:
+                    low, _, high = self.engine.get_tensor_profile_shape(spec.name, profile)
+                    ends.append((tuple(low), tuple(high)))
+                else:
+                    fixed = tuple(size or 0 for size in spec.shape)
+                    ends.append((fixed, fixed))
+            found.append(tuple(ends))
+        return tuple(found)
+
 
 class Buffer:
     """A tensor's memory on host and device, for shapes of up to `most` bytes."""
@@ -84,9 +103,13 @@ class Buffer:
 
 @dataclass(slots=True)
 class Prepared:
-    """What one combination of input shapes needs: a context set up for it, all shapes, and a whole run."""
+    """What one combination of input shapes needs: a context set up for it, all shapes, and a whole run.
+
+    profile: the range of shapes it is in, whose kernels it runs.
+    """
 
     context: Any
+    profile: int
     inputs: Shapes
     outputs: Shapes
     run: Recorded
@@ -104,14 +127,17 @@ class TensorRtSession(Session):
         self.stream: Stream = self._device.stream()
         self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
         self._shapes: OrderedDict[Shapes, Prepared] = OrderedDict()
-        context = self._new_context()
+        self._ranges = self._plan.ranges(self.inputs)
+        self._spare: list[tuple[Any, int]] = []
         largest = tuple(self.range_of(spec)[1] for spec in self.inputs)
+        last = len(self._ranges) - 1
+        context = self._new_context(last)
         every = (*largest, *self._set_shapes(context, largest))
         self._buffers = {
             spec.name: Buffer(self._device, spec, shape)
             for spec, shape in zip((*self.inputs, *self.outputs), every, strict=True)
         }
-        self._spare = [context]
+        self._spare = [(context, last)]
 
     def describe(self) -> dict[str, str]:
         graphs = sum(prepared.run.is_graph for prepared in self._shapes.values())
@@ -123,16 +149,13 @@ class TensorRtSession(Session):
         if (ready := self._shapes.get(shapes)) is not None:
             self._shapes.move_to_end(shapes)
             return ready
-        for spec, shape in zip(self.inputs, shapes, strict=True):
-            low, high = self.range_of(spec)
-            if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
-                raise EngineError(f"input {spec.name} is {shape}; this engine was built for {low} to {high}")
-        context = self._free_context()
+        profile = self._profile_of(shapes)
+        context = self._free_context(profile)
         outputs = self._set_shapes(context, shapes)
         for name, buffer in self._buffers.items():
             context.set_tensor_address(name, buffer.memory.address)
         run = Recorded(self.stream, lambda: self._queue(context, shapes, outputs))
-        self._shapes[shapes] = prepared = Prepared(context, shapes, outputs, run)
+        self._shapes[shapes] = prepared = Prepared(context, profile, shapes, outputs, run)
         return prepared
 
     @property
@@ -147,6 +170,20 @@ class TensorRtSession(Session):
     def enqueue(self, prepared: Prepared) -> None:
         """Queues the engine's work alone, on buffers that are on the device already. Raises EngineError."""
         self._execute(prepared.context)
+
+    def layer_times(self, shapes: Shapes, runs: int) -> dict[str, float]:
+        """Median milliseconds of each layer over `runs` on what the buffers hold. For a session that is closed next:
+        its context waits for every layer from then on.
+        """
+        self._device.activate()
+        prepared = self.prepare(shapes)
+        self.enqueue(prepared)  # the first run sets the context up
+        self.stream.synchronize()
+        times = api.time_layers(self._plan.trt, prepared.context)
+        for _ in range(runs):
+            self.enqueue(prepared)
+            self.stream.synchronize()
+        return {name: float(np.median(values)) for name, values in times.items()}
 
     def _execute(self, context: Any) -> None:
         if not context.execute_async_v3(self.stream.handle):
@@ -175,21 +212,44 @@ class TensorRtSession(Session):
             buffer = self._buffers[spec.name]
             self._device.copy_out(buffer.pinned, buffer.memory, buffer.size(shape), self.stream)
 
-    def _new_context(self) -> Any:
+    def _profile_of(self, shapes: Shapes) -> int:
+        """Which range of shapes these are in. Raises EngineError outside all of them."""
+        for profile, ranges in enumerate(self._ranges):
+            if all(_within(shape, *ends) for shape, ends in zip(shapes, ranges, strict=True)):
+                return profile
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            low, high = self.range_of(spec)
+            if not _within(shape, low, high):
+                raise EngineError(f"input {spec.name} is {shape}; this engine was built for {low} to {high}")
+        raise EngineError(f"inputs of {shapes} are in no range that this engine was built for: {self._ranges}")
+
+    def _new_context(self, profile: int) -> Any:
         context = api.create_bare_context(self._plan.trt, self._plan.engine)
         api.give_memory(context, self._work.address, self._work.size)
-        # The first context has profile 0 from the start, others have none.
-        if context.active_optimization_profile != 0:
-            context.set_optimization_profile_async(0, self.stream.handle)
+        self._choose(context, profile)
         return context
 
-    def _free_context(self) -> Any:
-        """A context in no use: one left over, a new one where there may be more, else that of the oldest shape."""
-        if self._spare:
-            return self._spare.pop()
-        if api.contexts_share_profiles(self._plan.trt) and len(self._shapes) < MOST_SHAPES:
-            return self._new_context()
-        return self._drop(next(iter(self._shapes)))
+    def _choose(self, context: Any, profile: int) -> None:
+        # The first context has profile 0 from the start, others have none.
+        if context.active_optimization_profile == profile:
+            return
+        if not context.set_optimization_profile_async(profile, self.stream.handle):
+            raise EngineError(f"TensorRT refuses the engine's profile {profile}; see edge doctor")
+
+    def _free_context(self, profile: int) -> Any:
+        """A context of this profile in no use: one left over, a new one where there may be more, else the oldest's."""
+        sharing = api.contexts_share_profiles(self._plan.trt)
+        for place, (context, of) in enumerate(self._spare):
+            if sharing or of == profile:
+                del self._spare[place]
+                self._choose(context, profile)
+                return context
+        rivals = [shapes for shapes, prepared in self._shapes.items() if sharing or prepared.profile == profile]
+        if len(rivals) < (MOST_SHAPES if sharing else 1):
+            return self._new_context(profile)
+        context = self._drop(rivals[0])
+        self._choose(context, profile)
+        return context
 
     def _set_shapes(self, context: Any, shapes: Shapes) -> Shapes:
         """Sets the inputs' shapes, gives the outputs'. Raises EngineError."""
@@ -198,13 +258,11 @@ class TensorRtSession(Session):
                 raise EngineError(f"TensorRT refuses input {spec.name} of {shape}; see edge doctor")
         return tuple(tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs)
 
-    def range_of(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def range_of(self, spec: TensorSpec) -> tuple[Shape, Shape]:
         """Smallest and largest shape of an input."""
-        if None not in spec.shape:
-            fixed = tuple(size or 0 for size in spec.shape)
-            return fixed, fixed
-        low, _, high = self._plan.engine.get_tensor_profile_shape(spec.name, 0)
-        return tuple(low), tuple(high)
+        place = self.inputs.index(spec)
+        low, high = zip(*(ranges[place] for ranges in self._ranges), strict=True)
+        return tuple(map(min, *low, low[0])), tuple(map(max, *high, high[0]))
 
     def _drop(self, shapes: Shapes) -> Any:
         """Forgets a shape; gives its context for another."""
@@ -222,3 +280,7 @@ class TensorRtSession(Session):
             buffer.free()
         self._work.free()
         self.stream.close()
+
+
+def _within(shape: Shape, low: Shape, high: Shape) -> bool:
+    return all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
