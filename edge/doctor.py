@@ -6,8 +6,6 @@ import ctypes
 import os
 import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +18,7 @@ from edge import __version__
 from edge.bundle import Bundle, runs_on
 from edge.engines import ENGINES, get_engine, open_session
 from edge.engines.onnxruntime import provider_names
+from edge.jetson import find_jetson
 from edge.selftest import TESTED, run_self_test
 from edge.sinks.window import why_no_window
 from edge.sources.capture import has_gstreamer
@@ -179,16 +178,22 @@ def _extras() -> Iterator[Finding]:
 
 
 def _jetson() -> Iterator[Finding]:
-    release = _text(Path("/etc/nv_tegra_release")).splitlines()
-    if not release:
+    board = find_jetson()
+    if board is None:
         return
-    model = _text(Path("/proc/device-tree/model")).strip("\0 \n")
-    yield Finding("jetson", "model", True, f"{model or 'unknown'}; {release[0].lstrip('# ')}")
-    if shutil.which("nvpmodel") is None:
-        return
-    done = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S607
-    mode = re.search(r"NV Power Mode:\s*(\S+)", done.stdout)
-    yield Finding("jetson", "power mode", mode is not None, mode.group(1) if mode else "cannot be read; run as root")
+    yield Finding("jetson", "model", True, board.model)
+    unseen = "not to be seen here; give the container -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro"
+    known = f"JetPack {board.jetpack}, Jetson Linux {board.release}"
+    old = (board.jetpack or "").startswith("5")
+    detail = f"{known}: its Python 3.8 is too old, arcedge runs in a container only" if old else known
+    yield Finding("jetson", "jetpack", board.release is not None, unseen if board.release is None else detail)
+    mode = board.power_mode
+    hint = "not told; run nvpmodel -q as root, or give the container -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"
+    yield Finding("jetson", "power mode", mode is not None, hint if mode is None else mode)
+    held = bool(board.clocks) and all(clock.held for clock in board.clocks)
+    shown = ", ".join(map(str, board.clocks)) or "not to be seen"
+    detail = f"{shown}, held" if held else f"{shown}; they move with the load: sudo jetson_clocks before measuring"
+    yield Finding("jetson", "clocks", held, detail)
 
 
 def _version(package: str) -> str:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import pytest
 
 from edge import doctor
 from edge.doctor import as_text, examine, nvidia_driver
+from edge.jetson import Clock, Jetson
 
 
 def test_everything_is_looked_for_and_what_is_missing_says_what_to_do() -> None:
@@ -32,15 +32,30 @@ def test_an_extra_that_lacks_a_module_names_it(monkeypatch: pytest.MonkeyPatch) 
     assert broken.detail == "lacks no_such_module_here: pip install 'arcedge[broken]'"
 
 
-def test_a_jetson_is_named_by_its_release_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {
-        "/etc/nv_tegra_release": "# R36 (release), REVISION: 4.0, GCID: 1\n",
-        "/proc/device-tree/model": "NVIDIA Jetson Orin Nano\0",
+def test_a_jetson_is_known_by_jetpack_power_mode_and_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = (Clock("GPU", 306, 306, 1300.5), Clock("CPU", 729.6, 729.6, 1984))
+    board = Jetson("NVIDIA Jetson AGX Orin", "36.4.3", "MAXN", clocks)
+
+    def said(found: Jetson) -> dict[str, tuple[bool, str]]:
+        monkeypatch.setattr(doctor, "find_jetson", lambda: found)
+        return {f.name: (f.usable, f.detail) for f in examine() if f.area == "jetson"}
+
+    assert said(board) == {
+        "model": (True, "NVIDIA Jetson AGX Orin"),
+        "jetpack": (True, "JetPack 6.2, Jetson Linux 36.4.3"),
+        "power mode": (True, "MAXN"),
+        "clocks": (
+            False,
+            "GPU 306 of 1300 MHz, CPU 730 of 1984 MHz; they move with the load: sudo jetson_clocks before measuring",
+        ),
     }
-    monkeypatch.setattr(doctor, "_text", lambda path: files.get(str(path), ""))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = next(finding for finding in examine() if finding.area == "jetson")
-    assert found.detail == "NVIDIA Jetson Orin Nano; R36 (release), REVISION: 4.0, GCID: 1"
+    held = said(Jetson("Thor", None, None, (Clock("GPU", 1575, 1575, 1575),)))
+    assert held["clocks"] == (True, "GPU 1575 of 1575 MHz, held")
+    assert not held["jetpack"][0]
+    assert "-v /etc/nv_tegra_release" in held["jetpack"][1]
+    assert not held["power mode"][0]
+    assert "too old" in said(Jetson("Xavier", "35.4.1", "15W", ()))["jetpack"][1]
+    assert not said(Jetson("Xavier", "35.4.1", "15W", ()))["clocks"][0]
 
 
 def test_without_a_driver_gpu_packages_are_of_no_use() -> None:
