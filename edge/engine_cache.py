@@ -122,6 +122,15 @@ class EngineCache:
             return None
         return load_plan(plan, paper, identity)
 
+    def remove(self, identity: EngineIdentity) -> None:
+        """Forgets a plan. Raises EngineError where it cannot be taken away."""
+        plan, paper = self.paths(identity)
+        try:
+            plan.unlink(missing_ok=True)
+            paper.unlink(missing_ok=True)
+        except OSError as error:
+            raise EngineError(f"{plan}: must not be used and cannot be removed ({error.strerror})") from error
+
     def store(self, identity: EngineIdentity, plan: bytes, facts: Mapping[str, Any]) -> Passport:
         """Keeps a plan; a reader sees all of it or nothing. Raises EngineError where the folder cannot be written."""
         passport = Passport(

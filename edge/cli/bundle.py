@@ -1,4 +1,4 @@
-"""`edge bundle`: what a bundle holds, whether it is whole and whose it is, and how two differ."""
+"""`edge bundle`: what a bundle holds, whether it is whole and whose it is, how two differ, and its engines."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _action(actions, "verify", "check size and digest of every file, and the signature where one is required")
     diff = _action(actions, "diff", "how two bundles differ; ends with 1 where they do")
     diff.add_argument("other", type=Path, metavar="OTHER")
+    build = _action(actions, "build", "build and prove the TensorRT engines of this device ahead of time")
+    build.add_argument("--photos", type=Path, metavar="DIR", help="photos of faces that engines are proved on")
+    build.add_argument("--precision", choices=options.PRECISIONS, help="of the engines (default: all)")
     sign = actions.add_parser("sign", help="check every file, then sign the bundle")
     sign.add_argument("bundle", type=Path, metavar="BUNDLE")
     sign.add_argument("--key", required=True, type=Path, metavar="KEY", help="private key, made by keygen")
@@ -36,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "sign":
         return _sign(args.bundle, args.key)
     bundle = options.open_signed(args.bundle, args.require_signed)
+    if args.action == "build":
+        return _build(bundle, args.precision, args.photos)
     if args.action == "inspect":
         print(json.dumps(bundle.manifest.to_dict(), indent=2) if args.json else _described(bundle))
         return 0
@@ -54,6 +59,23 @@ def _action(actions: Any, name: str, words: str) -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     options.add_require_signed(parser)
     return parser
+
+
+def _build(bundle: Bundle, precision: str | None, photos: Path | None) -> int:
+    from edge.device_engines import build_engines, real_pictures
+    from edge.engines import get_engine
+    from edge.errors import EngineError
+
+    if missing := get_engine("tensorrt").available():
+        raise EngineError(missing)
+    pictures = real_pictures(bundle, photos) if photos is not None else None
+    for variant, passport in build_engines(bundle, precision, pictures):
+        parity = passport.facts["parity"]
+        line = f"{variant.name:20} mean cosine {parity['mean']:.5f}, worst {parity['worst']:.5f}"
+        floats = passport.facts["in_float"]
+        kept = f"; without an INT8 kernel, in float: {', '.join(floats)}" if floats else ""
+        print(f"{line} to ONNX Runtime over {parity['count']} {parity['on']}{kept}", flush=True)
+    return 0
 
 
 def _keygen(file: Path) -> int:
@@ -140,11 +162,12 @@ def _short(value: Any) -> str:
 
 VERB = Verb(
     name="bundle",
-    summary="inspect a bundle, verify or sign it, or compare two",
+    summary="inspect a bundle, verify or sign it, compare two, or build its engines",
     configure=configure,
     run=run,
     example=(
         "edge bundle inspect arcedge.bundle\nedge bundle diff old.bundle new.bundle\n"
+        "edge bundle build arcedge.bundle --photos photos\n"
         "edge bundle keygen release.key\nedge bundle sign arcedge.bundle --key release.key\n"
         "edge bundle verify arcedge.bundle --require-signed release.key.pub"
     ),

@@ -20,11 +20,14 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
 import models  # noqa: E402
+from measure_check import make_bundle  # noqa: E402
 
+from edge.bundle import Bundle  # noqa: E402
+from edge.device_engines import build_engines  # noqa: E402
 from edge.engines import SessionOptions, get_engine  # noqa: E402
 from edge.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions  # noqa: E402
-from edge.errors import EngineError  # noqa: E402
+from edge.errors import BundleError, EngineError  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
 
@@ -143,6 +146,47 @@ def check_cache(folder: Path, backend: str) -> None:
     with pytest.raises(EngineError, match="others can write there"):
         engine(folder, backend).load(model)
     folder.chmod(0o700)
+
+
+def check_proved_anew(folder: Path, backend: str) -> None:
+    """An engine proved on made-up pictures is held against real ones once these are there, and goes where it fails."""
+    model = models.small_model()
+    first = engine(folder, backend).load(model)
+    assert first.passport.facts["parity"]["on"] == "made-up pictures"
+    real = engine(folder, backend, probes=pictures(5))
+    judged = real.load(model).passport
+    assert (judged.facts["parity"]["on"], judged.facts["parity"]["count"]) == ("real pictures", 5)
+    assert judged.plan_sha256 == first.passport.plan_sha256, "it was built again"
+    fake_tensorrt.spoil_plans = True  # only a run would notice
+    assert real.load(model).passport == judged, "what was proved on real pictures is not proved again"
+    assert engine(folder, backend).load(model).passport == judged
+    other = models.small_model(seed=3)
+    fake_tensorrt.spoil_plans = False
+    engine(folder, backend).load(other)
+    fake_tensorrt.spoil_plans = True
+    with pytest.raises(EngineError, match=r"over 5 real pictures, .* no engine was kept"):
+        real.load(other)
+    fake_tensorrt.spoil_plans = False
+    assert len(list(folder.glob("*.plan"))) == 1
+    assert len(list(folder.glob("fp32-*.json"))) == 1
+
+
+def check_built_ahead(folder: Path, backend: str) -> None:
+    """Every variant TensorRT takes, or those of one precision; a bundle without any says so."""
+    folder.mkdir(parents=True)
+    make_bundle(folder / "bundle")
+    bundle = Bundle.open(folder / "bundle")
+    options = TensorRtOptions(cache=folder / "cache", backend=backend, quiet=True)
+    seen = {"embedder": pictures(4)["pixels"]}
+    found = {variant.name: passport for variant, passport in build_engines(bundle, None, seen, options)}
+    assert list(found) == ["embedder-fp32-onnx", "embedder-int8-tensorrt"]
+    for passport in found.values():
+        assert passport.facts["parity"]["on"] == "real pictures"
+        assert passport.facts["parity"]["count"] == 4
+    again = {variant.name: passport for variant, passport in build_engines(bundle, "int8", None, options)}
+    assert again == {"embedder-int8-tensorrt": found["embedder-int8-tensorrt"]}
+    with pytest.raises(BundleError, match="no fp16 model for tensorrt"):
+        list(build_engines(bundle, "fp16", None, options))
 
 
 def check_refinement(folder: Path, backend: str) -> None:

@@ -16,6 +16,7 @@ from measure_check import make_bundle
 
 from benchmarks.gpu.engines import tensorrt_variants
 from edge.bundle import Bundle
+from edge.cli.main import main
 from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
@@ -224,3 +225,14 @@ def test_without_a_gpu_the_engine_says_so_in_one_line() -> None:
     assert "\n" not in missing
     with pytest.raises(EngineError, match=r"NVIDIA|pycuda|tensorrt"):
         open_session(models.small_model(), "tensorrt", SessionOptions())
+
+
+def test_building_ahead_without_a_gpu_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = get_engine("tensorrt").available()
+    if missing is None:
+        pytest.skip("there is a GPU")
+    make_bundle(tmp_path / "bundle")
+    assert main(["bundle", "build", str(tmp_path / "bundle")]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"edge bundle: {missing}"]

@@ -22,6 +22,9 @@ from edge.engines.tensorrt.parity import compare, made_up_pictures, require_pari
 from edge.engines.tensorrt.session import LoadedPlan, TensorRtSession
 from edge.errors import EngineError
 
+REAL, MADE_UP_PICTURES = "real pictures", "made-up pictures"
+"""What a passport says an engine was held against ONNX Runtime on."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -59,9 +62,21 @@ class TensorRtEngine(Engine):
         identity = identity_of(trt, model, device.info, self.options)
         cache_folder = EngineCache(self.options.cache)
         if (kept := cache_folder.find(identity)) is not None:
-            plan, passport = kept
-            return ReadyPlan(LoadedPlan(trt, device, plan), passport)
+            return self._reopened(LoadedPlan(trt, device, kept[0]), *kept, model, cache_folder)
         return self._build(trt, device, model, identity, cache_folder)
+
+    def _reopened(
+        self, loaded: LoadedPlan, plan: bytes, passport: Passport, model: bytes, folder: EngineCache
+    ) -> ReadyPlan:
+        """An engine of the cache. Where real pictures are given and it was proved on others, they judge it now."""
+        if self.options.probes is None or passport.facts["parity"]["on"] == REAL:
+            return ReadyPlan(loaded, passport)
+        try:
+            parity = self._prove(loaded, model, passport.identity.precision)
+        except EngineError:
+            folder.remove(passport.identity)
+            raise
+        return ReadyPlan(loaded, folder.store(passport.identity, plan, {**passport.facts, "parity": parity}))
 
     def _build(
         self, trt: Any, device: CudaDevice, model: bytes, identity: EngineIdentity, folder: EngineCache
@@ -87,9 +102,9 @@ class TensorRtEngine(Engine):
             raise EngineError(f"no engine is kept that was not held against ONNX Runtime: {missing}")
         with loaded.open({}) as session, judge.open(model, SessionOptions()) as reference:
             probes: Mapping[str, Array] | None = self.options.probes
-            on = "real pictures"
+            on = REAL
             if probes is None:
-                probes, on = made_up_pictures(session.inputs, self.options.profile.side[1]), "made-up pictures"
+                probes, on = made_up_pictures(session.inputs, self.options.profile.side[1]), MADE_UP_PICTURES
             parity = compare(session, reference, probes, on)
         require_parity(parity, precision)
         return parity.to_dict()
