@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.gpu.layers import int8_proof, layers_by_precision
+from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
 from benchmarks.gpu.timing import device_times, figures
 from benchmarks.provenance import NOT_MEASURED
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
@@ -26,6 +26,12 @@ from edge.metrics.verification import kfold_accuracy
 from edge.types import Image
 
 SIDE = 640
+"""Pixels of the pictures that models of any size get."""
+LAYER_RUNS = 50
+LEAST_ROUNDS = 200
+"""So that there is a 99th percentile."""
+MOST_SECONDS = 10.0
+"""Of one figure, where more rounds were asked for than that."""
 
 
 def tensorrt_variants(bundle: Bundle) -> list[Variant]:
@@ -33,9 +39,15 @@ def tensorrt_variants(bundle: Bundle) -> list[Variant]:
     return [v for v in bundle.manifest.variants if v.engine == "tensorrt" or v.precision != "int8"]
 
 
-def measure_engine(ready: ReadyPlan, batches: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Figures of one engine at each batch size it was built for."""
+def measure_engine(
+    ready: ReadyPlan, model: bytes, batches: tuple[int, ...], rounds: int, bandwidth: float | None = None
+) -> dict[str, Any]:
+    """Figures of one engine at each batch size; of one it was not built for it says so.
+
+    bandwidth: bytes a second the device copies, which a model of a fixed size is held against at its best batch.
+    """
     identity, facts = ready.passport.identity, ready.passport.facts
+    said = ready.layers()
     found: dict[str, Any] = {
         "precision": identity.precision,
         "tensorrt": identity.version,
@@ -43,46 +55,77 @@ def measure_engine(ready: ReadyPlan, batches: tuple[int, ...], rounds: int) -> d
         "build_seconds": facts["seconds"],
         "parity": facts["parity"],
         "layers_left_in_float": facts["in_float"],
-        "layers_by_precision": layers_by_precision(ready.layers()),
+        "layers_by_precision": layers_by_precision(said),
         "batches": {},
     }
+    if identity.precision == "int8":
+        found["int8"] = int8_proof(said, model, facts["in_float"])
     session = ready.open()
     with session:
+        low, high = session.range_of(session.inputs[0])
         for batch in batches:
-            feeds = _feeds(session, batch)
-            low, high = session.range_of(session.inputs[0])
-            if not low[0] <= batch <= high[0]:
-                continue
-            found["batches"][str(batch)] = _at_batch(ready, session, feeds, batch, rounds)
+            found["batches"][str(batch)] = (
+                _at_batch(ready, session, batch, rounds)
+                if low[0] <= batch <= high[0]
+                else {"not_measured": f"the engine was built for batches of {low[0]} to {high[0]}"}
+            )
         found["session"] = session.describe()
+        fixed = None not in session.inputs[0].shape[1:]
+    if fixed:
+        found["best"] = _at_best(ready, model, found["batches"], bandwidth)
     return found
 
 
-def layers_by_precision(text: str) -> dict[str, int] | str:
-    """How many layers give which type, from the engine inspector's JSON: proof that INT8 runs in INT8."""
-    try:
-        layers = json.loads(text)["Layers"]
-        kinds = [layer["Outputs"][0].get("Format/Datatype", "?") for layer in layers if layer.get("Outputs")]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return NOT_MEASURED
-    return dict(Counter(kinds)) or NOT_MEASURED
+def _at_best(
+    ready: ReadyPlan, model: bytes, batches: dict[str, dict[str, Any]], bandwidth: float | None
+) -> dict[str, Any]:
+    """The batch of most faces a second, held against the roofline, and where the rest of the time goes."""
+    measured = {int(batch): entry for batch, entry in batches.items() if "runtime" in entry}
+    batch = max(measured, key=lambda each: _rate(measured[each]))
+    needed = traffic(model)
+    session = ready.open()
+    with session:
+        times = session.layer_times(tuple(array.shape for array in random_feeds(session, batch).values()), LAYER_RUNS)
+    entry = measured[batch]
+    return {
+        "batch": batch,
+        "faces_per_second_runtime": entry["images_per_second_runtime"],
+        "faces_per_second_enqueue": entry["images_per_second_enqueue"],
+        "multiply_adds_a_face": needed["multiply_adds"],
+        **against_roofline(entry["images_per_second_enqueue"], needed["bytes"], bandwidth),
+        "lost_to": lost_to(times),
+    }
 
 
-def measure_accuracy(bundle: Bundle, ready: ReadyPlan, variant: Variant, pairs: Path, images: Path) -> dict[str, Any]:
-    """Accuracy on pairs in LFW's format: faces found and aligned in FP32 by ONNX Runtime, embedded by the engine."""
+def _rate(entry: dict[str, Any]) -> float:
+    found = entry["images_per_second_enqueue"]
+    return float(found if isinstance(found, float) else entry["images_per_second_runtime"])
+
+
+def aligned_crops(bundle: Bundle, pairs: Path, images: Path) -> dict[Path, Image]:
+    """The crop of each picture that pairs in LFW's format name, by its path; faces found in FP32 by ONNX Runtime."""
     crops: dict[Path, Image] = {}
-    listed = read_pairs(pairs)
     with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
-        for path in sorted({images / name for pair in listed for name in (pair.first, pair.second)}):
+        for path in sorted({images / name for pair in read_pairs(pairs) for name in (pair.first, pair.second)}):
             image = cv2.imread(str(path))
             if image is not None and (face := analyzer.main_face(image)) is not None:
                 crops[path] = analyzer.align(image, [face])[0]
+    return crops
+
+
+def measure_accuracy(
+    crops: dict[Path, Image], ready: ReadyPlan, variant: Variant, pairs: Path, images: Path
+) -> dict[str, Any]:
+    """Accuracy on pairs in LFW's format of crops that the engine embeds, 64 at a time."""
+    listed = read_pairs(pairs)
+    kept = [pair for pair in listed if images / pair.first in crops and images / pair.second in crops]
+    if not kept:
+        return {"not_measured": f"no pair of {pairs} has two faces in {images}"}
     with ready.open() as session:
         embedder = Embedder(session, variant.contract)
         names = list(crops)
         rows = [embedder.embed(np.stack([crops[n] for n in names[i : i + 64]])) for i in range(0, len(names), 64)]
     vectors = dict(zip(names, np.concatenate(rows), strict=True))
-    kept = [pair for pair in listed if images / pair.first in vectors and images / pair.second in vectors]
     scores = np.array([float(vectors[images / p.first] @ vectors[images / p.second]) for p in kept])
     result = kfold_accuracy(scores, np.array([p.same for p in kept]), np.array([p.fold for p in kept]))
     return {"pairs": len(kept), "without_a_face": len(listed) - len(kept), "accuracy": result.accuracy.to_dict()}
@@ -93,7 +136,8 @@ def engine_for(options: Any, model: bytes) -> ReadyPlan:
     return TensorRtEngine(options).load(model)
 
 
-def _feeds(session: TensorRtSession, batch: int) -> dict[str, Array]:
+def random_feeds(session: TensorRtSession, batch: int) -> dict[str, Array]:
+    """Noise for every input, as many pictures as `batch`."""
     rng = np.random.default_rng(batch)
     return {
         spec.name: rng.integers(0, 256, (batch, *(size or SIDE for size in spec.shape[1:]))).astype(spec.dtype)
@@ -101,11 +145,13 @@ def _feeds(session: TensorRtSession, batch: int) -> dict[str, Array]:
     }
 
 
-def _at_batch(
-    ready: ReadyPlan, session: TensorRtSession, feeds: dict[str, Array], batch: int, rounds: int
-) -> dict[str, Any]:
+def _at_batch(ready: ReadyPlan, session: TensorRtSession, batch: int, rounds: int) -> dict[str, Any]:
+    feeds = random_feeds(session, batch)
     for _ in range(5):
         session.run(feeds)
+    start = time.perf_counter()
+    session.run(feeds)
+    rounds = min(rounds, max(LEAST_ROUNDS, int(MOST_SECONDS / max(time.perf_counter() - start, 1e-6))))
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -115,6 +161,7 @@ def _at_batch(
     pure = device_times(ready.loaded.device, session.stream, lambda: session.enqueue(prepared), rounds, inner=10)
     median, enqueue = float(np.median(times)), float(np.median(pure))
     return {
+        "cuda_graph": prepared.run.is_graph,
         "runtime": figures(times),
         "pure_enqueue": figures(pure),
         "runtime_over_enqueue": median / enqueue if enqueue > 0 else NOT_MEASURED,

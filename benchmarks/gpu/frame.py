@@ -6,42 +6,39 @@ import time
 from typing import Any
 
 import cv2
+import numpy as np
 
 from benchmarks.camera import scene
 from benchmarks.gpu.timing import figures
+from benchmarks.provenance import NOT_MEASURED
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess
 from edge.bundle import Bundle
-from edge.errors import EdgeError
 from edge.types import Image
 
 FACES = 5
+LEAST_SAMPLES = 200
 MOMENTS = 16
 """Different frames, shown over and over."""
 WAYS: tuple[Preprocess, ...] = ("gpu", "cpu")
 
 
-def measure_frames(bundle: Bundle, size: tuple[int, int], rounds: int) -> dict[str, Any]:
-    """By precision: milliseconds of a frame of `size` (width, height) with five faces, wall time, both ways.
+def frame_precisions(bundle: Bundle) -> list[str]:
+    """The precisions of which a bundle has both models."""
+    both = {variant.precision for variant in bundle.variants("detector")}
+    return list(dict.fromkeys(v.precision for v in bundle.variants("embedder") if v.precision in both))
 
-    A frame is searched, its faces are cut and embedded together; matching is not in it. What cannot be says why.
+
+def measure_frame(bundle: Bundle, precision: str, size: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Milliseconds of a frame of `size` (width, height) with five faces, wall time, both ways. Raises EdgeError.
+
+    A frame is searched, its faces are cut and embedded together; matching is not in it.
     """
     frames = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in scene(FACES, MOMENTS)]
-    precisions = [
-        variant.precision
-        for variant in bundle.variants("embedder")
-        if variant.precision in {other.precision for other in bundle.variants("detector")}
-    ]
-    return {precision: _measure(bundle, precision, frames, rounds) for precision in dict.fromkeys(precisions)}
-
-
-def _measure(bundle: Bundle, precision: str, frames: list[Image], rounds: int) -> dict[str, Any]:
     analyzers: dict[str, FaceAnalyzer] = {}
     try:
         for way in WAYS:
             analyzers[way] = FaceAnalyzer(bundle, AnalyzerOptions(precision, engine="tensorrt", preprocess=way))
         return _take_turns(analyzers, frames, rounds)
-    except EdgeError as error:
-        return {"not_measured": str(error)}
     finally:
         for analyzer in analyzers.values():
             analyzer.close()
@@ -62,5 +59,15 @@ def _take_turns(analyzers: dict[str, FaceAnalyzer], frames: list[Image], rounds:
                 found.append(len(faces))
     return {
         "faces": {"least": min(found), "most": max(found)},
-        **{f"preprocess_{way}_ms": figures(values) for way, values in times.items()},
+        **{
+            f"preprocess_{way}_ms": {**figures(values), "p99_over_p50": _spread(values)}
+            for way, values in times.items()
+        },
     }
+
+
+def _spread(values: list[float]) -> float | str:
+    """How far the slowest of a hundred is from the middle; of too few samples it is not said."""
+    if len(values) < LEAST_SAMPLES:
+        return NOT_MEASURED
+    return float(np.quantile(values, 0.99) / np.median(values))

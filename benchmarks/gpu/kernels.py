@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu.timing import against_bandwidth, device_times, figures, upload
 from edge.align import ARCFACE_112
-from edge.cuda import CudaDevice
-from edge.cuda.kernels import PROBES, DevicePicture, Kernels, SearchMemory
+from edge.cuda import CudaDevice, Stream
+from edge.cuda.kernels import FIELDS, PROBES, DetectionMemory, DevicePicture, Kernels, Normalisation, SearchMemory
+from edge.detect.decode import OUTPUTS
 
 FACES = 5
 DIMENSIONS = 512
+DETECTIONS = 100
+"""Faces that are kept of a frame at most."""
 
 
 def measure_kernels(
     device: CudaDevice, kernels: Kernels, frame: tuple[int, int], rows: int, rounds: int, bandwidth: float | None
 ) -> dict[str, Any]:
-    """Letterbox, alignment and search on one frame of (width, height) and a gallery of `rows` vectors."""
+    """Every kernel, on one frame of (width, height) and a gallery of `rows` vectors: time, and the bytes it must read
+    and write once, held against the copy bandwidth.
+    """
     width, height = frame
     rng = np.random.default_rng(0)
     stream = device.stream()
@@ -32,30 +38,69 @@ def measure_kernels(
     scale = min(1.0, 640 / max(width, height))
     scaled = (max(1, round(height * scale)), max(1, round(width * scale)))
     size = (-(-scaled[0] // 32) * 32, -(-scaled[1] // 32) * 32)
-    out = device.alloc(3 * size[0] * size[1])
+    out = device.alloc(4 * 3 * size[0] * size[1])
     # Faces a fifth of the frame wide, as a camera at a door sees them.
     faces = [ARCFACE_112 * (width / 5 / 112) + (i * width / 6, height / 4) for i in range(FACES)]
     landmarks = upload(device, stream, np.stack(faces).astype(np.float32))
     crops = device.alloc(FACES * 112 * 112 * 3)
     found: dict[str, Any] = {}
-    for kind, (picture, read) in sources.items():
 
-        def letterbox(picture: DevicePicture = picture) -> None:
-            kernels.letterbox(picture, out.address, size, scaled, stream)
+    def measured(work: Callable[[], None], moved: int) -> dict[str, Any]:
+        times = device_times(device, stream, work, rounds)
+        return {**figures(times), **against_bandwidth(float(np.median(times)), moved, bandwidth)}
+
+    normalisation = Normalisation((127.5,) * 3, (128.0,) * 3, rgb=True)
+    pixels = 3 * size[0] * size[1]
+    for kind, (picture, read) in sources.items():
+        boxes = FACES * (width // 5) ** 2 * read // (width * height)  # of the frame, that the crops are cut from
+
+        def letterbox(picture: DevicePicture = picture, how: Normalisation | None = None) -> None:
+            kernels.letterbox(picture, out.address, size, scaled, stream, how)
 
         def align(picture: DevicePicture = picture) -> None:
             kernels.align(picture, landmarks.address, FACES, crops.address, stream)
 
-        times = device_times(device, stream, letterbox, rounds)
-        moved = read + 3 * size[0] * size[1]
-        share = against_bandwidth(float(np.median(times)), moved, bandwidth)
-        found[f"letterbox_{kind}"] = {**figures(times), **share}
-        found[f"align_{kind}_{FACES}_faces"] = figures(device_times(device, stream, align, rounds))
-    found["search"] = _search(device, kernels, rows, rounds, bandwidth)
+        found[f"letterbox_{kind}"] = measured(letterbox, read + pixels)
+        found[f"letterbox_{kind}_normalised"] = measured(
+            lambda letterbox=letterbox: letterbox(how=normalisation),  # type: ignore[misc]
+            read + 4 * pixels,
+        )
+        found[f"align_{kind}_{FACES}_faces"] = measured(align, boxes + FACES * 3 * 112 * 112)
+    found["decode_suppress_vote"] = _detect(device, kernels, size, stream, measured)
+    found |= _search(device, kernels, rows, rounds, bandwidth)
     stream.synchronize()
     for memory in (bgr, luma, chroma, out, landmarks, crops):
         memory.free()
     return {"frame": [width, height], "input": list(size), "kernels": found}
+
+
+def _detect(
+    device: CudaDevice,
+    kernels: Kernels,
+    size: tuple[int, int],
+    stream: Stream,
+    measured: Callable[[Callable[[], None], int], dict[str, Any]],
+) -> dict[str, Any]:
+    """Heads of one input to faces; one cell in three hundred is above the score, as where five faces are seen."""
+    rng = np.random.default_rng(2)
+    heads = {}
+    for name in OUTPUTS:
+        kind, stride = name.split("_")
+        cells = (size[0] // int(stride)) * (size[1] // int(stride))
+        width = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}[kind]
+        values = rng.random((cells, width)) ** (12 if width == 1 else 1)
+        heads[name] = upload(device, stream, values.astype(np.float32))
+    memory = DetectionMemory.on(device, 1, DETECTIONS)
+    addresses = {name: head.address for name, head in heads.items()}
+    entry = measured(
+        lambda: kernels.detect(addresses, 1, size, 0.6, 0.3, (1.0, 1.0), memory, stream),
+        sum(head.size for head in heads.values()) + 4 * FIELDS * DETECTIONS,
+    )
+    stream.synchronize()
+    for held in heads.values():
+        held.free()
+    memory.free()
+    return entry
 
 
 def _search(device: CudaDevice, kernels: Kernels, rows: int, rounds: int, bandwidth: float | None) -> dict[str, Any]:
@@ -64,7 +109,7 @@ def _search(device: CudaDevice, kernels: Kernels, rows: int, rounds: int, bandwi
     gallery = upload(device, stream, rng.normal(size=(rows, DIMENSIONS)).astype(np.float32))
     probes = upload(device, stream, rng.normal(size=(PROBES, DIMENSIONS)).astype(np.float32))
     memory = SearchMemory.on(device)
-    kernels.normalise(gallery.address, rows, DIMENSIONS, stream)
+    scaled = device_times(device, stream, lambda: kernels.normalise(gallery.address, rows, DIMENSIONS, stream), rounds)
     kernels.normalise(probes.address, PROBES, DIMENSIONS, stream)
     times = device_times(
         device,
@@ -77,10 +122,17 @@ def _search(device: CudaDevice, kernels: Kernels, rows: int, rounds: int, bandwi
     for held in (gallery, probes):
         held.free()
     memory.free()
+    size = {"rows": rows, "dimensions": DIMENSIONS}
     return {
-        **figures(times),
-        **against_bandwidth(float(np.median(times)), moved, bandwidth),
-        "rows": rows,
-        "dimensions": DIMENSIONS,
-        "probes": PROBES,
+        "search": {
+            **figures(times),
+            **against_bandwidth(float(np.median(times)), moved, bandwidth),
+            **size,
+            "probes": PROBES,
+        },
+        "normalise": {
+            **figures(scaled),
+            **against_bandwidth(float(np.median(scaled)), 2 * moved, bandwidth),
+            **size,
+        },
     }

@@ -1,9 +1,10 @@
 """Measures everything that needs an NVIDIA GPU, and writes it down with where it comes from.
 
-    python -m benchmarks.gpu.measure --bundle my.bundle --photos photos/ --pairs lfw/pairs.txt --images lfw/images \\
-        --out benchmarks/results/gpu.json
+    python -m benchmarks.gpu.measure --bundle relu.bundle prelu.bundle --photos photos/ --pairs lfw/pairs.txt \\
+        --images lfw/images --out benchmarks/results/gpu.json
 
-Engines are built where the cache has none. Nothing is measured twice over; run it on an otherwise idle GPU.
+Engines are built where the cache has none. The file is written after every part, and what it holds already of the same
+GPU, bundles and options is not measured again: a run that was cut off is started once more. Run it on an idle GPU.
 """
 
 from __future__ import annotations
@@ -12,45 +13,61 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from benchmarks.gpu.engines import engine_for, measure_accuracy, measure_engine, tensorrt_variants
-from benchmarks.gpu.frame import measure_frames
+from benchmarks.energy import find_meters
+from benchmarks.energy.measure import measure_energy
+from benchmarks.gpu.engines import (
+    aligned_crops,
+    engine_for,
+    measure_accuracy,
+    measure_engine,
+    random_feeds,
+    tensorrt_variants,
+)
+from benchmarks.gpu.frame import frame_precisions, measure_frame
+from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import measure_kernels
+from benchmarks.gpu.sanitizer import sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
 from benchmarks.provenance import NOT_MEASURED, machine, now, versions
-from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
-from edge.cli.options import positive, size
+from edge.cli.options import positive, positive_float, size
 from edge.cuda.kernels import Kernels
-from edge.engines.base import Array, SessionOptions
-from edge.engines.onnxruntime import OnnxRuntimeEngine
+from edge.device_engines import as_probes, real_pictures
 from edge.engines.tensorrt import Profile, TensorRtOptions
-from edge.engines.tensorrt.engine import device_of
-from edge.errors import EdgeError
+from edge.engines.tensorrt.engine import ReadyPlan, device_of
+from edge.errors import EdgeError, InputError
 from edge.manifest import Variant
-from edge.pictures import is_picture
+from edge.types import Image
 
-PROBES = 32
+BATCHES = (1, 8, 64, 256)
+"""Of embedders. The best of them is held against the roofline."""
+FRAMES = (1, 8, 64)
+"""Of detectors, at 640×640."""
+
+Crops = dict[Path, Image]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 2, with one line, where it cannot measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--bundle", type=Path, required=True, help="made by edge export --target onnx,tensorrt")
+    parser.add_argument(
+        "--bundle", type=Path, required=True, nargs="+", help="made by edge export --target onnx,tensorrt; several"
+    )
     parser.add_argument("--photos", type=Path, help="photos of faces that new engines are proved on (else made up)")
     parser.add_argument("--pairs", type=Path, help="pairs in LFW's format, with --images: accuracy through each engine")
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write, or to go on with")
     parser.add_argument("--rounds", type=positive, default=1000, help="samples of each figure (default: %(default)s)")
     parser.add_argument("--rows", type=positive, default=1_000_000, help="gallery of the search (default: %(default)s)")
     parser.add_argument("--frame", type=size, default=(1920, 1080), help="of the camera (default: 1920x1080)")
     parser.add_argument("--copy-bytes", type=positive, default=COPY_BYTES)
-    parser.add_argument("--frames", type=positive, default=8, help="largest batch of the detector (default: 8)")
+    parser.add_argument("--batches", type=_ascending, default=BATCHES, help="of embedders (default: 1,8,64,256)")
+    parser.add_argument("--frames", type=_ascending, default=FRAMES, help="batches of detectors (default: 1,8,64)")
+    parser.add_argument("--energy-seconds", type=positive_float, default=1.5, help="of a block (default: %(default)s)")
     parser.add_argument("--backend", help="pycuda or cuda-python (default: the first installed)")
     args = parser.parse_args(arguments)
     try:
@@ -58,78 +75,171 @@ def main(arguments: list[str] | None = None) -> int:
     except EdgeError as error:
         print(f"edge: {error}", file=sys.stderr)
         return error.exit_code
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(as_text(result["goals"]))
     print(f"wrote {args.out}")
     return 0
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures, JSON-ready. Raises EdgeError."""
-    bundle = Bundle.open(args.bundle)
+    """All figures, JSON-ready, and in args.out after every part. Raises EdgeError."""
+    if (args.pairs is None) != (args.images is None):
+        raise InputError("--pairs and --images belong together: the list, and the folder its pictures are in")
+    bundles = {path.name: Bundle.open(path) for path in args.bundle}
+    if len(bundles) != len(args.bundle):
+        raise InputError("two bundles have the same name; rename one, results are told apart by it")
     device = device_of(args.backend)
-    stream = device.stream()
-    bandwidth = copy_bandwidth(device, stream, min(args.rounds, 100), args.copy_bytes)
-    image = b"emulated" if device.info.name == "CPU emulator" else None
-    result: dict[str, Any] = {
-        "time": now(),
-        "machine": machine(),
+    subject = {
         "gpu": {
             "name": device.info.name,
             "architecture": device.info.architecture,
             "memory": device.info.memory,
             "driver_cuda": device.info.driver,
             "backend": device.backend,
-            "state": gpu_state(),
         },
-        "versions": versions(),
-        "bundle": bundle.digest(),
-        "copy_bandwidth": bandwidth or NOT_MEASURED,
-        "kernels": measure_kernels(device, Kernels(device, image), args.frame, args.rows, args.rounds, bandwidth),
-        "engines": {},
-        "frame": {},
+        "bundle_digests": {name: bundle.digest() for name, bundle in bundles.items()},
+        "options": {
+            name: str(value)
+            for name, value in sorted(vars(args).items())
+            if name not in ("out", "bundle", "photos", "pairs", "images")
+        },
     }
-    probes = photo_probes(bundle, args.photos) if args.photos is not None else {}
+    report = Report(args.out, subject)
+    report.part("state_before", gpu_state)
+    stream = device.stream()
+    report.part(
+        "copy_bandwidth", lambda: copy_bandwidth(device, stream, min(args.rounds, 100), args.copy_bytes) or NOT_MEASURED
+    )
+    found = report.values["copy_bandwidth"]
+    bandwidth = found if isinstance(found, float) else None
+    image = b"emulated" if device.info.name == "CPU emulator" else None
+    report.part(
+        "kernels",
+        lambda: measure_kernels(device, Kernels(device, image), args.frame, args.rows, args.rounds, bandwidth),
+    )
+    report.part("sanitizer", lambda: sanitize(device.backend))
+    crops: dict[str, Crops] = {}
+    for name, bundle in bundles.items():
+        _measure_bundle(report, name, bundle, bandwidth, crops, args)
+    report.part("state_after", gpu_state)
+    report.values["goals"] = goals(report.values)
+    report.write()
+    return report.values
+
+
+class Report:
+    """The file of results: written after each part, and what is in it already of the same subject is kept."""
+
+    def __init__(self, file: Path, subject: dict[str, Any]) -> None:
+        """Raises InputError where the file is of something else."""
+        self._file = file
+        self.values: dict[str, Any] = {
+            "time": now(),
+            "machine": machine(),
+            "versions": versions(),
+            **subject,
+            "bundles": {},
+        }
+        if not file.exists():
+            return
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            same = all(before[name] == json.loads(json.dumps(value)) for name, value in subject.items())
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: holds no results of this command; name another file with --out") from error
+        if not same:
+            raise InputError(f"{file}: holds results of another GPU, bundle or options; name another file with --out")
+        self.values = before
+
+    def part(self, name: str, work: Callable[[], Any], within: dict[str, Any] | None = None, of: str = "") -> None:
+        """Measures a part that is not there yet; one that cannot be says why, and costs the others nothing."""
+        values = self.values if within is None else within
+        kept = values.get(name)
+        if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept):
+            return
+        print(f"{now()} {of or 'device'}: {name}", file=sys.stderr)
+        try:
+            values[name] = work()
+        except EdgeError as error:
+            values[name] = {"not_measured": str(error)}
+        self.write()
+
+    def write(self) -> None:
+        """In one step, so that a run cut off leaves a whole file."""
+        temporary = self._file.with_name(f"{self._file.name}.new")
+        temporary.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self._file)
+
+
+def _measure_bundle(
+    report: Report,
+    name: str,
+    bundle: Bundle,
+    bandwidth: float | None,
+    crops: dict[str, Crops],
+    args: argparse.Namespace,
+) -> None:
+    entries = report.values["bundles"].setdefault(name, {"engines": {}, "accuracy": {}, "frames": {}, "energy": {}})
+    pictures = real_pictures(bundle, args.photos) if args.photos is not None else {}
+    profile = Profile(batch=args.batches, frames=args.frames)
+
+    def options(variant: Variant, model: bytes) -> TensorRtOptions:
+        feeds = as_probes(model, variant, pictures[variant.role]) if variant.role in pictures else None
+        return TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)
+
     for variant in tensorrt_variants(bundle):
-        profile = Profile(frames=tuple(sorted({1, args.frames})))
         model = bundle.load(variant)
-        feeds = named(model, probes[variant.role]) if variant.role in probes else None
-        options = TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)
-        result["engines"][variant.name] = _engine(bundle, variant, model, options, args)
-    result["frame"] = measure_frames(bundle, args.frame, args.rounds)
-    return result
+        batches = args.batches if variant.role == "embedder" else args.frames
+
+        def engine(variant: Variant = variant, model: bytes = model, batches: tuple[int, ...] = batches) -> Any:
+            return measure_engine(engine_for(options(variant, model), model), model, batches, args.rounds, bandwidth)
+
+        def accuracy(variant: Variant = variant, model: bytes = model) -> Any:
+            detector = bundle.select("detector", "fp32").sha256
+            if detector not in crops:
+                crops[detector] = aligned_crops(bundle, args.pairs, args.images)
+            ready = engine_for(options(variant, model), model)
+            return measure_accuracy(crops[detector], ready, variant, args.pairs, args.images)
+
+        def energy(variant: Variant = variant, model: bytes = model) -> Any:
+            return _energy(engine_for(options(variant, model), model), args)
+
+        report.part(variant.name, engine, entries["engines"], f"{name}, engine")
+        if variant.role == "embedder":
+            if args.pairs is not None:
+                report.part(variant.name, accuracy, entries["accuracy"], f"{name}, accuracy")
+            report.part(variant.name, energy, entries["energy"], f"{name}, energy")
+    for precision in frame_precisions(bundle):
+
+        def frame(precision: str = precision) -> Any:
+            return measure_frame(bundle, precision, args.frame, args.rounds)
+
+        report.part(precision, frame, entries["frames"], f"{name}, frame")
 
 
-def _engine(
-    bundle: Bundle, variant: Variant, model: bytes, options: TensorRtOptions, args: argparse.Namespace
-) -> dict[str, Any]:
-    """One variant's figures, or why there are none: one that cannot be built must not cost the others theirs."""
-    try:
-        ready = engine_for(options, model)
-        found = measure_engine(ready, (1, 8, 64), args.rounds)
-        if variant.role == "embedder" and args.pairs is not None and args.images is not None:
-            found["verification"] = measure_accuracy(bundle, ready, variant, args.pairs, args.images)
-    except EdgeError as error:
-        return {"not_measured": str(error)}
-    return found
+def _energy(ready: ReadyPlan, args: argparse.Namespace) -> dict[str, Any]:
+    """Joules a batch of the smallest and of the largest size takes, above what the machine takes idle."""
+    meters, missing = find_meters()
+    session = ready.open()
+    with session:
+
+        def embedding(batch: int) -> Callable[[int], None]:
+            feeds = random_feeds(session, batch)
+
+            def once(_: int) -> None:
+                session.run(feeds)
+
+            return once
+
+        work = {f"batch {batch}": embedding(batch) for batch in (args.batches[0], args.batches[-1])}
+        return measure_energy(work, meters, missing, seconds=args.energy_seconds)
 
 
-def photo_probes(bundle: Bundle, folder: Path) -> dict[str, Array]:
-    """Pictures by role: aligned faces for embedders, whole photos at 320×320 for detectors."""
-    paths = [path for path in sorted(folder.rglob("*")) if is_picture(path)][:PROBES]
-    images = [image for path in paths if (image := cv2.imread(str(path))) is not None]
-    with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
-        found = [(image, analyzer.main_face(image)) for image in images]
-        crops = [analyzer.align(image, [face])[0] for image, face in found if face is not None]
-    if not crops:
-        return {}
-    whole = [cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA) for image in images[:8]]
-    return {"embedder": np.stack(crops), "detector": np.stack(whole)}
-
-
-def named(model: bytes, pictures: Array) -> dict[str, Array]:
-    """The pictures under the name of the model's input."""
-    with OnnxRuntimeEngine().open(model, SessionOptions()) as session:
-        return {session.inputs[0].name: pictures}
+def _ascending(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 up, with commas between, each above the one before."""
+    values = tuple(positive(part) for part in text.split(","))
+    if sorted(set(values)) != list(values):
+        raise argparse.ArgumentTypeError(f"{text} does not go up, as 1,8,64 does")
+    return values
 
 
 def gpu_state() -> str:

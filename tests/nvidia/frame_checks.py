@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -22,14 +24,15 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
 
-from benchmarks.gpu.frame import measure_frames  # noqa: E402
+from benchmarks.gpu.frame import frame_precisions, measure_frame  # noqa: E402
 from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
 from edge.cuda.kernels import Kernels  # noqa: E402
+from edge.device_engines import as_probes, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
-from edge.errors import EngineError  # noqa: E402
+from edge.errors import EngineError, InputError  # noqa: E402
 from edge.types import Face, Image  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
@@ -157,12 +160,33 @@ def check_refusals(bundle: Bundle) -> None:
 
 def check_measured(bundle: Bundle) -> None:
     """The benchmark of a whole frame runs to its end, both ways, and finds the same faces."""
-    found = measure_frames(bundle, (640, 360), 2)["fp32"]
+    assert frame_precisions(bundle) == ["fp32"]
+    found = measure_frame(bundle, "fp32", (640, 360), 2)
     assert found["faces"] == {"least": 5, "most": 5}
     assert found["preprocess_gpu_ms"]["count"] == found["preprocess_cpu_ms"]["count"] == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCEDGE_KERNELS", str(HERE / "absent.fatbin"))
-        assert "kernels are not there" in measure_frames(bundle, (640, 360), 2)["fp32"]["not_measured"]
+        with pytest.raises(EngineError, match="kernels are not there"):
+            measure_frame(bundle, "fp32", (640, 360), 2)
+
+
+def check_photos(bundle: Bundle) -> None:
+    """Photos give real crops to prove engines on; without a face, and without photos, one line says so."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with pytest.raises(InputError, match="no picture in this folder"):
+            real_pictures(bundle, folder)
+        cv2.imwrite(str(folder / "a.png"), np.full((90, 90, 3), 99, np.uint8))
+        with pytest.raises(InputError, match="no face in its first 32 pictures"):
+            real_pictures(bundle, folder)
+        cv2.imwrite(str(folder / "b.png"), portrait())
+        found = real_pictures(bundle, folder)
+    assert found["embedder"].shape == (1, CROP_SIZE, CROP_SIZE, 3)
+    assert found["detector"].shape == (2, 320, 320, 3)
+    for variant in bundle.manifest.variants:
+        (probe,) = as_probes(bundle.load(variant), variant, found[variant.role]).values()
+        assert probe.dtype == np.uint8
+        assert len(probe) == len(found[variant.role])
 
 
 def check_threads(bundle: Bundle) -> None:

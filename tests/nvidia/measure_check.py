@@ -41,21 +41,29 @@ if __name__ == "__main__":
     _, backend, version, folder = sys.argv
     sys.modules["tensorrt"] = fake_tensorrt.make(version)
     root = Path(folder)
-    make_bundle(root / "bundle")
+    make_bundle(root / "one.bundle")
+    make_bundle(root / "two.bundle")
     from benchmarks.gpu.measure import main
 
-    command = [
-        "--bundle",
-        root / "bundle",
-        "--out",
-        root / "out.json",
-        "--rounds",
-        3,
-        "--rows",
-        64,
-        "--frame",
-        "160x120",
-    ]
-    code = main([str(part) for part in [*command, "--copy-bytes", 4096, "--backend", backend]])
+    command = ["--bundle", root / "one.bundle", root / "two.bundle", "--out", root / "out.json", "--rounds", 4]
+    command += ["--rows", 64, "--frame", "160x120", "--batches", "1,8,64", "--energy-seconds", 0.01]
+    command = [str(part) for part in [*command, "--copy-bytes", 4096, "--backend", backend]]
+    code = main(command)
     assert code == 0, code
-    print(json.dumps(json.loads((root / "out.json").read_text(encoding="utf-8"))))
+    first = (root / "out.json").read_text(encoding="utf-8")
+
+    # Started again it measures nothing that is there, and what is of something else it refuses.
+    kept = json.loads(first)
+    del kept["bundles"]["two.bundle"]["engines"]["embedder-int8-tensorrt"]
+    kept["kernels"] = {"not_measured": "no fat binary"}
+    (root / "out.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert main(command) == 0
+    again = json.loads((root / "out.json").read_text(encoding="utf-8"))
+    assert again["time"] == kept["time"]
+    assert again["bundles"]["one.bundle"]["engines"] == kept["bundles"]["one.bundle"]["engines"]
+    assert "embedder-int8-tensorrt" in again["bundles"]["two.bundle"]["engines"]
+    assert "kernels" in again["kernels"]
+    assert main([*command, "--frames", "1,2"]) == 2
+    (root / "out.json").write_text("{}", encoding="utf-8")
+    assert main(command) == 2
+    print(first.replace("\n", " "))

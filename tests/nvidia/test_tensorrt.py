@@ -47,15 +47,34 @@ def test_the_measuring_command_runs_to_its_end(
     if backend == "pycuda":
         pytest.skip("one backend is enough to see that it runs")
     monkeypatch.setenv("ARCEDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", "")  # a sanitizer of the machine has nothing to look at in the emulator
     found = json.loads(on_emulator("measure_check.py", "10.3.0", str(tmp_path)).splitlines()[-1])
     assert found["gpu"]["architecture"] == "sm_90"
-    assert set(found["kernels"]["kernels"]) >= {"letterbox_bgr", "letterbox_nv12", "search"}
-    assert set(found["engines"]) == {"embedder-fp32-onnx", "embedder-int8-tensorrt"}
-    for entry in found["engines"].values():
+    assert set(found["kernels"]["kernels"]) == {
+        *(f"letterbox_{kind}{how}" for kind in ("bgr", "nv12") for how in ("", "_normalised")),
+        *(f"align_{kind}_5_faces" for kind in ("bgr", "nv12")),
+        *("decode_suppress_vote", "search", "normalise"),
+    }
+    assert all(entry["bytes"] > 0 for entry in found["kernels"]["kernels"].values())
+    assert set(found["bundles"]) == {"one.bundle", "two.bundle"}
+    engines = found["bundles"]["two.bundle"]["engines"]
+    assert set(engines) == {"embedder-fp32-onnx", "embedder-int8-tensorrt"}
+    for entry in engines.values():
         assert set(entry["batches"]) == {"1", "8", "64"}
+        assert all(batch["cuda_graph"] for batch in entry["batches"].values())
         assert entry["parity"]["mean"] > 0.98
-    # No time passes on the emulator: what would be divided by it must say so instead.
+        assert entry["best"]["bytes_a_face"] > 1000
+        assert entry["best"]["lost_to"]["layers"][0]["ms"] > entry["best"]["lost_to"]["layers"][1]["ms"]
+    assert engines["embedder-int8-tensorrt"]["int8"] == {"quantised": 3, "in_int8": 3, "astray": {}}
+    # No time passes on the emulator: what would be divided by it says so instead, and no goal counts as met by it.
     assert found["copy_bandwidth"] == "not measured"
+    by_goal = {(entry["goal"].split(",")[0].split(" <=")[0], entry["of"]): entry for entry in found["goals"]}
+    assert by_goal["runtime over pure enqueue", "one.bundle embedder-fp32-onnx"]["met"] is None
+    assert by_goal["ms of one face", "one.bundle embedder-fp32-onnx"]["figure"] > 0
+    # The bundle has no detector: said where it is needed, and nothing else is lost.
+    assert found["bundles"]["one.bundle"]["frames"] == {}
+    assert "measured" in found["bundles"]["one.bundle"]["energy"]["embedder-fp32-onnx"]
+    assert "not_measured" in found["sanitizer"] or "memcheck" in found["sanitizer"]
 
 
 def test_each_engine_gets_the_files_it_can_read(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""What the measuring command concludes: INT8 proved by the inspector, traffic, goals, the sanitizer. No GPU needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.gpu.goals import as_text, goals
+from benchmarks.gpu.layers import int8_proof, layers_by_precision
+from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
+from benchmarks.gpu.sanitizer import TOOLS, sanitize
+
+INT8 = "Thirty-two wide channel vectorized row major Int8 format"
+HALF = "Channel major FP16 format where channel % 8 == 0"
+
+
+def inspected(*layers: tuple[str, str, str]) -> str:
+    """As the inspector answers: (name, format, metadata) of each layer."""
+    return json.dumps(
+        {
+            "Layers": [
+                {
+                    "Name": name,
+                    "Inputs": [{"Name": "x", "Format/Datatype": kind}],
+                    "Outputs": [{"Name": "y", "Format/Datatype": HALF}],
+                    **({"Metadata": said} if said else {}),
+                }
+                for name, kind, said in layers
+            ]
+        }
+    )
+
+
+QUANTISED = models.quantised(models.small_model())
+
+
+def test_int8_is_proved_layer_by_layer() -> None:
+    whole = inspected(
+        ("w1 + w1.q + first_out + first_relu", INT8, ""),
+        ("w2 + w2.q + second_out + sum_out", INT8, ""),
+        ("Reformatting CopyNode for Input Tensor 0 to pooled", HALF, ""),
+    )
+    assert int8_proof(whole, QUANTISED, []) == {"quantised": 3, "in_int8": 3, "astray": {}}
+    assert layers_by_precision(whole) == {"int8": 2, "fp16": 1}
+
+
+def test_layers_that_do_not_run_in_int8_are_named() -> None:
+    said = inspected(
+        # From 8.6 on the fused name may be a hash, and the nodes are in the metadata.
+        ("__myl_Fused_0x1", INT8, "[ONNX Layer: first_out]\u001e[ONNX Layer: first_relu]"),
+        ("__myl_Fused_0x1 [profile 1]", HALF, "[ONNX Layer: first_out]"),
+        ("w2 + second_out", HALF, ""),
+    )
+    assert int8_proof(said, QUANTISED, ["second_out"]) == {
+        "quantised": 3,
+        "in_int8": 0,
+        "astray": {
+            "first_out": "another type",
+            "second_out": "back in float",
+            "sum_out": "not named by the inspector",
+        },
+    }
+
+
+@pytest.mark.parametrize("said", ["", "null", "[]", '{"Layers": []}', '{"Layers": ["first_out"]}', '{"Bindings": []}'])
+def test_an_inspector_that_says_nothing_proves_nothing(said: str) -> None:
+    assert int8_proof(said, QUANTISED, []) == "not measured"
+    assert layers_by_precision(said) == "not measured"
+
+
+def test_a_model_without_quantised_layers_is_not_proved() -> None:
+    assert int8_proof(inspected(("first_out", HALF, "")), models.small_model(), []) == "not measured"
+
+
+def test_traffic_of_a_network_counted_by_hand() -> None:
+    """16×16: 3 planes read, 4 written behind the Relu; 4 read, 4 written; the sum reads 4; the linear layer 4 and 8."""
+    pixels = 16 * 16
+    sums = pixels * 4 * 27 + pixels * 4 * 36 + 8 * 4
+    counted = (3 + 4 + 4 + 4 + 4) * pixels + 4 + 8
+    assert traffic(models.small_model()) == {"bytes": 4 * counted, "multiply_adds": sums}
+    assert traffic(models.small_model(half=True)) == {"bytes": 2 * counted, "multiply_adds": sums}
+
+
+def test_quantised_tensors_count_one_byte() -> None:
+    # In front of each layer and sum eight bits; what no Q takes leaves in float: second_out, and the linear layer.
+    pixels = 16 * 16
+    int8 = (3 + 4 + 4) * pixels
+    floats = 4 * (4 * pixels + 4 + 8)
+    first_relu = 4 * pixels  # taken by two Q, so written in eight bits
+    assert traffic(QUANTISED)["bytes"] == int8 + floats + first_relu
+    assert traffic(QUANTISED)["multiply_adds"] == traffic(models.small_model())["multiply_adds"]
+
+
+def test_traffic_of_a_linear_layer_that_is_transposed() -> None:
+    weight = numpy_helper.from_array(np.ones((8, 32), np.float32), "w")
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", size]) for n, size in (("x", 32), ("y", 8))]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    assert traffic(model.SerializeToString()) == {"bytes": 4 * 40, "multiply_adds": 256}
+
+
+def test_the_roofline_is_bandwidth_over_traffic() -> None:
+    assert against_roofline(100_000.0, 12_000_000, 4.3e12) == {
+        "bytes_a_face": 12_000_000,
+        "roofline_faces_per_second": pytest.approx(358_333, abs=1),
+        "share": pytest.approx(0.27907, abs=1e-4),
+    }
+    assert against_roofline("not measured", 12, 1e9)["share"] == "not measured"
+    assert against_roofline(1.0, 12, None)["roofline_faces_per_second"] == "not measured"
+
+
+def test_the_slowest_layers_are_named_and_the_rest_is_summed() -> None:
+    found = lost_to({"a": 1.0, "b": 3.0, "c": 0.5, "d": 0.5}, most=2)
+    assert [(entry["name"], entry["ms"], entry["share"]) for entry in found["layers"]] == [
+        ("b", 3.0, 0.6),
+        ("a", 1.0, 0.2),
+    ]
+    assert (found["others_ms"], found["all_ms"], found["count"]) == (1.0, 5.0, 4)
+
+
+def result(*, over: Any = 1.05, ms: float = 0.25, graph: bool = True, rate: Any = 120_000.0, p50: float = 1.2) -> Any:
+    one = {"runtime_over_enqueue": over, "runtime": {"p50": {"value": ms}}, "cuda_graph": graph}
+    engine = {
+        "batches": {"1": one},
+        "best": {"faces_per_second_enqueue": rate},
+        "int8": {"quantised": 4, "in_int8": 3},
+    }
+    frame = {"preprocess_gpu_ms": {"p50": {"value": p50}, "p99_over_p50": "not measured"}}
+    return {"bundles": {"a": {"engines": {"e": engine, "failed": {"not_measured": "why"}}, "frames": {"int8": frame}}}}
+
+
+def verdicts(found: Any) -> dict[str, bool | None]:
+    return {entry["goal"]: entry["met"] for entry in goals(found) if entry["of"] != "a failed"}
+
+
+def test_goals_are_met_missed_or_not_measured() -> None:
+    assert verdicts(result()) == {
+        "runtime over pure enqueue, batch 1 <= 1.1": True,
+        "ms of one face, CUDA graph <= 0.3": True,
+        "faces a second, best batch >= 100000": True,
+        "ms of a frame with five faces, p50 <= 1.5": True,
+        "p99 over p50 of such a frame <= 1.5": None,
+        "share of quantised layers in INT8 1": False,
+    }
+    slow = verdicts(result(over=1.2, ms=0.4, rate=9e4, p50=1.6))
+    assert list(slow.values()).count(False) == 5
+    without = verdicts(result(over="not measured", graph=False, rate="not measured"))
+    assert without["ms of one face, CUDA graph <= 0.3"] is None, "a run without a graph is not one with it"
+    assert without["runtime over pure enqueue, batch 1 <= 1.1"] is None
+    text = as_text(goals(result()))
+    assert "MISSED       share of quantised layers in INT8 1: 0.75 (a e)" in text
+    assert "not measured runtime over pure enqueue, batch 1 <= 1.1: not measured (a failed)" in text
+
+
+def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in its place that runs what it is given, and finds something with one tool."""
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\n"
+        "tool, code, command = sys.argv[2], int(sys.argv[4]), sys.argv[5:]\n"
+        "subprocess.run(command, check=True)\n"
+        "if tool == 'racecheck': print('ERROR: 1 hazard'); sys.exit(code)\n",
+        encoding="ascii",
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checks = tmp_path / "checks.py"
+    checks.write_text(f"import sys, pathlib\npathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n", encoding="ascii")
+    found = sanitize("cuda-python", checks)
+    assert (tmp_path / "cuda-python").exists(), "the checks were not run"
+    assert set(found) == set(TOOLS)
+    assert found["racecheck"] == "exit 86: ERROR: 1 hazard"
+    assert {found[tool] for tool in TOOLS if tool != "racecheck"} == {"clean"}
+    checks.write_text("raise SystemExit('wrong')", encoding="ascii")
+    assert all(said.startswith("exit 1") for said in sanitize("cuda-python", checks).values())
+    assert "not_measured" in sanitize("cuda-python", tmp_path / "absent.py")
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert "CUDA toolkit" in sanitize("cuda-python", checks)["not_measured"]
