@@ -20,6 +20,7 @@ from edge.engines.base import Array
 from edge.engines.tensorrt import TensorRtEngine
 from edge.engines.tensorrt.engine import ReadyPlan
 from edge.engines.tensorrt.session import TensorRtSession
+from edge.errors import MissingExtraError
 from edge.manifest import Variant
 from edge.metrics.pairs import read_pairs
 from edge.metrics.verification import kfold_accuracy
@@ -82,7 +83,12 @@ def _at_best(
     """The batch of most faces a second, held against the roofline, and where the rest of the time goes."""
     measured = {int(batch): entry for batch, entry in batches.items() if "runtime" in entry}
     batch = max(measured, key=lambda each: _rate(measured[each]))
-    needed = traffic(model)
+    try:
+        needed = traffic(model)
+        bound = against_roofline(measured[batch]["images_per_second_enqueue"], needed["bytes"], bandwidth)
+        bound["multiply_adds_a_face"] = needed["multiply_adds"]
+    except MissingExtraError as error:  # a device has no onnx
+        bound = {"roofline_faces_per_second": f"{NOT_MEASURED}: {error}"}
     session = ready.open()
     with session:
         times = session.layer_times(tuple(array.shape for array in random_feeds(session, batch).values()), LAYER_RUNS)
@@ -91,8 +97,7 @@ def _at_best(
         "batch": batch,
         "faces_per_second_runtime": entry["images_per_second_runtime"],
         "faces_per_second_enqueue": entry["images_per_second_enqueue"],
-        "multiply_adds_a_face": needed["multiply_adds"],
-        **against_roofline(entry["images_per_second_enqueue"], needed["bytes"], bandwidth),
+        **bound,
         "lost_to": lost_to(times),
     }
 

@@ -161,6 +161,8 @@ class Report:
             values[name] = work()
         except EdgeError as error:
             values[name] = {"not_measured": str(error)}
+        except ImportError as error:  # images for devices hold no more than a camera needs
+            values[name] = {"not_measured": f"{error.name} is not installed; install it with: pip install arcedge[dev]"}
         self.write()
 
     def write(self) -> None:

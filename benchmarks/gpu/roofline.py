@@ -8,16 +8,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import onnx
-from onnx import numpy_helper
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.provenance import NOT_MEASURED
+from edge.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import onnx
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "Clip", "PRelu")
-_SIZES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT8: 1}
+_FLOAT, _UINT8, _INT8, _FLOAT16 = 1, 2, 3, 10  # of onnx.proto3
+_SIZES = {_FLOAT: 4, _FLOAT16: 2, _UINT8: 1, _INT8: 1}
 
 
 def traffic(model: bytes) -> dict[str, int]:
@@ -25,12 +27,17 @@ def traffic(model: bytes) -> dict[str, int]:
 
     Counted for an engine that fuses whatever can be: a convolution or linear layer reads its input and writes what
     comes behind its activation or sum, a residual sum reads its other input. A tensor is one byte an element behind or
-    in front of Q/DQ, else of its own type. Weights are left out: a batch shares them.
+    in front of Q/DQ, else of its own type. Weights are left out: a batch shares them. Raises MissingExtraError without
+    the onnx package.
     """
-    loaded = onnx.shape_inference.infer_shapes(_one_picture(model), data_prop=True)
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "export") from error
+    loaded = onnx.shape_inference.infer_shapes(_one_picture(onnx.load_from_string(model)), data_prop=True)
     graph = loaded.graph
     shapes = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
-    weights = {entry.name: numpy_helper.to_array(entry).shape for entry in graph.initializer}
+    weights = {entry.name: tuple(entry.dims) for entry in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -88,8 +95,7 @@ def lost_to(times: Mapping[str, float], most: int = 10) -> dict[str, Any]:
     }
 
 
-def _one_picture(model: bytes) -> onnx.ModelProto:
-    loaded = onnx.load_from_string(model)
+def _one_picture(loaded: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*loaded.graph.input, *loaded.graph.output):
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].dim_value:

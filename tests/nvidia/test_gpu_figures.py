@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
+from benchmarks.gpu.measure import Report
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
 from benchmarks.gpu.sanitizer import TOOLS, sanitize
+from edge.errors import EngineError, InputError, MissingExtraError
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 HALF = "Channel major FP16 format where channel % 8 == 0"
@@ -107,6 +109,38 @@ def test_traffic_of_a_linear_layer_that_is_transposed() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     assert traffic(model.SerializeToString()) == {"bytes": 4 * 40, "multiply_adds": 256}
+
+
+def test_without_onnx_the_traffic_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the images for devices, where the rest is measured all the same."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"onnx is not installed.*arcedge\[export\]"):
+        traffic(QUANTISED)
+
+
+def test_a_part_that_cannot_be_measured_costs_the_others_nothing(tmp_path: Path) -> None:
+    report = Report(tmp_path / "out.json", {"gpu": "one"})
+
+    def no_kernel() -> None:
+        raise EngineError("the CUDA kernels are not there")
+
+    def no_package() -> None:
+        import a_package_that_nobody_has  # noqa: F401
+
+    report.part("kernels", no_kernel)
+    report.part("frame", no_package)
+    report.part("engines", lambda: {"fp32": 1})
+    kept = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert kept["kernels"] == {"not_measured": "the CUDA kernels are not there"}
+    assert kept["frame"]["not_measured"].startswith("a_package_that_nobody_has is not installed")
+    # Gone on with: what is there stays, what was not measured is tried again.
+    again = Report(tmp_path / "out.json", {"gpu": "one"})
+    again.part("kernels", lambda: {"letterbox": 2})
+    again.part("engines", no_kernel)
+    assert again.values["kernels"] == {"letterbox": 2}
+    assert again.values["engines"] == {"fp32": 1}
+    with pytest.raises(InputError, match="another GPU"):
+        Report(tmp_path / "out.json", {"gpu": "two"})
 
 
 def test_the_roofline_is_bandwidth_over_traffic() -> None:
