@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,6 +74,44 @@ def test_kernels_compile_without_a_warning_and_install(repository: Path, tmp_pat
     subprocess.run(["cmake", "--install", str(build), "--prefix", str(tmp_path / "there")], check=True)
     image = (tmp_path / "there" / "edge" / "cuda" / kernels.FAT_BINARY).read_bytes()
     assert image[:4] == b"\x50\xed\x55\xba", "not a fat binary"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("nvcc") and shutil.which("cmake")), reason="needs nvcc and cmake")
+@pytest.mark.parametrize("preset", ["desktop", "jetson"])
+def test_the_fat_binary_holds_what_its_preset_promises(repository: Path, tmp_path: Path, preset: str) -> None:
+    """Machine code for each architecture this nvcc has, and PTX of the newest alone, for GPUs that come later."""
+    presets = json.loads((repository / "CMakePresets.json").read_text(encoding="utf-8"))["configurePresets"]
+    named = next(entry for entry in presets if entry["name"] == preset).get("cacheVariables", {})
+    default = re.search(
+        r'ARCEDGE_ARCHITECTURES "([\d;]+)"', (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    )
+    assert default is not None
+    asked = [int(each) for each in named.get("ARCEDGE_ARCHITECTURES", default.group(1)).split(";")]
+    nvcc = subprocess.run(["nvcc", "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
+    known = {int(each) for each in re.findall(r"sm_(\d+)", nvcc)}
+    assert asked == ([72, 75, 80, 86, 87, 89, 90, 100, 110, 120] if preset == "desktop" else [72, 87, 110])
+    subprocess.run(
+        ["cmake", "--preset", preset, "-S", str(repository), "-B", str(tmp_path)], cwd=repository, check=True
+    )
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
+    held = fat_entries((tmp_path / kernels.FAT_BINARY).read_bytes())
+    there = [each for each in asked if each in known]
+    assert [(kind, arch) for kind, arch in held if kind == "elf"] == [("elf", each) for each in there]
+    assert [arch for kind, arch in held if kind == "ptx"] == [there[-1]]
+
+
+def fat_entries(image: bytes) -> list[tuple[str, int]]:
+    """Kind and architecture of each part of a fat binary: a header, then entries with headers of their own."""
+    magic, _, header, size = struct.unpack_from("<IHHQ", image)
+    assert magic == 0xBA55ED50
+    assert header + size == len(image)
+    found, at = [], header
+    while at < len(image):
+        kind, _, length, payload = struct.unpack_from("<HHIQ", image, at)
+        found.append(({1: "ptx", 2: "elf"}[kind], struct.unpack_from("<I", image, at + 28)[0]))
+        at += length + payload
+    return found
 
 
 def test_missing_kernels_say_how_to_build_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
