@@ -64,8 +64,9 @@ def tensorrt_provider(
     options = {
         "device_id": "0",
         "trt_max_workspace_size": str(WORKSPACE),
-        # To TensorRT 10 a file's types alone do not allow half and eight bits; these do.
-        "trt_fp16_enable": "1" if precision == "fp16" else "0",
+        # To TensorRT 10 a file's types alone do not allow half and eight bits; these do. Eight bits with half: a layer
+        # without an integer kernel would fall back to FP32 otherwise.
+        "trt_fp16_enable": "0" if precision == "fp32" else "1",
         "trt_int8_enable": "1" if precision == "int8" else "0",
         **{
             f"trt_profile_{which}_shapes": ",".join(_shape(name, three[place]) for name, three in shapes.items())

@@ -156,6 +156,22 @@ def test_half_precision_is_allowed_for_files_that_hold_it_alone(private: EngineC
     assert options["trt_profile_max_shapes"] == "input:64x3"
 
 
+def test_eight_bits_are_allowed_with_half_precision_for_layers_without_an_integer_kernel(private: EngineCache) -> None:
+    constants = [
+        numpy_helper.from_array(np.float32(0.5), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["output"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("input", "output")]
+    graph = helper.make_graph(nodes, "quantised", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    options = tensorrt_provider(model, model_specs(model)[0], "1.20", private).options
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "1")
+
+
 def test_products_of_float32_stay_float32_on_cuda() -> None:
     assert CUDA.options["use_tf32"] == "0"
     assert CUDA.full_name == "CUDAExecutionProvider"
