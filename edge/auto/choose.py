@@ -61,6 +61,7 @@ def _measured(bundle: Bundle, precision: str | None, options: SessionOptions) ->
                 continue
             try:
                 opened = Opened(bundle, name, taken, options)
+                opened.require_faithful(name)
                 trial = _judged(name, opened, opened.outputs(probes), wanted)
             except (EngineError, BundleError) as error:
                 trial = Trial(name, str(error))
@@ -105,7 +106,12 @@ def _float_detectors(
             opened = Opened(bundle, engine, "fp32", options, embedder=False)
         except (EngineError, BundleError):
             continue
-        if head_error(opened.outputs(probes), wanted) <= MOST_ERROR["fp32"]:
+        try:
+            opened.require_faithful(engine)
+            same = head_error(opened.outputs(probes), wanted) <= MOST_ERROR["fp32"]
+        except (EngineError, BundleError):
+            same = False
+        if same:
             found[engine, "fp32"] = opened
         else:
             opened.close()

@@ -10,7 +10,9 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.engines import Array, Session, SessionOptions, open_session
+from edge.manifest import Variant
 from edge.probes import synthetic_crops, synthetic_scenes
+from edge.selftest import require_faithful
 from edge.types import Image
 
 CROPS = 8
@@ -67,19 +69,27 @@ class Opened:
         self, bundle: Bundle, engine: str, precision: str | None, options: SessionOptions, *, embedder: bool = True
     ) -> None:
         self.embedder: Session | None = None
+        self._variants: list[tuple[Session, Variant]] = []
         if embedder:
             chosen = bundle.select("embedder", precision, engine)
             precision = chosen.precision
             self.embedder = open_session(bundle.load(chosen), engine, options)
+            self._variants.append((self.embedder, chosen))
         there = {variant.precision for variant in bundle.variants("detector")}
         try:
             detector = bundle.select("detector", precision if precision in there else None, engine)
             self.precisions = precision or detector.precision, detector.precision
             self.detector: Session = open_session(bundle.load(detector), engine, options)
+            self._variants.append((self.detector, detector))
         except BaseException:
             if self.embedder is not None:
                 self.embedder.close()
             raise
+
+    def require_faithful(self, engine: str) -> None:
+        """Raises EngineError where a model's self-test refuses it, as opening it for work would."""
+        for session, variant in self._variants:
+            require_faithful(session, variant, engine)
 
     def outputs(self, probes: Probes) -> Outputs:
         """Runs both on the probes; without an embedder there are no embeddings, (0, 0)."""

@@ -17,11 +17,12 @@ from edge.auto.trial import Opened
 from edge.bundle import Bundle
 from edge.cli import options
 from edge.engine_cache import EngineCache
-from edge.engines import Array, Engine, Session, SessionOptions, get_engine
+from edge.engines import Array, Engine, Session, SessionOptions, get_engine, open_session
 from edge.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
 from edge.engines.openvino import OpenVinoBf16Engine
 from edge.errors import EngineError
 from edge.probes import synthetic_crops, synthetic_scenes
+from edge.selftest import ENTRY, answers, probes, to_entry
 
 
 @pytest.fixture
@@ -206,6 +207,19 @@ def test_where_no_engine_agrees_there_is_an_error_and_no_fall_back(
         with pytest.raises(EngineError, match=r"no engine of this machine.*onnxruntime: its embeddings have cosine"):
             choose_engine(bundle, cache=cache)
     assert not list(cache.folder.iterdir()), "a failure is not remembered"
+
+
+def test_an_engine_that_would_be_refused_for_work_is_not_chosen(own_bundle: Path, cache: EngineCache) -> None:
+    bundle = Bundle.open(own_bundle)
+    variant = bundle.select("embedder", None, "onnxruntime")
+    with open_session(bundle.load(variant)) as session:
+        given = answers(session, probes(variant.contract))
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    entry = next(entry for entry in manifest["variants"] if entry["name"] == variant.name)
+    entry.setdefault("measured", {})[ENTRY] = to_entry(given[:, ::-1], 0.999)
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(EngineError, match=r"onnxruntime: .*computes something else than the export"):
+        choose_engine(Bundle.open(own_bundle), cache=cache)
 
 
 def test_every_engine_of_this_machine_is_tried_for_real(own_bundle: Path, cache: EngineCache) -> None:
