@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.digests import sha256
 from edge.errors import BundleError
 from edge.manifest import Manifest, Variant
 from edge.signing import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, Signature, SigningKey, required_key, verify
@@ -53,7 +53,7 @@ class Bundle:
             raise BundleError(f"{file}: cannot be read ({error}); export it again") from error
         if not isinstance(values, dict):
             raise BundleError(f"{file}: not an arcedge manifest")
-        return cls(path, Manifest.from_dict(values), hashlib.sha256(data).hexdigest())
+        return cls(path, Manifest.from_dict(values), sha256(data).hexdigest())
 
     def variants(self, role: str) -> tuple[Variant, ...]:
         """The variants of one role, in the manifest's order."""
@@ -90,7 +90,7 @@ class Bundle:
         data = _read_inside(file, variant.size)
         if len(data) != variant.size:
             raise BundleError(f"{file}: not {variant.size} bytes, as the manifest says; export it again")
-        if hashlib.sha256(data).hexdigest() != variant.sha256:
+        if sha256(data).hexdigest() != variant.sha256:
             raise BundleError(f"{file}: digest differs from the manifest's; it was changed or damaged, export it again")
         return data
 
@@ -112,7 +112,7 @@ class Bundle:
 def sign_bundle(bundle: Bundle, key: SigningKey) -> Signature:
     """Puts a signature beside the manifest, in one step. Raises BundleError where it cannot or should not."""
     data = _read_inside(bundle.path / MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    if hashlib.sha256(data).hexdigest() != bundle.manifest_sha256:
+    if sha256(data).hexdigest() != bundle.manifest_sha256:
         raise BundleError(f"{bundle.path}: its manifest changed while it was read; sign it again")
     signature = key.sign(data)
     part = bundle.path / f".{SIGNATURE_NAME}.part"

@@ -5,7 +5,6 @@ It is written at export, travels in the bundle, and is the only place where a mo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from edge.digests import sha256
 from edge.errors import ContractError, InputError
 
 Role = Literal["embedder", "detector"]
@@ -121,7 +121,7 @@ class ModelContract:
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON: two models with one digest are fed and read alike."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256(text.encode()).hexdigest()
 
 
 def _is_whole(value: object) -> bool:

@@ -7,7 +7,6 @@ covers them all. The signature stands beside it in `bundle.sig`, with the identi
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import stat
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.digests import sha256
 from edge.errors import BundleError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def generate(file: Path) -> str:
 
 def identity_of(raw: bytes) -> str:
     """The identity of a public key."""
-    return hashlib.sha256(raw).hexdigest()[:16]
+    return sha256(raw).hexdigest()[:16]
 
 
 def require_cryptography() -> None:

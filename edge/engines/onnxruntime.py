@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +86,8 @@ class OnnxRuntimeSession(Session):
         return values | ({"placed": described(self._nodes)} if self._nodes else {})
 
     def _proved(self, model: bytes) -> Any:
+        import tempfile  # on a GPU alone
+
         settings = _settings(self._options)
         with tempfile.TemporaryDirectory(prefix="arcedge-") as folder:
             settings.enable_profiling = True
