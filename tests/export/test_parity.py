@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from edge.align import align
 from edge.detect import Detector, find_main_face
@@ -19,6 +19,7 @@ from edge.errors import BundleError, InputError
 from edge.types import Image
 from edge.weights import find_weights
 from export.calibration.table import read_tables
+from export.parity.bounds import MAX_LAYER_ERROR
 from export.parity.cli import VERB
 from export.parity.ladder import Rung, Verdict, climb
 from export.parity.locate import layer_errors, shared_tensors, values_of
@@ -166,6 +167,25 @@ def bundle(embedder: Source, detector: Source, forms: dict[str, ModelProto], tmp
     ]
     artefacts.append(Artefact("detector-fp32", "fp32", detector.contract, detector.float_model.SerializeToString()))
     return write_bundle(path, artefacts, {"embedder": {"sha256": embedder.digest, "file": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "off", "beyond"),
+    [("Sigmoid", 1.1e-7, False), ("Sigmoid", 1e-5, True), ("Relu", 1.1e-7, True), ("Relu", 0.0, False)],
+)
+def test_a_sigmoid_near_zero_is_judged_by_steps_of_float32(kind: str, off: float, beyond: bool) -> None:
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", 1, ["n", 1000])],
+        [helper.make_tensor_value_info("y", 1, ["n", 1000])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    given = np.linspace(-10, -8, 1000, dtype=np.float32)[None] if kind == "Sigmoid" else np.full((1, 1000), 2e-4, "f4")
+    with open_session(model.SerializeToString()) as session:
+        right = session.run({"x": given})["y"]
+    (error,) = layer_errors(model, {"y": right + np.float32(off)}, given)
+    assert (error.error > MAX_LAYER_ERROR["fp32"]) == beyond
 
 
 def test_the_ladder_starts_at_torch_and_names_the_layer_the_export_broke(
