@@ -135,9 +135,9 @@ class SqliteStore:
         with self._translated("read"):
             rows = self._connection.execute(
                 "SELECT embedding.id, name, vector, source, crop, embedding.created, negative FROM embedding "
-                "JOIN identity ON embedding.identity = identity.id WHERE ?1 IS NULL OR identity = ?1 "
+                "JOIN identity ON embedding.identity = identity.id WHERE :one IS NULL OR identity = :one "
                 "ORDER BY embedding.id",
-                (None if name is None else self._id_of(name),),
+                {"one": None if name is None else self._id_of(name)},
             ).fetchall()
         entries = [
             Entry(
@@ -169,9 +169,9 @@ class SqliteStore:
                 raise GalleryError(f"{source!r} cannot be merged with itself")
             # Where one of the two said of a picture that it is not them, and the other that it is, it is.
             self._connection.execute(
-                "DELETE FROM embedding WHERE negative AND identity IN (?1, ?2) AND token IN "
-                "(SELECT token FROM embedding WHERE NOT negative AND identity IN (?1, ?2))",
-                (old, new),
+                "DELETE FROM embedding WHERE negative AND identity IN (:old, :new) AND token IN "
+                "(SELECT token FROM embedding WHERE NOT negative AND identity IN (:old, :new))",
+                {"old": old, "new": new},
             )
             before = self._positives(new)
             self._connection.execute("UPDATE OR IGNORE embedding SET identity = ? WHERE identity = ?", (new, old))
