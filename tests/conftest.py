@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ import pytest
 # each other. Set before either is imported, and for the processes that tests start.
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
+
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    # An example takes as long as a busy machine lets it; what is slow by itself is seen in --durations.
+    hypothesis.settings.register_profile("arcedge", deadline=None)
+    hypothesis.settings.load_profile("arcedge")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
