@@ -166,6 +166,8 @@ def _open(url: str, headers: dict[str, str], timeout: float, part: Path) -> http
 class _SecureRedirects(HTTPRedirectHandler):
     """Follows redirects to addresses as secure as the first."""
 
+    http_error_308 = HTTPRedirectHandler.http_error_302  # urllib knows 308 from Python 3.11 on
+
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> Request | None:
@@ -175,7 +177,8 @@ class _SecureRedirects(HTTPRedirectHandler):
             raise DownloadError(f"{shown(req.full_url)}: redirects to an address that is not https") from error
         if not _is_loopback(req.full_url) and _is_loopback(newurl):
             raise DownloadError(f"{shown(req.full_url)}: redirects to this very machine")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        # To ask again in the same way is what 307 means too, which every urllib knows.
+        return super().redirect_request(req, fp, 307 if code == 308 else code, msg, headers, newurl)
 
 
 def _opener(url: str) -> OpenerDirector:
