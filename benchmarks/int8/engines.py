@@ -125,13 +125,13 @@ def _saturate(graph: Graph, node: NodeProto, producers: Mapping[str, NodeProto],
         kept.input[0], kept.output[0] = byte, graph.fresh(f"{carrier.output[0]}.bytes")
         graph.nodes.append(kept)
         byte = kept.output[0]
-    fill = graph.constant(f"{name}.level", np.float32(level))
+    fill = graph.constant(f"{name}.level", np.array(level, np.float32))
     padded = graph.node("Pad", [byte, around, fill], [graph.fresh(f"{name}.padded")]).output[0]
     strides = attribute(node, "strides", [1, 1])
     pairs = graph.node(
         "Conv", [padded, kernel], [graph.fresh(f"{name}.products")], group=channels // 2, strides=strides
     ).output[0]
-    bounds = [graph.constant(f"{name}.{i}", np.float32(value)) for i, value in enumerate((LOWEST, HIGHEST))]
+    bounds = [graph.constant(f"{name}.{i}", np.array(value, np.float32)) for i, value in enumerate((LOWEST, HIGHEST))]
     cut = graph.node("Clip", [pairs, *bounds], [graph.fresh(f"{name}.cut")]).output[0]
     adding = np.tile(np.eye(outputs, dtype=np.float32), (1, channels // 2 * height * width))
     summed = graph.constant(f"{name}.sum", adding.reshape(outputs, -1, 1, 1))
@@ -178,7 +178,7 @@ def compare(bundle: Bundle, sets: Mapping[str, Image]) -> dict[str, Any]:
         full: self_test_entry(file, reference, variant.contract, "int8")["least_cosine"]
         for full, file in ((False, data), (True, wide.SerializeToString()))
     }
-    found = {}
+    found = dict[str, Any]()
     for told, pictures in {PROBES: probes(variant.contract), **sets}.items():
         wanted = Way(reference, options=exact).rows(pictures)
         written, unrounded = (ways[name].rows(pictures) for name in (FILE, UNROUNDED))
@@ -211,7 +211,8 @@ class Way:
         """(N, D) unit embeddings."""
         with open_session(self.data, self.engine, self.options) as session:
             found = answers(session, pictures)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        unit: Rows = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from benchmarks.int8.engines import moved_scales, unrounded_sums, without_vnni
+from benchmarks.int8.operators import profile
 from edge.engines import SessionOptions, open_session
 from export.graph import Graph
 from export.passes.qdq import quantise
@@ -90,3 +91,25 @@ def test_only_the_rounding_before_a_sum_is_left_out() -> None:
     step = 8 / 255
     assert 0 < np.abs(one - other).max() <= 1.01 * step
     assert np.abs(run(moved_scales(rounded, 1e-6), given) - one).max() <= 2.01 * step
+
+
+def test_time_is_counted_by_kind_of_operator() -> None:
+    random = np.random.default_rng(2)
+    weights = random.normal(size=(8, 3, 3, 3)).astype(np.float32), random.normal(size=(8, 1, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=1),
+        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "a"], ["c"], name="c"),
+        helper.make_node("Conv", ["c", "b"], ["y"], name="y", group=8),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "kinds",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["n", 64, 64, 3])],
+        [helper.make_tensor_value_info("y", 1, ["n", 8, 60, 60])],
+        [onnx.numpy_helper.from_array(value, name) for value, name in zip(weights, "ab", strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found = profile(model.SerializeToString(), (1, 64, 64, 3), 5)
+    assert {"Cast", "Transpose", "depthwise convolution", "other convolution"} <= set(found)
+    assert all(microseconds > 0 for microseconds in found.values())
