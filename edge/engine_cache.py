@@ -36,7 +36,7 @@ class EngineIdentity:
     version: str
     device: str
     capability: str
-    driver: int
+    driver: str
     precision: str
     profile: str
     flags: tuple[str, ...] = ()

@@ -94,6 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "architecture": device.info.architecture,
             "memory": device.info.memory,
             "driver_cuda": device.info.driver,
+            "driver_release": device.info.release,
             "backend": device.backend,
         },
         "bundle_digests": {name: bundle.digest() for name, bundle in bundles.items()},

@@ -7,8 +7,10 @@ runtime is constructed without a driver.
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from edge.errors import EngineError
@@ -19,13 +21,22 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """A GPU: its name, compute capability, memory in bytes, and the CUDA version the driver speaks (12090: 12.9)."""
+    """A GPU: its name, compute capability, memory in bytes, and the CUDA version the driver speaks (12090: 12.9).
+
+    release: the driver's own version, "570.86.15"; empty where the system does not say it.
+    """
 
     index: int
     name: str
     capability: tuple[int, int]
     memory: int
     driver: int
+    release: str = ""
+
+    @property
+    def driver_name(self) -> str:
+        """What is to be the same for what was built with a driver: "12090-570.86.15"."""
+        return "-".join(filter(None, (str(self.driver), self.release)))
 
     @property
     def architecture(self) -> str:
@@ -73,8 +84,23 @@ def device_info(index: int = 0) -> DeviceInfo:
         capability.append(value.value)
     check(driver.cuDriverGetVersion(ctypes.byref(value)), "cuDriverGetVersion")
     return DeviceInfo(
-        index, name.value.decode(errors="replace"), (capability[0], capability[1]), memory.value, value.value
+        index,
+        name.value.decode(errors="replace"),
+        (capability[0], capability[1]),
+        memory.value,
+        value.value,
+        driver_release(),
     )
+
+
+def driver_release(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of the kernel's NVIDIA module, "570.86.15"; empty where it is not told."""
+    try:
+        said = file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\b", said)
+    return found.group(1) if found else ""
 
 
 def check(status: Any, call: str) -> None:

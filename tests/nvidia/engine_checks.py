@@ -133,7 +133,7 @@ def check_cache(folder: Path, backend: str) -> None:
         engine(folder, backend).load(model)
     plan.write_bytes(whole)
     foreign = json.loads(text)
-    foreign["identity"]["driver"] = 11040
+    foreign["identity"]["driver"] = "11040-470.57"
     paper.write_text(json.dumps(foreign), encoding="utf-8")
     with pytest.raises(EngineError, match="its key is not of its entries"):
         engine(folder, backend).load(model)

@@ -17,6 +17,7 @@ from measure_check import make_bundle
 from benchmarks.gpu.engines import tensorrt_variants
 from edge.bundle import Bundle
 from edge.cli.main import main
+from edge.cuda.driver import DeviceInfo, driver_release
 from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
@@ -197,18 +198,41 @@ def test_profile_ranges() -> None:
 
 
 def test_key_depends_on_everything_that_decides() -> None:
-    base = EngineIdentity("a" * 64, "tensorrt", "10.3.0", "Orin", "sm_87", 12060, "fp16", "batch 1/1/64", ("x",))
+    base = EngineIdentity(
+        "a" * 64, "tensorrt", "10.3.0", "Orin", "sm_87", "12060-540.4", "fp16", "batch 1/1/64", ("x",)
+    )
     others = [
         EngineIdentity(*values[:i], change, *values[i + 1 :])
         for values in [tuple(getattr(base, name) for name in EngineIdentity.__slots__)]
         for i, change in enumerate(
-            ["b" * 64, "other", "10.3.1", "Thor", "sm_110", 12061, "int8", "batch 1/1/8", ("y",)]
+            ["b" * 64, "other", "10.3.1", "Thor", "sm_110", "12060-540.5", "int8", "batch 1/1/8", ("y",)]
         )
     ]
     assert len({entry.key() for entry in [base, *others]}) == 10
     for other in others:
         assert (base.difference(other) or "").endswith("is needed")
     assert base.difference(EngineIdentity(**{n: getattr(base, n) for n in EngineIdentity.__slots__})) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "release"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56\nGCC version: 12.3\n",
+            "550.54.15",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain)\n", "540.4.0"),
+        ("GCC version:  gcc version 11.4.0\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_driver_is_known_by_its_own_version(said: str | None, release: str, tmp_path: Path) -> None:
+    """Two drivers may speak the same CUDA; what one built is not the other's."""
+    if said is not None:
+        (tmp_path / "version").write_text(said, encoding="ascii")
+    assert driver_release(tmp_path / "version") == release
+    info = DeviceInfo(0, "Orin", (8, 7), 1, 12060, release)
+    assert info.driver_name == (f"12060-{release}" if release else "12060")
 
 
 @pytest.mark.parametrize(

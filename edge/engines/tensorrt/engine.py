@@ -147,7 +147,7 @@ def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptio
         version=str(trt.__version__),
         device=info.name,
         capability=info.architecture,
-        driver=info.driver,
+        driver=info.driver_name,
         precision=OnnxFile(model).precision,
         profile=str(options.profile),
         flags=(*flags, "no-tf32", f"workspace-{options.workspace}"),
