@@ -1,6 +1,7 @@
 """Records which names each TensorRT version's Python bindings really have, from the bindings themselves, without a GPU.
 
     python3.10 introspect_tensorrt.py OUT.json DIR [DIR …]
+    python3.10 introspect_tensorrt.py --check DIR [DIR …]     runs bindings_check.py on each instead
 
 Each DIR is one unpacked wheel: `tensorrt-cu1x-bindings` (bindings alone) or `tensorrt` 8.5 (complete). The libraries
 a wheel links but does not hold are replaced by stubs whose functions return nothing, which is enough to import it:
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 CLASSES = (
@@ -54,20 +56,25 @@ print(json.dumps({
 
 def introspect(wheel: Path) -> dict[str, object]:
     """Version, module names and class attributes of the bindings in an unpacked wheel."""
+    return dict(json.loads(run_in(wheel, lambda module: ["-c", _DUMP, module, *CLASSES]).strip().splitlines()[-1]))
+
+
+def run_in(wheel: Path, arguments: Callable[[str], list[str]]) -> str:
+    """Output of Python where an unpacked wheel can be imported; `arguments` are of the name of its module."""
     extension = next(iter(sorted(wheel.glob("tensorrt*/tensorrt*.so"))))
     with tempfile.TemporaryDirectory() as folder:
         stubs = Path(folder)
         _write_stubs(sorted(extension.parent.glob("*.so*")), stubs)
         environment = {
             **os.environ,
-            "PYTHONPATH": str(wheel),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(wheel), os.environ.get("PYTHONPATH")))),
             "LD_LIBRARY_PATH": f"{extension.parent}:{stubs}",
         }
-        command = [sys.executable, "-c", _DUMP, extension.parent.name, *CLASSES]
+        command = [sys.executable, *arguments(extension.parent.name)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{wheel}: {done.stderr.strip()}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    return done.stdout
 
 
 def table(found: list[dict[str, object]]) -> dict[str, object]:
@@ -119,6 +126,11 @@ def _readelf(what: str, library: Path) -> str:
 
 
 def main() -> None:
+    if sys.argv[1] == "--check":
+        script = str(Path(__file__).with_name("bindings_check.py"))
+        for wheel in sys.argv[2:]:
+            print(run_in(Path(wheel), lambda module: [script, module]).strip())
+        return
     out, *wheels = (Path(argument) for argument in sys.argv[1:])
     found = [introspect(wheel) for wheel in wheels]
     out.write_text(json.dumps(table(found), indent=0) + "\n", encoding="utf-8")
