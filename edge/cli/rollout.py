@@ -112,8 +112,10 @@ def _install(args: argparse.Namespace, store: Store) -> int:
         installer = Installer(store, _trial(args), _key(args), _fits_gallery(args), progress=progress, retry=args.retry)
         found = installer.install(index, device)
     values = {"digest": found.digest, "before": found.before, "changed": found.changed, "refused": found.refused}
-    was = f", {_short(found.before)} before" if found.before and found.changed else ""
-    _say(args, values, f"{store.folder / 'current'}: {_short(found.digest)}{was if found.changed else ', as before'}")
+    was = (f", {_short(found.before)} before" if found.before else "") if found.changed else ", as before"
+    if found.mended is not None:
+        was = f", fetched anew: {found.mended}"
+    _say(args, {**values, "mended": found.mended}, f"{store.folder / 'current'}: {_short(found.digest)}{was}")
     if found.refused:
         reasons = "; ".join(f"{_short(digest)}: {reason}" for digest, reason in found.refused.items())
         raise GateError(f"{reasons}; this device keeps {_short(found.digest)}")

@@ -24,12 +24,14 @@ def _no_progress(_: int, __: int) -> None:
 class Installed:
     """What came of it. digest: of the bundle in use now; before: of the one in use until now, None for none.
 
-    refused: bundles that were meant for this device and failed here, now or earlier, and why.
+    refused: bundles that were meant for this device and failed here, now or earlier, and why. mended: what was damaged
+    of the bundle in use and was fetched anew; None for nothing.
     """
 
     digest: str
     before: str | None
     refused: dict[str, str] = field(default_factory=dict)
+    mended: str | None = None
 
     @property
     def changed(self) -> bool:
@@ -73,11 +75,12 @@ class Installer:
             raise InputError(f"{index.name}: holds no bundle for this device yet; publish one: edge rollout publish")
         with self.store.alone():
             before, failed = self.store.current, dict[str, str]()
+            damage = None if before is None else damage_of(self.store.path(before))
             for release in releases:
                 earlier = None if self.retry else self.store.refused().get(release.digest)
                 problem = earlier or self._take(index, release)
                 if problem is None:
-                    return Installed(release.digest, before, failed)
+                    return Installed(release.digest, before, failed, damage if release.digest == before else None)
                 failed[release.digest] = problem
             if before is None:
                 reasons = "; ".join(f"{digest[:12]}: {reason}" for digest, reason in failed.items())
@@ -87,15 +90,16 @@ class Installer:
     def _take(self, index: Index, release: Release) -> str | None:
         """Switches to a release; why not, where it fails on this device."""
         store, digest = self.store, release.digest
-        if store.current == digest:
+        damage = damage_of(store.path(digest)) if digest in store.kept() else None
+        if store.current == digest and damage is None:
             return None
-        if digest not in store.kept():
+        if digest not in store.kept() or damage is not None:
             bring(index, release, store, self.key, self.options, self.progress)
             store.take_in(digest)
         problem = problem_of(store.path(digest), self.key, self.trial, self.accepts)
         if problem is not None:
             store.refuse(digest, problem)
-            if digest != store.previous:
+            if digest not in (store.current, store.previous):
                 store.discard(digest)
             return problem
         store.forgive(digest)
@@ -120,11 +124,15 @@ def check(store: Store, trial: Trial, key: PublicKey | None = None) -> Checked:
         good = [digest for digest in store.kept() if digest not in store.refused()]
         for digest in dict.fromkeys([store.previous, *good]):
             if digest not in (None, current) and problem_of(store.path(digest), key, trial) is None:
-                if current is not None:
+                # Lost bytes are no fault of the bundle: the next install fetches it anew.
+                if current is not None and damage_of(store.path(current)) is None:
                     store.refuse(current, problem or "")
                 store.switch(digest)
                 return Checked(digest, (current or "", problem or ""))
-        raise BundleError(f"{store.folder}: the bundle in use fails here ({problem}), and no other one passes")
+        raise BundleError(
+            f"{store.folder}: the bundle in use fails here ({problem}), and no other one passes; edge rollout install "
+            "mends a damaged one"
+        )
 
 
 def roll_back(store: Store, trial: Trial, key: PublicKey | None = None, to: str | None = None) -> Installed:
@@ -149,16 +157,26 @@ def problem_of(
     path: Path, key: PublicKey | None, trial: Trial, accepts: Callable[[Bundle], None] = lambda _: None
 ) -> str | None:
     """Why a bundle of the store must not be used: signature, digests, what the device has, then the test; else None."""
+    if (damage := damage_of(path)) is not None:
+        return damage
     try:
-        bundle = Bundle.open(path, key)
+        accepts(Bundle.open(path, key))
+    except EdgeError as error:
+        return str(error)
+    return trial(path)
+
+
+def damage_of(path: Path) -> str | None:
+    """What of a bundle of the store is not as it was when it came; None where all is."""
+    try:
+        bundle = Bundle.open(path)
         if bundle.digest() != path.name:
             return "its manifest was changed since it was installed"
         for variant in bundle.manifest.variants:
             bundle.load(variant)
-        accepts(bundle)
     except EdgeError as error:
         return str(error)
-    return trial(path)
+    return None
 
 
 def _wanted(store: Store, to: str | None) -> str:

@@ -2,7 +2,7 @@
 
     STORE/current -> bundles/DIGEST      what edge run is given
     STORE/previous -> bundles/DIGEST     what was current before
-    STORE/bundles/DIGEST/                whole, checked, never changed
+    STORE/bundles/DIGEST/                whole, checked, never changed but to mend what a disk has lost
     STORE/incoming/DIGEST/               on its way; a download goes on from here
     STORE/switched                       written after each change, for whoever restarts the camera
     STORE/refused.json                   what failed on this device, and why
@@ -98,12 +98,22 @@ class Store:
         return tuple(sorted(path.name for path in there if _DIGEST.fullmatch(path.name)))
 
     def take_in(self, digest: str) -> None:
-        """Gives a checked folder of `incoming` its place, once it is on the disk."""
-        arrived = self.incoming / digest
+        """Gives a checked folder of `incoming` its place, once it is on the disk.
+
+        Where the bundle is there already, and damaged, its files are replaced one by one: `current` may name it.
+        """
+        arrived, place = self.incoming / digest, self.path(digest)
         for path in [*arrived.rglob("*"), arrived]:
             _sync(path)
-        arrived.rename(self.path(digest))
-        _sync(self.bundles)
+        if not place.exists():
+            arrived.rename(place)
+            _sync(self.bundles)
+            return
+        for path in filter(Path.is_file, arrived.rglob("*")):
+            target = place / path.relative_to(arrived)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+            _sync(target.parent)
 
     def switch(self, digest: str) -> None:
         """Makes a bundle the current one, in one step; what was current is then the previous one."""

@@ -138,10 +138,54 @@ def test_at_its_start_a_device_goes_back_from_a_bundle_that_fails_now(make: Any,
     assert found.gone_back_from[0] == two.digest()
     assert "digest differs" in found.gone_back_from[1]
     assert whole(store).digest() == one.digest()
-    assert installer(store).install(read_index(str(www)), DEVICE).digest == one.digest(), "it must not come again"
-    (store.path(one.digest()) / "detector.onnx").unlink()
+    assert store.refused() == {}, "lost bytes are no fault of the bundle"
+    again = installer(store).install(read_index(str(www)), DEVICE)
+    assert (again.digest, again.before, again.mended) == (two.digest(), one.digest(), None)
+    assert whole(store).digest() == two.digest()
+    for bundle in (one, two):
+        (store.path(bundle.digest()) / "detector.onnx").unlink()
     with pytest.raises(BundleError, match="no other one passes"):
         check(store, trial)
+
+
+def test_what_a_disk_lost_of_the_bundle_in_use_is_fetched_anew_whenever_that_is_killed(
+    make: Any, tmp_path: Path
+) -> None:
+    bundle, www, ready = make(tmp_path / "b"), tmp_path / "www", Store(tmp_path / "ready")
+    publish(bundle, www)
+    index = read_index(str(www))
+    installer(ready).install(index, DEVICE)
+    (ready.path(bundle.digest()) / "embedder.onnx").write_bytes(b"lost")
+    (ready.path(bundle.digest()) / "bundle.json").unlink()
+    killed, steps = True, 0
+    while killed:
+        steps += 1
+        store = Store(tmp_path / f"store{steps}")
+        shutil.copytree(ready.folder, store.folder, symlinks=True)
+        quick = Installer(store, lambda _: None)
+        killed = killed_at(steps, store, lambda quick=quick: quick.install(index, DEVICE))
+        assert store.current == bundle.digest()
+        found = installer(store).install(index, DEVICE)
+        assert (found.digest, found.changed, found.refused) == (bundle.digest(), False, {})
+        assert whole(store).digest() == bundle.digest()
+    assert steps > 5
+    found = installer(ready).install(index, DEVICE)
+    assert found.mended is not None
+    assert "bundle.json" in found.mended
+    assert installer(ready).install(index, DEVICE).mended is None
+
+
+def test_the_bundle_in_use_stays_where_what_was_fetched_anew_fails_its_test(
+    make: Any, store: Store, tmp_path: Path
+) -> None:
+    bundle, www = make(tmp_path / "b"), tmp_path / "www"
+    publish(bundle, www)
+    index = read_index(str(www))
+    installer(store).install(index, DEVICE)
+    (store.path(bundle.digest()) / "embedder.onnx").write_bytes(b"lost")
+    found = Installer(store, lambda _: "another driver").install(index, DEVICE)
+    assert (found.digest, found.refused) == (bundle.digest(), {bundle.digest(): "another driver"})
+    assert whole(store).digest() == bundle.digest()
 
 
 def test_an_engine_that_changed_under_a_bundle_sends_it_back_too(make: Any, store: Store, tmp_path: Path) -> None:
@@ -405,6 +449,7 @@ def test_from_publishing_to_a_picture_on_the_command_line(
         "before": one.digest(),
         "changed": True,
         "refused": {},
+        "mended": None,
     }
     assert one.digest()[:12] in edge("rollout", "withdraw", "--to", www)[1]
     assert edge("rollout", "publish", bad.path, "--to", www)[0] == 0
