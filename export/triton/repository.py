@@ -39,6 +39,8 @@ def write_repository(
 ) -> tuple[Written, ...]:
     """Puts detector and embedder of a bundle into a Triton model repository, as the next version of each.
 
+    A model that is the newest version already stays it: clients hold a version, and only its configuration is new.
+
     embedder: options of the embedder, where they are others than the detector's.
 
     Everything is built and checked before anything is put in its place. Raises BundleError where the bundle lacks a
@@ -57,7 +59,7 @@ def write_repository(
     try:
         for variant in chosen:
             data, name = bundle.load(variant), model_name(variant)
-            identity = Identity(name, _next_version(folder / name), variant)
+            identity = Identity(name, _version_of(folder / name, data), variant)
             with open_session(data) as session:
                 own = embedder or options if variant.role == "embedder" else options
                 text = config_text(identity, session.inputs, session.outputs, own)
@@ -102,20 +104,24 @@ def _belongs(path: Path) -> bool:
     return path.name.startswith(".") or (path / CONFIG).is_file()
 
 
-def _next_version(model: Path) -> int:
+def _version_of(model: Path, data: bytes) -> int:
+    """The newest version where it is these bytes, else the next one."""
     numbers = [int(path.name) for path in model.iterdir() if path.name.isdecimal()] if model.is_dir() else []
-    return max(numbers, default=0) + 1
+    newest = max(numbers, default=0)
+    there = model / str(newest) / "model.onnx"
+    return newest if there.is_file() and there.read_bytes() == data else newest + 1
 
 
 def _install(built: Path, model: Path, variant: Variant) -> Written:
     """Moves one model in: the version's folder in one step, then the configuration that goes with it."""
     model.mkdir(exist_ok=True)
-    version = _next_version(model)
-    staged = model / f".{version}.part"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    (built / "model.onnx").replace(staged / "model.onnx")
-    staged.rename(model / str(version))
+    version = _version_of(model, (built / "model.onnx").read_bytes())
+    if not (model / str(version)).exists():
+        staged = model / f".{version}.part"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        (built / "model.onnx").replace(staged / "model.onnx")
+        staged.rename(model / str(version))
     (built / CONFIG).replace(model / CONFIG)
     return Written(model.name, version, variant.name)
 

@@ -107,16 +107,32 @@ def test_the_models_take_the_batches_the_configuration_promises(bundle: Bundle, 
     assert {value.shape[0] for value in heads.values()} == {3}
 
 
-def test_a_second_time_is_the_next_version_and_leftovers_are_none(bundle: Bundle, tmp_path: Path) -> None:
-    assert {model.version for model in write_repository(bundle, tmp_path / "r", TritonOptions())} == {1}
-    assert {model.version for model in write_repository(bundle, tmp_path / "r", TritonOptions(max_batch=2))} == {2}
+def test_another_model_is_the_next_version_other_options_are_not_and_leftovers_are_none(
+    bundle: Bundle, finder: bytes, relu_graph, tmp_path: Path
+) -> None:
+    def write(bundle: Bundle, **options: Any) -> dict[str, int]:
+        return {
+            model.model: model.version for model in write_repository(bundle, tmp_path / "r", TritonOptions(**options))
+        }
+
+    assert write(bundle) == {"arcedge_detector": 1, "arcedge_embedder": 1}
+    assert write(bundle, max_batch=4) == {"arcedge_detector": 1, "arcedge_embedder": 1}
+    assert "max_batch_size: 4" in (tmp_path / "r" / "arcedge_embedder" / "config.pbtxt").read_text()
+    named = embed_preprocessing(relu_graph, FED)
+    named.producer_name = "another"
+    model = l2_normalise(named).SerializeToString()
+    artefacts = [
+        Artefact("embedder-fp32", "fp32", EMBEDDER, model, threshold=Threshold(0.4, 1e-3, 1000, "test")),
+        Artefact("detector-fp32", "fp32", DETECTOR, finder),
+    ]
+    other = write_bundle(tmp_path / "other", artefacts, {})
+    assert write(other, max_batch=2) == {"arcedge_detector": 1, "arcedge_embedder": 2}
     files = sorted(path.relative_to(tmp_path / "r").as_posix() for path in (tmp_path / "r").rglob("*"))
-    assert files == sorted(
-        f"arcedge_{role}{rest}"
-        for role in ("detector", "embedder")
-        for rest in ("", "/1", "/1/model.onnx", "/2", "/2/model.onnx", "/config.pbtxt")
-    )
-    assert "max_batch_size: 2" in (tmp_path / "r" / "arcedge_embedder" / "config.pbtxt").read_text()
+    both = [f"arcedge_{role}{rest}" for role in ("detector", "embedder") for rest in ("", "/1", "/1/model.onnx")]
+    both += ["arcedge_embedder/2", "arcedge_embedder/2/model.onnx"]
+    assert files == sorted([*both, "arcedge_detector/config.pbtxt", "arcedge_embedder/config.pbtxt"])
+    assert write(bundle) == {"arcedge_detector": 1, "arcedge_embedder": 3}, "the way back is a new version"
+    assert "max_batch_size: 2" not in (tmp_path / "r" / "arcedge_embedder" / "config.pbtxt").read_text()
 
 
 def test_a_folder_of_something_else_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:

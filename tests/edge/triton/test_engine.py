@@ -132,6 +132,8 @@ def test_a_server_that_moves_on_to_another_version_is_not_asked_for_it(
     model = toy.bundle.load(toy.bundle.select("embedder"))
     with serving(folder) as server, TritonEngine(Address.parse(server.url)).open(model, SessionOptions()) as session:
         assert len(session.run({"input": crops(2)})["embedding"]) == 2
+        # What stands there is another model, so that the bundle's comes as the next version.
+        (folder / "arcedge_embedder" / "1" / "model.onnx").write_bytes(b"another")
         write(toy.bundle)
         server.service.models["arcedge_embedder"] = kserve.Model(folder / "arcedge_embedder")
         with pytest.raises(EngineError, match="version 1 is not found"):
