@@ -22,8 +22,8 @@ class Embedder:
         self.embedding_size = contract.embedding_size
         self._input = session.inputs[0].name
         self._output = session.outputs[0].name
-        # A model exported with a batch of one is run face by face.
-        self._batch = session.inputs[0].shape[0]
+        # A model exported with a batch of one is run face by face, a compiled one as many at once as it was built for.
+        self._batch = session.inputs[0].shape[0] or session.largest_batch
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR aligned crops → (N, embedding_size) float32, rows of unit length.

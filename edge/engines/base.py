@@ -55,6 +55,8 @@ class Session(ABC):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    largest_batch: int | None = None
+    """Pictures a run may take at most, where a model leaves it open but what was compiled of it does not."""
 
     def __init__(self) -> None:
         self._closed = False

@@ -148,6 +148,16 @@ def check_cache(folder: Path, backend: str) -> None:
     folder.chmod(0o700)
 
 
+def check_more_pictures_than_a_batch(folder: Path, backend: str) -> None:
+    """Pictures are proved together as far as a batch goes: an engine for two faces is not refused for want of room."""
+    model = models.small_model()
+    ready = engine(folder, backend, profile=Profile(batch=(1, 2)), probes=pictures(5)).load(model)
+    assert ready.passport.facts["parity"]["count"] == 5
+    single = engine(folder, backend, profile=Profile(batch=(1,))).load(model)
+    assert single.passport.facts["parity"]["count"] == 8
+    assert len(list(folder.glob("*.plan"))) == 2
+
+
 def check_proved_anew(folder: Path, backend: str) -> None:
     """An engine proved on made-up pictures is held against real ones once these are there, and goes where it fails."""
     model = models.small_model()

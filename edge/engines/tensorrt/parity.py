@@ -34,15 +34,20 @@ class Parity:
 
 
 def compare(session: Session, reference: Session, probes: Mapping[str, Array], on: str) -> Parity:
-    """Runs both on the same pictures, one at a time and all at once. Raises EngineError for what is not finite."""
+    """Runs both on the same pictures, one at a time and as many at once as fit. Raises EngineError for what is not
+    finite.
+    """
     count = len(next(iter(probes.values())))
     one_by_one = [{name: array[i : i + 1] for name, array in probes.items()} for i in range(count)]
     wanted = [reference.run(batch) for batch in one_by_one]
     found = [session.run(batch) for batch in one_by_one]
     judged = [_compare_output(spec.name, found, wanted, on) for spec in session.outputs]
     if session.inputs[0].shape[0] is None:
-        together = session.run(probes)
-        split = [{name: array[i : i + 1] for name, array in together.items()} for i in range(count)]
+        split, most = [], session.largest_batch or count
+        for start in range(0, count, most):
+            together = session.run({name: array[start : start + most] for name, array in probes.items()})
+            some = min(most, count - start)
+            split += [{name: array[i : i + 1] for name, array in together.items()} for i in range(some)]
         judged += [_compare_output(spec.name, split, wanted, on) for spec in session.outputs]
     return min(judged, key=lambda parity: parity.mean)
 

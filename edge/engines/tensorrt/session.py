@@ -128,6 +128,7 @@ class TensorRtSession(Session):
         self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
         self._shapes: OrderedDict[Shapes, Prepared] = OrderedDict()
         self._ranges = self._plan.ranges(self.inputs)
+        self.largest_batch = self.range_of(self.inputs[0])[1][0]
         self._spare: list[tuple[Any, int]] = []
         largest = tuple(self.range_of(spec)[1] for spec in self.inputs)
         last = len(self._ranges) - 1
