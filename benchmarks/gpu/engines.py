@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -20,9 +21,9 @@ from edge.engines.base import Array
 from edge.engines.tensorrt import TensorRtEngine
 from edge.engines.tensorrt.engine import ReadyPlan
 from edge.engines.tensorrt.session import TensorRtSession
-from edge.errors import MissingExtraError
+from edge.errors import InputError, MissingExtraError
 from edge.manifest import Variant
-from edge.metrics.pairs import read_pairs
+from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import kfold_accuracy
 from edge.types import Image
 
@@ -107,31 +108,34 @@ def _rate(entry: dict[str, Any]) -> float:
     return float(found if isinstance(found, float) else entry["images_per_second_runtime"])
 
 
-def aligned_crops(bundle: Bundle, pairs: Path, images: Path) -> dict[Path, Image]:
-    """The crop of each picture that pairs in LFW's format name, by its path; faces found in FP32 by ONNX Runtime."""
-    crops: dict[Path, Image] = {}
+def aligned_crops(bundle: Bundle, pairs: Path, images: Path) -> dict[PurePosixPath, Image]:
+    """The crop of each picture that pairs in LFW's format name; faces found in FP32 by ONNX Runtime.
+
+    Pictures without a face are left out. Raises InputError where a picture is missing.
+    """
+    crops: dict[PurePosixPath, Image] = {}
     with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
-        for path in sorted({images / name for pair in read_pairs(pairs) for name in (pair.first, pair.second)}):
+        for name, path in images_of(read_pairs(pairs), images).items():
             image = cv2.imread(str(path))
             if image is not None and (face := analyzer.main_face(image)) is not None:
-                crops[path] = analyzer.align(image, [face])[0]
+                crops[name] = analyzer.align(image, [face])[0]
     return crops
 
 
 def measure_accuracy(
-    crops: dict[Path, Image], ready: ReadyPlan, variant: Variant, pairs: Path, images: Path
+    crops: Mapping[PurePosixPath, Image], ready: ReadyPlan, variant: Variant, pairs: Path
 ) -> dict[str, Any]:
-    """Accuracy on pairs in LFW's format of crops that the engine embeds, 64 at a time."""
+    """Accuracy on pairs in LFW's format of crops that the engine embeds, 64 at a time. Raises InputError."""
     listed = read_pairs(pairs)
-    kept = [pair for pair in listed if images / pair.first in crops and images / pair.second in crops]
+    kept = [pair for pair in listed if pair.first in crops and pair.second in crops]
     if not kept:
-        return {"not_measured": f"no pair of {pairs} has two faces in {images}"}
+        raise InputError(f"{pairs}: no pair of it shows two faces")
     with ready.open() as session:
         embedder = Embedder(session, variant.contract)
         names = list(crops)
         rows = [embedder.embed(np.stack([crops[n] for n in names[i : i + 64]])) for i in range(0, len(names), 64)]
     vectors = dict(zip(names, np.concatenate(rows), strict=True))
-    scores = np.array([float(vectors[images / p.first] @ vectors[images / p.second]) for p in kept])
+    scores = np.array([float(vectors[pair.first] @ vectors[pair.second]) for pair in kept])
     result = kfold_accuracy(scores, np.array([p.same for p in kept]), np.array([p.fold for p in kept]))
     return {"pairs": len(kept), "without_a_face": len(listed) - len(kept), "accuracy": result.accuracy.to_dict()}
 

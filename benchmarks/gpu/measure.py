@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.energy import find_meters
@@ -48,7 +48,7 @@ BATCHES = (1, 8, 64, 256)
 FRAMES = (1, 8, 64)
 """Of detectors, at 640×640."""
 
-Crops = dict[Path, Image]
+Crops = dict[PurePosixPath, Image]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -201,7 +201,7 @@ def _measure_bundle(
             if detector not in crops:
                 crops[detector] = aligned_crops(bundle, args.pairs, args.images)
             ready = engine_for(options(variant, model), model)
-            return measure_accuracy(crops[detector], ready, variant, args.pairs, args.images)
+            return measure_accuracy(crops[detector], ready, variant, args.pairs)
 
         def energy(variant: Variant = variant, model: bytes = model) -> Any:
             return _energy(engine_for(options(variant, model), model), args)

@@ -7,6 +7,7 @@ ONNX Runtime on the addresses they are given.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sys
 import tempfile
@@ -24,7 +25,10 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
 
+from benchmarks.demo.video import portraits  # noqa: E402
+from benchmarks.gpu.engines import aligned_crops, measure_accuracy  # noqa: E402
 from benchmarks.gpu.frame import frame_precisions, measure_frame  # noqa: E402
+from benchmarks.gpu.measure import main as measure  # noqa: E402
 from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
@@ -112,6 +116,15 @@ def check_contexts(bundle: Bundle) -> None:
             assert gpu.main_face(image[:320, 60:420].copy()) is not None
 
 
+def check_a_crowd(bundle: Bundle) -> None:
+    """More faces than an engine takes at once are embedded in several runs, whoever cut them."""
+    image = portrait()
+    with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+        crops = gpu.align(image, gpu.detect(image) * 70)
+        assert len(crops) == 70
+        np.testing.assert_allclose(gpu.embed(crops), np.repeat(cpu.embed(crops[:1]), 70, axis=0), atol=1e-5)
+
+
 def check_what_the_cpu_does(bundle: Bundle) -> None:
     """Frames that are too large, no faces, landmarks that coincide, crops from elsewhere: as without a GPU."""
     image = portrait()
@@ -187,6 +200,66 @@ def check_photos(bundle: Bundle) -> None:
         (probe,) = as_probes(bundle.load(variant), variant, found[variant.role]).values()
         assert probe.dtype == np.uint8
         assert len(probe) == len(found[variant.role])
+
+
+def write_pairs(folder: Path) -> Path:
+    """Six pictures of two people and one of nobody, with pairs in LFW's format: two folds of two and two."""
+    for person in portraits():
+        for number, image in enumerate((person.image, person.image[:, ::-1], person.image // 2 + 40), start=1):
+            (folder / person.name).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / person.name / f"{person.name}_{number:04d}.png"), image)
+    (folder / "nobody").mkdir()
+    cv2.imwrite(str(folder / "nobody" / "nobody_0001.jpg"), np.full((80, 80, 3), 90, np.uint8))
+    one, two = (person.name for person in portraits())
+    lines = ["2 2", f"{one} 1 2", f"{two} 1 3", f"{one} 1 {two} 1", f"{one} 2 nobody 1"]
+    lines += [f"{two} 1 2", f"{one} 2 3", f"{one} 3 {two} 2", f"{two} 3 {one} 1"]
+    pairs = folder / "pairs.txt"
+    pairs.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return pairs
+
+
+def check_accuracy(bundle: Bundle) -> None:
+    """Pairs of two people through the engine: all told apart; a picture without a face is counted, not guessed."""
+    with tempfile.TemporaryDirectory() as name:
+        pairs = write_pairs(Path(name))
+        crops = aligned_crops(bundle, pairs, pairs.parent)
+        assert len(crops) == 6
+        (variant,) = bundle.variants("embedder")
+        ready = tensorrt.TensorRtEngine().load(bundle.load(variant))
+        found = measure_accuracy(crops, ready, variant, pairs)
+        assert (found["pairs"], found["without_a_face"]) == (7, 1)
+        assert found["accuracy"]["value"] == 1.0
+        values = list(crops.values())
+        mixed = dict(zip(crops, [*values[1:], values[0]], strict=True))
+        assert measure_accuracy(mixed, ready, variant, pairs)["accuracy"]["value"] < 1.0
+        with pytest.raises(InputError, match="no pair of it shows two faces"):
+            measure_accuracy({}, ready, variant, pairs)
+
+
+def check_the_whole_command(bundle: Bundle) -> None:
+    """Of a bundle with both models, photos and pairs everything is measured but what the machine has no means for."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pairs, out = write_pairs(folder), folder / "out.json"
+        command = ["--bundle", bundle.path, "--photos", folder, "--pairs", pairs, "--images", folder, "--out", out]
+        command += ["--rounds", 4, "--rows", 64, "--frame", "640x360", "--batches", "1,2", "--frames", "1,2"]
+        command += ["--copy-bytes", 4096, "--energy-seconds", 0.01]
+        assert measure([str(part) for part in command]) == 0
+        found = json.loads(out.read_text(encoding="utf-8"))
+        (entries,) = found["bundles"].values()
+        assert set(entries["engines"]) == {variant.name for variant in bundle.manifest.variants}
+        for engine in entries["engines"].values():
+            assert "batches" in engine, engine
+            assert set(engine["batches"]) == {"1", "2"}
+            assert engine["parity"]["on"] == "real pictures"
+        assert {name for name, engine in entries["engines"].items() if "best" in engine} == {"embedder-fp32"}
+        (accuracy,) = entries["accuracy"].values()
+        assert accuracy["accuracy"]["value"] == 1.0
+        assert entries["frames"]["fp32"]["faces"] == {"least": 5, "most": 5}
+        assert "not_measured" not in json.dumps({**found, "sanitizer": None})
+        # A list without its pictures is a mistake, and nothing is measured for it.
+        place = command.index("--images")
+        assert measure([str(part) for part in command[:place] + command[place + 2 :]]) == 2
 
 
 def check_threads(bundle: Bundle) -> None:
