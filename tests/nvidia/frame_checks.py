@@ -6,7 +6,9 @@ ONNX Runtime on the addresses they are given.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import json
 import os
 import sys
@@ -33,6 +35,7 @@ from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
+from edge.cli.main import main as edge  # noqa: E402
 from edge.cuda.kernels import Kernels  # noqa: E402
 from edge.device_engines import as_probes, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
@@ -200,6 +203,22 @@ def check_photos(bundle: Bundle) -> None:
         (probe,) = as_probes(bundle.load(variant), variant, found[variant.role]).values()
         assert probe.dtype == np.uint8
         assert len(probe) == len(found[variant.role])
+
+
+def check_the_build_command(bundle: Bundle) -> None:
+    """`edge bundle build` says of each engine how near it is to ONNX Runtime, and on what that was found."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCEDGE_CACHE", str(Path(name) / "cache"))
+        cv2.imwrite(str(Path(name) / "a.png"), portrait())
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert edge(["bundle", "build", str(bundle.path), "--photos", name, "--precision", "fp32"]) == 0
+        lines = said.getvalue().splitlines()
+        assert [line.split()[0] for line in lines] == [variant.name for variant in bundle.manifest.variants]
+        for line in lines:
+            assert line.endswith("mean cosine 1.00000, worst 1.00000 to ONNX Runtime over 1 real pictures")
+        assert len(list((Path(name) / "cache").glob("fp32-*.plan"))) == len(lines)
+        assert edge(["bundle", "build", str(bundle.path), "--precision", "int8"]) == 2
 
 
 def write_pairs(folder: Path) -> Path:
