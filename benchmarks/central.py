@@ -108,7 +108,7 @@ def _used(vectors: int, started: float, cpu: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Of (PROBES, 512) probes, by exact products in float32: (PROBES, 10) numbers of the nearest vectors, best first.
+    """Of (P, 512) probes, by exact products in float32: (P, 10) numbers of the nearest vectors, best first.
 
     nearest: among all. of_site: among those of SITE.
     """
@@ -119,10 +119,10 @@ class Truth:
     of_site: npt.NDArray[np.int64]
 
 
-def find_truth(count: int) -> Truth:
+def find_truth(count: int, asked: int = PROBES) -> Truth:
     """Every second probe is near one of the vectors that `fill` makes, the others are of strangers."""
-    probes = faces(PROBES, AXES, SEED + 1)
-    known = np.random.default_rng(2).integers(0, count, PROBES // 2)
+    probes = faces(asked, AXES, SEED + 1)
+    known = np.random.default_rng(2).integers(0, count, len(probes[::2]))
     near, first = np.empty((len(known), SIZE), np.float32), 0
     for block in face_blocks(count, AXES, SEED):
         here = (known >= first) & (known < first + len(block))
@@ -130,7 +130,7 @@ def find_truth(count: int) -> Truth:
         first += len(block)
     probes[::2] = near + 0.8 * probes[::2]
     probes /= np.linalg.norm(probes, axis=1, keepdims=True)
-    best = [_Best(), _Best()]
+    best = [_Best(len(probes)), _Best(len(probes))]
     first = 0
     for block in face_blocks(count, AXES, SEED):
         scores, numbers = probes @ block.T, np.arange(first, first + len(block))
@@ -144,13 +144,14 @@ def find_truth(count: int) -> Truth:
 class _Best:
     """The ten best of each probe so far."""
 
-    def __init__(self) -> None:
-        self.scores = np.empty((PROBES, 0), np.float32)
-        self.numbers = np.empty((PROBES, 0), np.int64)
+    def __init__(self, probes: int) -> None:
+        self.scores = np.empty((probes, 0), np.float32)
+        self.numbers = np.empty((probes, 0), np.int64)
 
     def take(self, scores: Floats, numbers: npt.NDArray[np.int64]) -> None:
-        scores = np.concatenate([self.scores, scores], axis=1)
-        every = np.concatenate([self.numbers, np.broadcast_to(numbers, (PROBES, len(numbers)))], axis=1)
+        some = np.argpartition(-scores, min(TOP, len(numbers) - 1), axis=1)[:, :TOP]
+        scores = np.concatenate([self.scores, np.take_along_axis(scores, some, axis=1)], axis=1)
+        every = np.concatenate([self.numbers, numbers[some]], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
         self.scores = np.take_along_axis(scores, order, axis=1)
         self.numbers = np.take_along_axis(every, order, axis=1)
@@ -175,11 +176,11 @@ def measure_search(place: MilvusPlace, truth: Truth) -> dict[str, Any]:
         same = [len(set(mine) & set(theirs)) for mine, theirs in zip(numbers, exact.tolist(), strict=True)]
         report[name] = {
             "vectors": truth.vectors if view.site is None else sum(site_of(n) == SITE for n in range(truth.vectors)),
-            "probes": PROBES,
+            "probes": len(truth.probes),
             "first_is_the_nearest": sum(
                 mine[0] == theirs[0] for mine, theirs in zip(numbers, exact.tolist(), strict=True)
             ),
-            "recall_at_10": round(sum(same) / (TOP * PROBES), 4),
+            "recall_at_10": round(sum(same) / (TOP * len(truth.probes)), 4),
             "wall_ms": _spread(wall),
             "cpu_ms": _spread(cpu),
             **opened,
@@ -215,7 +216,7 @@ def search_copy(path: Path, truth: Truth) -> dict[str, Any]:
     theirs = [f"{site_of(n)}/p{n // EACH}" for n in truth.nearest[:, 0].tolist()]
     return {
         "vectors": len(snapshot),
-        "probes": PROBES,
+        "probes": len(truth.probes),
         "first_is_the_nearest": sum(mine == their for mine, their in zip(found, theirs, strict=True)),
         "wall_ms": _spread(wall),
         "cpu_ms": _spread(cpu),
@@ -410,6 +411,7 @@ def main() -> None:
     parser.add_argument("part", choices=("fill", "search", "copy", "pull", "away"))
     parser.add_argument("--centre", type=parse_place, help="milvus:FILE.db or milvus:http://HOST:PORT")
     parser.add_argument("--vectors", type=int, default=100_000, help="filled (default: %(default)s)")
+    parser.add_argument("--probes", type=int, default=PROBES, help="searched for (default: %(default)s)")
     parser.add_argument(
         "--index", choices=tuple(INDEXES), default="FLAT", help="default: %(default)s, as edge makes it"
     )
@@ -424,9 +426,9 @@ def main() -> None:
     elif args.part == "away":
         found = {"away": measure_away(args.folder)}
     elif args.part == "search":
-        found = {"search": measure_search(args.centre, find_truth(args.vectors))}
+        found = {"search": measure_search(args.centre, find_truth(args.vectors, args.probes))}
     elif args.part == "copy":
-        found = {"copy": measure_copy(args.centre, args.folder, find_truth(args.vectors))}
+        found = {"copy": measure_copy(args.centre, args.folder, find_truth(args.vectors, args.probes))}
     else:
         found = {"pull": measure_pull(args.centre, args.folder)}
     if args.out is not None:

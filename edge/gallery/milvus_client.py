@@ -15,7 +15,7 @@ from edge.types import Floats
 
 TOKEN_VARIABLE = "ARCEDGE_MILVUS_TOKEN"  # noqa: S105 - the name of a variable
 SECONDS = 20.0
-"""A question that takes longer has failed."""
+"""A question to a server that takes longer has failed."""
 
 WRITE_SECONDS = 600.0
 """A write, or the loading of a collection, that takes longer has failed: with it Milvus Lite builds the index of up to
@@ -49,6 +49,8 @@ class Client:
         for name in ("pymilvus", "milvus_lite", "grpc"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._place = place
+        # A file of this machine cannot be away: its questions take as long as they take.
+        self._seconds = WRITE_SECONDS if place.embedded else SECONDS
         self._milvus: Any = pymilvus
         self._errors: tuple[type[Exception], ...] = (pymilvus.MilvusException, grpc.RpcError)
         if place.embedded:
@@ -66,7 +68,7 @@ class Client:
 
     def has(self, collection: str) -> bool:
         """Whether the collection is there."""
-        return bool(self._told(lambda: self._client.has_collection(collection, timeout=SECONDS)))
+        return bool(self._told(lambda: self._client.has_collection(collection, timeout=self._seconds)))
 
     def create(self, collection: str, fields: Mapping[str, Row], indexes: Mapping[str, Row], about: str) -> None:
         """Makes a collection and loads it.
@@ -83,16 +85,16 @@ class Client:
             params.add_index(name, **options)
         self._told(
             lambda: self._client.create_collection(
-                collection, schema=schema, consistency_level="Strong", timeout=SECONDS
+                collection, schema=schema, consistency_level="Strong", timeout=self._seconds
             )
         )
         # Nothing to wait for: there are no rows yet.
-        self._told(lambda: self._client.create_index(collection, params, timeout=SECONDS, sync=False))
+        self._told(lambda: self._client.create_index(collection, params, timeout=self._seconds, sync=False))
         self._told(lambda: self._client.load_collection(collection, timeout=WRITE_SECONDS))
 
     def drop(self, collection: str) -> None:
         """Nothing happens where it is not there."""
-        self._told(lambda: self._client.drop_collection(collection, timeout=SECONDS))
+        self._told(lambda: self._client.drop_collection(collection, timeout=self._seconds))
 
     def upsert(self, collection: str, rows: Sequence[Row], page: int = PAGE) -> None:
         """Writes rows, in place of those with the same keys; each row is there as a whole or not at all."""
@@ -118,7 +120,7 @@ class Client:
             found += self._on(
                 collection,
                 lambda part=part: self._client.get(  # type: ignore[misc]
-                    collection, ids=part, output_fields=list(fields), timeout=SECONDS, consistency_level="Strong"
+                    collection, ids=part, output_fields=list(fields), timeout=self._seconds, consistency_level="Strong"
                 ),
             )
         return found
@@ -147,7 +149,7 @@ class Client:
                 batch_size=size,
                 filter=where,
                 output_fields=list(fields),
-                timeout=SECONDS,
+                timeout=self._seconds,
                 consistency_level="Strong",
             ),
         )
@@ -172,7 +174,7 @@ class Client:
                     filter=where,
                     output_fields=list(fields),
                     search_params=params,
-                    timeout=SECONDS,
+                    timeout=self._seconds,
                     consistency_level="Strong",
                 ),
             )

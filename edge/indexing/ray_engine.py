@@ -51,6 +51,9 @@ class RayEngine:
         ours = not ray.is_initialized()
         if ours:
             self._connect()
+        # Ours is the progress that is shown; theirs would be a dozen lines every ten seconds.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             # One item is a chunk of pictures: small blocks are what a lost machine costs.
             done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(

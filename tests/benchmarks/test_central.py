@@ -31,12 +31,11 @@ def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
 ) -> None:
     pytest.importorskip("pymilvus", reason="needs the extra milvus")
     pytest.importorskip("milvus_lite", reason="needs the extra milvus")
-    monkeypatch.setattr(central, "PROBES", 10)
     monkeypatch.setattr(central, "CHANGES", 20)
     place = central.parse_place(f"milvus:{tmp_path / 'g.db'}")
     assert isinstance(place, central.MilvusPlace)
     assert central.fill(place, 400)["vectors"] == 400
-    truth = central.find_truth(400)
+    truth = central.find_truth(400, 10)
     rows = faces(400, central.AXES, central.SEED)
     of_site = [n for n in range(400) if central.site_of(n) == central.SITE]
     of_site_best = (truth.probes @ rows[of_site].T).argmax(axis=1)
