@@ -138,7 +138,7 @@ def landmark_error(detector: FindsFaces, reference: FindsFaces, paths: Sequence[
         wanted = central_face(reference.detect(image), image)
         if wanted is None:
             continue
-        found = _overlapping(detector.detect(image), wanted)
+        found = overlapping(detector.detect(image), wanted)
         if found is None:
             missed += 1
             continue
@@ -160,7 +160,7 @@ def central_face(faces: list[Face], image: Image) -> Face | None:
     return min(faces, key=lambda f: float(np.hypot(*((f.box[:2] + f.box[2:]) / 2 - centre))), default=None)
 
 
-def _overlapping(faces: list[Face], wanted: Face) -> Face | None:
+def overlapping(faces: list[Face], wanted: Face) -> Face | None:
     """The best face whose centre lies in the wanted box."""
     for face in faces:
         x, y = (face.box[:2] + face.box[2:]) / 2
