@@ -1,1 +1,0 @@
-"""Quantisation-aware fine-tuning: weights moved to where rounding to eight bits costs least."""
