@@ -4,6 +4,10 @@
 
 The peak is what this machine's own engine reaches on one large product of matrices, uint8 × int8 and float32, in which
 nothing but multiplying takes time. All models and both products take turns, one thread, one process.
+
+In its turn each runs twice. The first run finds in the caches what the others left there; the second finds its own
+weights and buffers, as a batch, a gallery that is indexed, or the next face of a frame does. Targets are judged by the
+second, and the first stands beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ SIDE = 768
 
 DETECTOR_INPUT = (480, 640)
 ENGINES = ("onnxruntime", "openvino")
-RUN = "run"
+FIRST, AGAIN = "first", "again"
+"""The two runs of a turn."""
 
 TARGET_SPEEDUP, TARGET_FLOOR = 2.3, 2.0
 
@@ -90,7 +95,12 @@ def measure_floor(bundle: Bundle, plan: Plan) -> dict[str, Any]:
         def add(label: str, data: bytes, engine: str, given: np.ndarray[Any, Any]) -> None:
             session = opened.enter_context(open_session(data, engine, SessionOptions(threads=1)))
             feed = {session.inputs[0].name: given}
-            candidates[label] = lambda _, watch: watch.time(RUN, lambda: session.run(feed))
+
+            def turn(_: int, watch: Stopwatch) -> None:
+                for run in (FIRST, AGAIN):
+                    watch.time(run, lambda: session.run(feed))
+
+            candidates[label] = turn
 
         for name, integer in (("float32", False), ("int8", True)):
             given = random.integers(0, 255, (SIDE, SIDE)).astype(np.uint8 if integer else np.float32)
@@ -115,7 +125,9 @@ def _variants(bundle: Bundle) -> list[Variant]:
 
 
 def _figures(timings: Mapping[str, Timings], work: Mapping[str, int]) -> dict[str, Any]:
-    milliseconds = {label: 1e3 * timing.cpu[RUN] for label, timing in timings.items()}
+    first, milliseconds = (
+        {label: 1e3 * timing.cpu[run] for label, timing in timings.items()} for run in (FIRST, AGAIN)
+    )
     peak = {kind: SIDE**3 / (1e-3 * float(np.median(milliseconds[f"peak {kind}"]))) for kind in ("float32", "int8")}
     models = {}
     for label, samples in milliseconds.items():
@@ -128,6 +140,11 @@ def _figures(timings: Mapping[str, Timings], work: Mapping[str, int]) -> dict[st
                 "fp32_ms": round(float(np.median(plain)), 3),
                 "int8_ms": round(float(np.median(samples)), 3),
                 "times_faster": speedup(plain, samples).to_dict(),
+                "after_others": {
+                    "fp32_ms": round(float(np.median(first[f"{role}-fp32 {engine}"])), 3),
+                    "int8_ms": round(float(np.median(first[label])), 3),
+                    "times_faster": speedup(first[f"{role}-fp32 {engine}"], first[label]).to_dict(),
+                },
                 "floor_ms": round(floors["int8"], 3),
                 "times_the_floor": ratio_of_medians(samples, least).to_dict(),
                 "fp32_times_its_floor": round(float(np.median(plain)) / floors["float32"], 2),
@@ -157,10 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"peak, billion multiply-adds a second: {found['giga_multiply_adds_a_second']}")
     for name, figures in found["models"].items():
         faster, near = (figures[key]["value"] for key in ("times_faster", "times_the_floor"))
+        others = figures["after_others"]
         print(
             f"{name}: INT8 {figures['int8_ms']} ms, {faster:.2f} times FP32 (target {TARGET_SPEEDUP}: "
             f"{_met(faster >= TARGET_SPEEDUP)}), {near:.2f} times the floor of {figures['floor_ms']} ms "
-            f"(target {TARGET_FLOOR}: {_met(near <= TARGET_FLOOR)})"
+            f"(target {TARGET_FLOOR}: {_met(near <= TARGET_FLOOR)}); right after the others "
+            f"{others['int8_ms']} ms, {others['times_faster']['value']:.2f} times FP32"
         )
     return 0
 
