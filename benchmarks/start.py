@@ -24,7 +24,7 @@ BUDGET = {"cpu_seconds": 0.3, "rss_mb": 100.0}
 _SPENT = """
 import time
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(time.process_time(), int(peak.split()[1]) / 1000)
+print(time.process_time(), int(peak.split()[1]) * 1024 / 1e6)  # what /proc calls kB are 1,024 bytes
 """
 
 _FIRST_EMBEDDING = f"""
