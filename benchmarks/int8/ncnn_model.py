@@ -1,18 +1,24 @@
 """InsightFace's MobileFaceNet as ncnn keeps it, in ONNX terms: trained weights with PReLU, to be measured.
 
+    python -m benchmarks.int8.ncnn_model mobilefacenet_insightface_128.param --out prelu.onnx
+
+writes the model and its contract, prelu.toml, for `edge export --onnx prelu.onnx --contract prelu.toml`.
+
 Only the layers of that network are read. https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure says how
 the two files are laid out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge.errors import InputError
+from edge.errors import EdgeError, InputError
 from export.graph import Array
 
 MAGIC = "7767517"
@@ -63,10 +69,13 @@ def read_ncnn(param: Path, weights: Path) -> ModelProto:
 
     Raises InputError where the files are others.
     """
-    lines = param.read_text(encoding="ascii").splitlines()
+    try:
+        lines, data = param.read_text(encoding="utf-8", errors="replace").splitlines(), weights.read_bytes()
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if not lines or lines[0].strip() != MAGIC:
         raise InputError(f"{param}: not ncnn's .param")
-    stored = _Weights(weights.read_bytes())
+    stored = _Weights(data)
     names, nodes, arrays = dict[str, str](), list[NodeProto](), dict[str, Array]()
     for line in lines[2:]:
         kind, name, inputs, outputs, *rest = line.split()
@@ -150,3 +159,26 @@ _LAYERS: dict[str, _Layer] = {
     "InnerProduct": _linear,
     "BinaryOp": _sum,
 }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the ONNX file and the contract beside it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.int8.ncnn_model", description="InsightFace's MobileFaceNet of ncnn as ONNX."
+    )
+    parser.add_argument("param", type=Path, metavar="FILE.param", help="its .bin beside it")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    args = parser.parse_args(arguments)
+    try:
+        model = read_ncnn(args.param, args.param.with_suffix(".bin"))
+    except EdgeError as error:
+        print(f"ncnn_model: {error}", file=sys.stderr)
+        return error.exit_code
+    args.out.write_bytes(model.SerializeToString())
+    args.out.with_suffix(".toml").write_text(CONTRACT, encoding="utf-8")
+    print(f"{args.out} and {args.out.with_suffix('.toml').name} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

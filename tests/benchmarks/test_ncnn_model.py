@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnx")
 ncnn = pytest.importorskip("ncnn")
 
-from benchmarks.int8.ncnn_model import read_ncnn  # noqa: E402
+from benchmarks.int8.ncnn_model import CONTRACT, main, read_ncnn  # noqa: E402
 from edge.engines import open_session  # noqa: E402
 from edge.errors import InputError  # noqa: E402
 
@@ -72,3 +72,14 @@ def test_another_layer_or_file_is_refused(files: tuple[Path, Path]) -> None:
     files[0].write_text("no ncnn")
     with pytest.raises(InputError, match=r"\.param"):
         read_ncnn(*files)
+
+
+def test_the_command_writes_a_model_that_can_be_exported(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "prelu.onnx"
+    assert main([str(files[0]), "--out", str(out)]) == 0
+    assert out.read_bytes() == read_ncnn(*files).SerializeToString()
+    assert out.with_suffix(".toml").read_text() == CONTRACT
+    assert main([str(tmp_path / "no.param"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith("ncnn_model: ")
