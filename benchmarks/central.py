@@ -381,11 +381,16 @@ def _milliseconds(call: Callable[[], object]) -> float:
 def _memory_mb() -> int:
     """Of this process now, mapped files aside."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("RssAnon:")[2].split()[0]) // 1024
+    return _megabytes(int(status.partition("RssAnon:")[2].split()[0]))
 
 
 def _peak_memory_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return _megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _megabytes(kilobytes: int) -> int:
+    """Of what the kernel calls kB, which are 1,024 bytes."""
+    return kilobytes * 1024 // 1_000_000
 
 
 def _disk_mb(path: Path) -> int:
