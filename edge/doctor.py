@@ -184,8 +184,9 @@ def _jetson() -> Iterator[Finding]:
     yield Finding("jetson", "model", True, board.model)
     unseen = "not to be seen here; give the container -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro"
     known = f"JetPack {board.jetpack}, Jetson Linux {board.release}"
-    old = (board.jetpack or "").startswith("5")
-    detail = f"{known}: its Python 3.8 is too old, arcedge runs in a container only" if old else known
+    old = {"5": "its Python 3.8 is too old, arcedge runs in a container only", "4": "too old for arcedge"}
+    why = old.get((board.jetpack or "")[:1])
+    detail = f"{known}: {why}" if why else known
     yield Finding("jetson", "jetpack", board.release is not None, unseen if board.release is None else detail)
     mode = board.power_mode
     hint = "not told; run nvpmodel -q as root, or give the container -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"

@@ -19,7 +19,7 @@ JETPACKS = {
 }  # fmt: skip
 """Jetson Linux → the JetPack that brought it; the longest that fits counts."""
 
-_MAJORS = {34: "5", 35: "5", 36: "6"}
+_MAJORS = {34: "5", 35: "5", 36: "6"}  # older releases are of JetPack 4 and before, newer ones of 7 and after
 _RELEASE = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 _GPU = re.compile(r"gpu|gv11b|ga10b|gb10b")
 
@@ -53,13 +53,14 @@ class Jetson:
 
     @property
     def jetpack(self) -> str | None:
-        """ "6.2"; "6" of a release that is not known; None without one."""
+        """ "6.2"; "6" of a release that is not known, "4 or older", "7 or newer"; None without one."""
         if self.release is None:
             return None
         fitting = [known for known in JETPACKS if f"{self.release}.".startswith(f"{known}.")]
         if fitting:
             return JETPACKS[max(fitting, key=len)]
-        return _MAJORS.get(int(self.release.split(".")[0]), "7 or newer")
+        major = int(self.release.split(".")[0])
+        return _MAJORS.get(major, "4 or older" if major < min(_MAJORS) else "7 or newer")
 
 
 def find_jetson(root: Path = Path("/")) -> Jetson | None:

@@ -56,6 +56,8 @@ def test_a_jetson_is_known_by_jetpack_power_mode_and_clocks(monkeypatch: pytest.
     assert not held["power mode"][0]
     assert "too old" in said(Jetson("Xavier", "35.4.1", "15W", ()))["jetpack"][1]
     assert not said(Jetson("Xavier", "35.4.1", "15W", ()))["clocks"][0]
+    assert "JetPack 4 or older" in said(Jetson("Nano", "32.7.1", "MAXN", ()))["jetpack"][1]
+    assert "too old" in said(Jetson("Nano", "32.7.1", "MAXN", ()))["jetpack"][1]
 
 
 def test_without_a_driver_gpu_packages_are_of_no_use() -> None:

@@ -74,6 +74,7 @@ def test_the_power_mode_of_nvpmodel_and_of_its_files(orin: Path) -> None:
 @pytest.mark.parametrize(
     ("release", "jetpack"),
     [
+        ("32.7.1", "4 or older"),
         ("35.4.1", "5.1.2"),
         ("36.3.0", "6.0"),
         ("36.4.0", "6.1"),
