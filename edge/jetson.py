@@ -78,8 +78,11 @@ def _power_mode(root: Path) -> str | None:
     """Of nvpmodel, or of the files it reads and writes: a container has these at most."""
     if shutil.which("nvpmodel") is not None:
         command = ["nvpmodel", "-q"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-        if mode := re.search(r"NV Power Mode:\s*(\S+)", done.stdout):
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired):
+            said = ""  # the files may tell
+        if mode := re.search(r"NV Power Mode:\s*(\S+)", said):
             return mode.group(1)
     chosen = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status"))
     if chosen is None:

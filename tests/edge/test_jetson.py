@@ -64,8 +64,12 @@ def test_the_power_mode_of_nvpmodel_and_of_its_files(orin: Path) -> None:
     found = find_jetson(orin)
     assert found is not None
     assert found.power_mode == "MAXN_SUPER"
-    write(orin, "bin/nvpmodel", "#!/bin/sh\necho 'NV Power Mode: 25W'\necho 1\n")
+    write(orin, "bin/nvpmodel", "\x7fELF of another machine")
     (orin / "bin/nvpmodel").chmod(0o755)
+    found = find_jetson(orin)
+    assert found is not None
+    assert found.power_mode == "MAXN_SUPER", "where the program cannot be run its files tell"
+    write(orin, "bin/nvpmodel", "#!/bin/sh\necho 'NV Power Mode: 25W'\necho 1\n")
     found = find_jetson(orin)
     assert found is not None
     assert found.power_mode == "25W"
