@@ -13,11 +13,11 @@ import torch
 from edge.errors import EdgeError, EngineError, InputError
 from training.detector.augment import Sample
 from training.detector.cascade import UNITS, Bank, Cascade, fill_bank
-from training.detector.data import Picture, read_labels, read_zip, without_faces
+from training.detector.data import Picture, Pools, read_labels, read_zip, without_faces
 from training.detector.labels import label_crop, open_teacher, read_pools
 from training.detector.losses import relative_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
-from training.detector.run import configure_detector, run_detector
+from training.detector.run import Recipe, Run, configure_detector, run_detector
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
 
@@ -274,6 +274,21 @@ def test_the_second_phase_begins_from_weights_that_were_given(
     taught = load(out).state_dict()
     changed = {name.split(".")[0] for name in wanted if not torch.equal(taught[name], wanted[name])}
     assert changed == {"stem", "narrow", "stages", "necks", "heads"}, "the whole network learns"
+
+
+def test_a_state_that_began_elsewhere_is_not_gone_on_with(tmp_path: Path) -> None:
+    pools, state = Pools([], [], [], []), tmp_path / "run.state"
+    for seed in (4, 5):
+        torch.manual_seed(seed)
+        save(EdgeDetector(), tmp_path / f"{seed}.safetensors", steps=0, seed=seed)
+
+    def run(start: Path | None) -> Run:
+        return Run(Recipe(), None, pools, state, start)  # type: ignore[arg-type]
+
+    run(tmp_path / "4.safetensors")._save()
+    assert run(tmp_path / "4.safetensors").started_from == run(None).started_from != {}
+    with pytest.raises(InputError, match=r"did not begin from 5\.safetensors"):
+        run(tmp_path / "5.safetensors")
 
 
 def test_landmarks_of_a_network_in_training_are_measured_against_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -318,6 +318,8 @@ class Run:
             state = torch.load(self.state, weights_only=True)
             if state["seed"] != self.recipe.seed:
                 raise InputError(f"{self.state}: is of seed {state['seed']}; give that seed, or another --state")
+            if self.started_from not in ({}, state["started_from"]):
+                raise InputError(f"{self.state}: did not begin from {self.started_from['file']}; name another --state")
             self.network.load_state_dict(state["network"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
