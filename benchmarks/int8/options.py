@@ -22,6 +22,7 @@ from export.graph import Array
 from export.passes import pair_sums, qdq
 from export.passes.equalise import equalise
 from export.passes.integer_pixels import integer_pixels
+from export.passes.pack_pixels import pack_pixels
 from export.passes.shift_biases import shift_biases
 from export.variants import int8_model
 
@@ -39,7 +40,7 @@ def int8_variants(model: ModelProto, batches: Sequence[Array], only: Sequence[st
 
     @cache
     def learned() -> ModelProto:
-        return learned_rounding(_int8(model, ranges), integer_pixels(model), batches)
+        return learned_rounding(_unpacked(model, ranges), integer_pixels(model), batches)
 
     made: dict[str, Callable[[], ModelProto]] = {
         "full range": lambda: _within(lambda scales: scales * 0, model, ranges),
@@ -53,9 +54,13 @@ def int8_variants(model: ModelProto, batches: Sequence[Array], only: Sequence[st
         "bias correction": lambda: _int8(_corrected(model, batches), ranges),
         "equalisation": lambda: _int8(moved, moved_ranges),
         "equalisation, bias correction": lambda: _int8(_corrected(moved, batches), moved_ranges),
-        "rounding by output": lambda: rounded_by_output(_int8(model, ranges), integer_pixels(model), batches),
-        "AdaRound": learned,
-        "AdaRound, biases corrected after": lambda: corrected_after(learned(), integer_pixels(model), batches),
+        "rounding by output": lambda: pack_pixels(
+            rounded_by_output(_unpacked(model, ranges), integer_pixels(model), batches)
+        ),
+        "AdaRound": lambda: pack_pixels(learned()),
+        "AdaRound, biases corrected after": lambda: pack_pixels(
+            corrected_after(learned(), integer_pixels(model), batches)
+        ),
     }
     if unknown := [name for name in only if name not in made]:
         raise InputError(f"--only {unknown[0]}: choose of {'; '.join(made)}")
@@ -88,6 +93,11 @@ def weights_within(change: Callable[[Any], Any], *, of_largest: bool = False) ->
 
 def _int8(model: ModelProto, ranges: Ranges) -> ModelProto:
     return int8_model(model, ranges, "int8-cpu")
+
+
+def _unpacked(model: ModelProto, ranges: Ranges) -> ModelProto:
+    """INT8 whose first layer still has the float one's weights one by one, so that their rounding can be chosen."""
+    return qdq.quantise(integer_pixels(model), ranges, "int8-cpu", qdq.final_layers(model))
 
 
 def _within(change: Callable[[Any], Any], model: ModelProto, ranges: Ranges, *, of_largest: bool = False) -> ModelProto:
