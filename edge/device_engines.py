@@ -50,6 +50,11 @@ def as_probes(model: bytes, variant: Variant, pictures: Image) -> dict[str, Arra
     return {model_specs(model)[0][0].name: to_model(pictures, variant.contract)}
 
 
+def tensorrt_variants(bundle: Bundle) -> list[Variant]:
+    """The variants TensorRT takes: INT8 only where it was laid out for it."""
+    return [v for v in bundle.manifest.variants if runs_on(v.engine, v.precision, "tensorrt")]
+
+
 def build_engines(
     bundle: Bundle,
     precision: str | None = None,
@@ -61,11 +66,7 @@ def build_engines(
     precision: of that alone. An engine that was proved on made-up pictures before is proved anew. Raises EngineError
     where one cannot be built or gives something else than its model, BundleError where there is none to build.
     """
-    variants = [
-        variant
-        for variant in bundle.manifest.variants
-        if runs_on(variant.engine, variant.precision, "tensorrt") and precision in (None, variant.precision)
-    ]
+    variants = [variant for variant in tensorrt_variants(bundle) if precision in (None, variant.precision)]
     if not variants:
         what = f"{precision} model" if precision else "model"
         raise BundleError(f"{bundle.path}: no {what} for tensorrt; export it with --target onnx,tensorrt")

@@ -36,11 +36,6 @@ MOST_SECONDS = 10.0
 """Of one figure, where more rounds were asked for than that."""
 
 
-def tensorrt_variants(bundle: Bundle) -> list[Variant]:
-    """The variants TensorRT takes: INT8 only where it was laid out for it."""
-    return [v for v in bundle.manifest.variants if v.engine == "tensorrt" or v.precision != "int8"]
-
-
 def measure_engine(
     ready: ReadyPlan, model: bytes, batches: tuple[int, ...], rounds: int, bandwidth: float | None = None
 ) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from benchmarks.gpu.engines import (
     measure_accuracy,
     measure_engine,
     random_feeds,
-    tensorrt_variants,
 )
 from benchmarks.gpu.frame import frame_precisions, measure_frame
 from benchmarks.gpu.goals import as_text, goals
@@ -36,7 +35,7 @@ from benchmarks.provenance import NOT_MEASURED, machine, now, versions
 from edge.bundle import Bundle
 from edge.cli.options import positive, positive_float, size
 from edge.cuda.kernels import Kernels
-from edge.device_engines import as_probes, real_pictures
+from edge.device_engines import as_probes, real_pictures, tensorrt_variants
 from edge.engines.tensorrt import Profile, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan, device_of
 from edge.errors import EdgeError, InputError

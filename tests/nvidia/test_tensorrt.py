@@ -14,10 +14,10 @@ import onnx
 import pytest
 from measure_check import make_bundle
 
-from benchmarks.gpu.engines import tensorrt_variants
 from edge.bundle import Bundle
 from edge.cli.main import main
 from edge.cuda.driver import DeviceInfo, driver_release
+from edge.device_engines import tensorrt_variants
 from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
