@@ -130,7 +130,7 @@ class Report:
     """The file of results: written after each part, and what is in it already of the same subject is kept."""
 
     def __init__(self, file: Path, subject: dict[str, Any]) -> None:
-        """Raises InputError where the file is of something else."""
+        """Raises InputError where the file is of something else, or cannot be written."""
         self._file = file
         self.values: dict[str, Any] = {
             "time": now(),
@@ -140,11 +140,12 @@ class Report:
             "bundles": {},
         }
         if not file.exists():
+            self.write()
             return
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
             same = all(before[name] == json.loads(json.dumps(value)) for name, value in subject.items())
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: holds no results of this command; name another file with --out") from error
         if not same:
             raise InputError(f"{file}: holds results of another GPU, bundle or options; name another file with --out")
@@ -166,10 +167,15 @@ class Report:
         self.write()
 
     def write(self) -> None:
-        """In one step, so that a run cut off leaves a whole file."""
+        """In one step, so that a run cut off leaves a whole file. Raises InputError."""
         temporary = self._file.with_name(f"{self._file.name}.new")
-        temporary.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self._file)
+        try:
+            temporary.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(self._file)
+        except OSError as error:
+            raise InputError(
+                f"{self._file}: cannot be written ({error.strerror}); name another file with --out"
+            ) from error
 
 
 def _measure_bundle(

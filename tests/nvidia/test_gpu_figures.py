@@ -143,6 +143,13 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(tmp_path: Path)
         Report(tmp_path / "out.json", {"gpu": "two"})
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be written.*name another file"):
+        Report(tmp_path / "nowhere" / "out.json", {"gpu": "one"})
+    with pytest.raises(InputError, match="holds no results"):
+        Report(tmp_path, {"gpu": "one"})
+
+
 def test_the_roofline_is_bandwidth_over_traffic() -> None:
     assert against_roofline(100_000.0, 12_000_000, 4.3e12) == {
         "bytes_a_face": 12_000_000,
