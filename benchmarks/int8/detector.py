@@ -225,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _arguments(arguments)
     cv2.setNumThreads(1)
     try:
+        if args.hold_out < 1:
+            raise InputError("--hold-out takes 1 picture in 1 or more")
         list_photos(args.calibration)
         pictures = read_pictures(args.scenes, args.portraits, Scrfd(args.landmarks), args.hold_out)
         faces = sum(int(((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= MIN_FACE).sum()) if len(boxes) else 0

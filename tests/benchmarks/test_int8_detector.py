@@ -68,6 +68,12 @@ def test_what_is_missing_is_one_line(wrong: str, tmp_path: Path, capsys: pytest.
     assert len(said.splitlines()) == 1
 
 
+def test_one_picture_in_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    places = [part for name in ("--calibration", "--scenes", "--portraits", "--landmarks") for part in (name, "x")]
+    assert detector.main(["weights.safetensors", *places, "--hold-out", "0"]) == 2
+    assert capsys.readouterr().err == "detector: --hold-out takes 1 picture in 1 or more\n"
+
+
 @pytest.mark.realdata
 def test_int8_of_the_shipped_detector_agrees_with_its_fp32(shared_data: Path, repository: Path) -> None:
     from benchmarks.scrfd import Scrfd
