@@ -82,7 +82,7 @@ class TensorRtEngine(Engine):
         self, trt: Any, device: CudaDevice, model: bytes, identity: EngineIdentity, folder: EngineCache
     ) -> ReadyPlan:
         timings = folder.folder / f"timings-{identity.version}-{identity.capability}-{identity.driver}.bin"
-        built = build_plan(trt, model, self.options, _bytes_or_none(timings), _log.warning)
+        built = build_plan(trt, model, self.options, _read_if_there(timings), _log.warning)
         loaded = LoadedPlan(trt, device, built.data)
         facts = {
             "seconds": round(built.seconds, 1),
@@ -154,8 +154,8 @@ def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptio
     )
 
 
-def _bytes_or_none(file: Path) -> bytes:
-    """A file's bytes; none where it cannot be read. For what only saves time."""
+def _read_if_there(file: Path) -> bytes:
+    """A file's bytes, b"" where it cannot be read. For what only saves time."""
     try:
         return file.read_bytes()
     except OSError:
