@@ -68,16 +68,16 @@ def measure_engine(
             )
         found["session"] = session.describe()
         fixed = None not in session.inputs[0].shape[1:]
-    if fixed:
-        found["best"] = _at_best(ready, model, found["batches"], bandwidth)
+    measured = {int(batch): entry for batch, entry in found["batches"].items() if "runtime" in entry}
+    if fixed and measured:
+        found["best"] = _at_best(ready, model, measured, bandwidth)
     return found
 
 
 def _at_best(
-    ready: ReadyPlan, model: bytes, batches: dict[str, dict[str, Any]], bandwidth: float | None
+    ready: ReadyPlan, model: bytes, measured: dict[int, dict[str, Any]], bandwidth: float | None
 ) -> dict[str, Any]:
     """The batch of most faces a second, held against the roofline, and where the rest of the time goes."""
-    measured = {int(batch): entry for batch, entry in batches.items() if "runtime" in entry}
     batch = max(measured, key=lambda each: _rate(measured[each]))
     try:
         needed = traffic(model)

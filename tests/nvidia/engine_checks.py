@@ -22,6 +22,7 @@ import fake_tensorrt  # noqa: E402
 import models  # noqa: E402
 from measure_check import make_bundle  # noqa: E402
 
+from benchmarks.gpu.engines import measure_engine  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
 from edge.device_engines import build_engines  # noqa: E402
 from edge.engines import SessionOptions, get_engine  # noqa: E402
@@ -156,6 +157,15 @@ def check_more_pictures_than_a_batch(folder: Path, backend: str) -> None:
     single = engine(folder, backend, profile=Profile(batch=(1,))).load(model)
     assert single.passport.facts["parity"]["count"] == 8
     assert len(list(folder.glob("*.plan"))) == 2
+
+
+def check_batches_that_do_not_fit(folder: Path, backend: str) -> None:
+    """Of batches an engine was not built for it is said that they do not fit, and none of them is the best."""
+    model = models.small_model()
+    ready = engine(folder, backend, profile=Profile(batch=(1, 2))).load(model)
+    found = measure_engine(ready, model, (4,), 1)
+    assert found["batches"] == {"4": {"not_measured": "the engine was built for batches of 1 to 2"}}
+    assert "best" not in found
 
 
 def check_proved_anew(folder: Path, backend: str) -> None:
