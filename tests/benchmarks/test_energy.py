@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clock import Clock
 
 from benchmarks.energy import CounterMeter, PowerMeter, find_meters
 from benchmarks.energy.base import Meter
@@ -169,19 +170,6 @@ def test_power_that_changes_is_summed_by_trapezoids() -> None:
     assert len(read) > 2
     assert joules == pytest.approx(50.0 * (read[-1] ** 2 - read[0] ** 2), rel=0.05)
     assert threading.active_count() == others, "nobody samples any more"
-
-
-class Clock:
-    """Time that passes only in `sleep`: a busy machine changes nothing."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_joules_of_a_frame_are_told_apart_from_what_the_idle_machine_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from clock import Clock
 
 from benchmarks.interleave import Plan, Stopwatch, find_warm_up, interleave
 from edge.errors import InputError
@@ -15,24 +16,6 @@ def sleeper(seconds: float, log: list[str], name: str):
         watch.time("work", lambda: time.sleep(seconds))
 
     return run
-
-
-class Clock:
-    """Time that passes only in `sleep`: a busy machine changes nothing."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    def perf_counter_ns(self) -> int:
-        return round(1e9 * self.now)
-
-    process_time_ns = perf_counter_ns
 
 
 def test_every_round_runs_each_candidate_once_in_changing_order() -> None:
