@@ -27,6 +27,7 @@ from benchmarks.camera import FPS, HEIGHT, WIDTH, enrolled, scene, spread
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
+from edge.errors import EdgeError
 
 NO_PAGE = "no page"
 FACES = 5
@@ -135,8 +136,12 @@ def main() -> int:
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         options = AnalyzerOptions(precision=args.precision)
-        with FaceAnalyzer(Bundle.open(args.bundle), options) as analyzer, enrolled(analyzer, folder):
-            write_video(folder / "people.mp4", args.seconds)
+        try:
+            with FaceAnalyzer(Bundle.open(args.bundle), options) as analyzer, enrolled(analyzer, folder):
+                write_video(folder / "people.mp4", args.seconds)
+        except EdgeError as error:
+            print(f"live_page: {error}", file=sys.stderr)
+            return error.exit_code
         arguments = ["--bundle", str(args.bundle), "--precision", args.precision]
         arguments += ["--gallery", str(folder / "gallery"), "--source", str(folder / "people.mp4")]
         ways = measure(arguments, args.viewers, args.rounds)
