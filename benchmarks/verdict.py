@@ -101,7 +101,8 @@ def certain_loss(what: str, loss: Interval) -> str:
 
 def _range(value: float, low: float, high: float, what: str) -> str:
     # A ratio near one needs the second digit to show on which side it lies.
-    digits = 1 if value >= 1.5 else 2
+    # One digit where the second says nothing; [1.6, 1.6] would look as if it were known exactly.
+    digits = 1 if value >= 1.5 and high - low > 0.19 else 2
     return f"{value:.{digits}f} {what} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -24,6 +24,12 @@ FASTER = Interval(2.4, 2.3, 2.5)
             "INT8 is 2.4 times faster [2.3, 2.5] and gains 0.10 points [−0.10, 0.30]; ship it",
         ),
         (
+            Interval(1.63, 1.61, 1.64),
+            Interval(0.07, -0.07, 0.33),
+            "ship",
+            "INT8 is 1.63 times faster [1.61, 1.64] and loses 0.07 points [−0.07, 0.33]; ship it",
+        ),
+        (
             Interval(0.5, 0.4, 0.625),
             Interval(0.0, 0.0, 0.0),
             "not worth it",
