@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.provenance import machine, versions
+from edge.align import CROP_SIZE
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError
@@ -30,7 +31,7 @@ from export.gate import EvaluationPairs, accuracy_drop, tar_drop
 REFERENCE = "fp32"
 FARS = (1e-3, 1e-4)
 BATCH = 64
-CROP = (112, 112, 3)
+CROP = (CROP_SIZE, CROP_SIZE, 3)
 
 
 def embed_all(bundle: Bundle, precision: str, pictures: Sequence[Path]) -> tuple[Floats, Sequence[bool]]:
