@@ -310,7 +310,7 @@ class TestCommand:
     def test_it_trains_writes_weights_and_knows_when_it_is_done(
         self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run_distill(self._parse(arguments)) == 0
+        assert run_distill(self._parse([*arguments, "--stages", "0.5"])) == 0
         student, info = load_embedder(tmp_path / "out" / "student.safetensors")
         assert (info.activation, info.embedding_size, info.color) == ("relu", 128, "rgb")
         with torch.no_grad():
@@ -320,9 +320,10 @@ class TestCommand:
         assert card.fault() is None
         assert "12 aligned face crops" in card.data
         assert card.figures[0].value is not None
-        command = json.loads((tmp_path / "out" / "student.card.json").read_text(encoding="utf-8"))["command"]
-        assert command.split()[0] == "edge"
-        assert str(tmp_path) not in command
+        told = json.loads((tmp_path / "out" / "student.card.json").read_text(encoding="utf-8"))
+        assert told["recipe"]["weights"]["stages"] == 0.5
+        assert told["command"].split()[0] == "edge"
+        assert str(tmp_path) not in told["command"]
         log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
         assert "whole 2/2" in log
         assert "54 crops to go" in log, "32 of the bank, 14 through the blocks, 8 through the network"
@@ -339,6 +340,8 @@ class TestCommand:
             (["--batch", "5"], "--batch 5 --workers 2"),
             (["--batch", "2"], "two crops or more"),
             (["--steps", "0"], "at least 1"),
+            (["--stages", "-1"], "--stages -1.0: a weight is 0 or more"),
+            (["--stages", "nan"], "--stages nan"),
             (["--pairs", "pairs.txt"], "--pairs is a list"),
             (["--crops", "nothing.zip"], "nothing.zip"),
             (["--teacher", "nothing.pt"], "nothing.pt"),

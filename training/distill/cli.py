@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--batch {args.batch} --workers {args.workers}: each worker needs the same two crops or more")
     if min(args.steps, args.block_steps, args.hold_out, args.bank) < 1:
         raise InputError("--steps, --block-steps, --bank and --hold-out: at least 1")
+    if not 0 <= args.stages < math.inf:
+        raise InputError(f"--stages {args.stages}: a weight is 0 or more")
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
 
