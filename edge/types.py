@@ -32,7 +32,9 @@ def require_image(image: Image) -> None:
 class Frame:
     """One picture of a stream. `time` is seconds since the epoch for a live source, since the start for a file.
 
-    arrived: seconds on the monotonic clock when a live source had it; None where nothing is in a hurry.
+    source: its name. arrived: seconds on the monotonic clock when a live source had it; None where nothing is in a
+    hurry.
+    picture: the file it is, where a source is pictures that do not follow each other; None in a stream.
     """
 
     image: Image
@@ -40,6 +42,7 @@ class Frame:
     time: float
     source: str
     arrived: float | None = None
+    picture: str | None = None
 
     def __post_init__(self) -> None:
         require_image(self.image)
@@ -113,6 +116,7 @@ class Decision:
 
     match: what to go by; of the evidence gathered over a track where the stream is tracked, else of this frame alone.
     look: the match of this frame alone; None where the face was not embedded in it. track: None in an untracked stream.
+    picture: as in `Frame`.
     """
 
     frame: int
@@ -123,6 +127,7 @@ class Decision:
     latency_ms: dict[str, float] = field(default_factory=dict)
     look: Match | None = None
     track: TrackView | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,10 @@ def create(path: Path, meta: Mapping[str, str]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # FileExistsError among them: it means here that a file has the folder's name, and no gallery.
+        raise GalleryError(f"{path.parent}: no gallery can be made here ({error.strerror}); name a folder") from error
+    try:
         temporary.unlink(missing_ok=True)
         connection = sqlite3.connect(temporary, isolation_level=None)
         try:

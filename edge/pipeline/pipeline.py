@@ -245,7 +245,7 @@ class _Run:
         watch.lap("match")
         frame, source = job.frame, job.frame.source
         decisions = tuple(
-            Decision(frame.index, frame.time, source, face, found, job.laps, look, track)
+            Decision(frame.index, frame.time, source, face, found, job.laps, look, track, frame.picture)
             for face, (found, look, track) in zip(job.faces, decided, strict=True)
         )
         return FrameResult(frame, decisions, job.laps)

@@ -165,6 +165,8 @@ def event(decision: Decision) -> dict[str, Any]:
         "threshold": round(match.threshold, 4),
         "latency_ms": {stage: round(value, 2) for stage, value in decision.latency_ms.items()},
     }
+    if decision.picture is not None:
+        entries["picture"] = decision.picture
     if track is not None:
         # In a tracked stream the entries above are of all looks at the person; `look` is of this frame alone.
         entries["track"] = {

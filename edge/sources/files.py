@@ -83,7 +83,7 @@ class Pictures(Source):
                 self._corrupt += 1
                 _LOG.warning("%s", error)
                 continue
-            return Frame(image, self._next - 1, (self._next - 1) / self.fps, str(path))
+            return Frame(image, self._next - 1, (self._next - 1) / self.fps, self.name, picture=str(path))
         return None
 
     def stop(self) -> None:

@@ -8,8 +8,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,46 @@ def test_several_sources_share_a_run_and_have_a_video_each(toy: Any, world: Path
     assert len(videos) == 2
     assert videos[0].name == "v.door.mp4"
     assert all(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 5 for video in videos)
+
+
+def test_pictures_of_a_folder_are_told_to_others_and_shown_on_the_page(toy: Any, world: Path, tmp_path: Path) -> None:
+    """Each under the name of its source, with the file beside it: a topic, a lane and a label belong to the source."""
+    told: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["events"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = edge(
+            *("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source", f"album={world / 'people'}"),
+            *("--webhook", f"http://127.0.0.1:{server.server_port}/hook", "--spool", tmp_path / "spool"),
+            *("--events", tmp_path / "e.jsonl", "--serve", "127.0.0.1:0", "--json-summary"),
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    files = sorted(str(path) for path in (world / "people").rglob("*.png"))
+    for events in (told, lines):
+        assert [event["picture"] for event in events] == files
+        assert {event["source"] for event in events} == {"album"}
+        assert [event["identity"] for event in events] == ["p1", "p1", "p2", "p2"]
+    assert {event["type"] for event in told} == {"picture"}
+
+
+def test_a_file_is_no_place_for_a_gallery(toy: Any, world: Path, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    done = edge("enroll", "--bundle", toy.path, "--gallery", file, world / "people")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{file}: no gallery can be made here (File exists); name a folder" in done.stderr
+    assert file.read_text() == "mine"
 
 
 def test_a_replay_is_run_from_the_command_line(
