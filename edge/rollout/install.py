@@ -75,7 +75,7 @@ class Installer:
             raise InputError(f"{index.name}: holds no bundle for this device yet; publish one: edge rollout publish")
         with self.store.alone():
             before, failed = self.store.current, dict[str, str]()
-            damage = None if before is None else damage_of(self.store.path(before))
+            damage = None if before is None else damage_of(self.store.path(before), self.key)
             for release in releases:
                 earlier = None if self.retry else self.store.refused().get(release.digest)
                 problem = earlier or self._take(index, release)
@@ -90,7 +90,7 @@ class Installer:
     def _take(self, index: Index, release: Release) -> str | None:
         """Switches to a release; why not, where it fails on this device."""
         store, digest = self.store, release.digest
-        damage = damage_of(store.path(digest)) if digest in store.kept() else None
+        damage = damage_of(store.path(digest), self.key) if digest in store.kept() else None
         if store.current == digest and damage is None:
             return None
         if digest not in store.kept() or damage is not None:
@@ -157,7 +157,7 @@ def problem_of(
     path: Path, key: PublicKey | None, trial: Trial, accepts: Callable[[Bundle], None] = lambda _: None
 ) -> str | None:
     """Why a bundle of the store must not be used: signature, digests, what the device has, then the test; else None."""
-    if (damage := damage_of(path)) is not None:
+    if (damage := damage_of(path, key)) is not None:
         return damage
     try:
         accepts(Bundle.open(path, key))
@@ -166,10 +166,10 @@ def problem_of(
     return trial(path)
 
 
-def damage_of(path: Path) -> str | None:
-    """What of a bundle of the store is not as it was when it came; None where all is."""
+def damage_of(path: Path, key: PublicKey | None = None) -> str | None:
+    """What of a bundle of the store is not as it was when it came, or not signed with `key`; None where all is."""
     try:
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, key)
         if bundle.digest() != path.name:
             return "its manifest was changed since it was installed"
         for variant in bundle.manifest.variants:

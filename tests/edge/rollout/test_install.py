@@ -249,6 +249,22 @@ def test_only_signed_bundles_come_to_a_device_that_requires_them(
         check(store, trial, public)
 
 
+def test_the_bundle_in_use_must_be_signed_too_once_that_is_required(
+    make: Any, web: Any, store: Store, tmp_path: Path, keys: tuple[SigningKey, PublicKey]
+) -> None:
+    secret, public = keys
+    bundle = make(tmp_path / "b")
+    publish(bundle, web.folder)
+    installer(store).install(read_index(web.url), DEVICE)
+    with pytest.raises(BundleError, match="is not signed"):
+        installer(store, key=public).install(read_index(web.url), DEVICE)
+    assert (store.current, store.refused()) == (bundle.digest(), {})
+    sign_bundle(bundle, secret)
+    publish(bundle, web.folder)
+    installer(store, key=public).install(read_index(web.url), DEVICE)
+    assert Bundle.open(store.folder / "current", public).digest() == bundle.digest()
+
+
 def test_bytes_that_are_not_the_indexs_or_the_manifests_are_not_taken(
     make: Any, web: Any, store: Store, tmp_path: Path
 ) -> None:
