@@ -48,6 +48,12 @@ def _finetune(args: argparse.Namespace) -> int:
         raise InputError("name the photos with --dataset and the folder to write with --out; see edge train --help")
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"{args.out}: is a file; --out names a folder")
+    # Looked for before anything learns: what is measured comes last.
+    for option, path in (("--strangers", args.strangers), ("--pairs", args.pairs), ("--images", args.images)):
+        if path is not None and not path.exists():
+            raise InputError(f"{option} {path}: no such file or folder")
     from training.job import run_job
     from training.summary import summarise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,8 @@ class FinetuneOptions:
             raise InputError("epochs and patience are 1 or more, and a batch holds 2 photos or more")
         if self.learning_rate <= 0 or self.body_rate < 0 or min(self.distill, self.rehearse, self.weight_decay) < 0:
             raise InputError("a learning rate lies above 0, and no rate or weight below it")
+        if not 0 <= self.margin < math.pi / 2 or not self.scale > 0:
+            raise InputError(f"a margin lies in [0, π/2) and a scale above 0, not {self.margin:g} and {self.scale:g}")
         if self.train_from not in TRAIN_FROM:
             raise InputError(f"no layer is called {self.train_from!r}; training begins at {', '.join(TRAIN_FROM)}")
 

@@ -195,7 +195,17 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch": 1}, {"learning_rate": 0.0}, {"train_from": "conv_7"}, {"rehearse": -1.0}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch": 1},
+        {"learning_rate": 0.0},
+        {"train_from": "conv_7"},
+        {"rehearse": -1.0},
+        {"margin": -1.0},
+        {"margin": 2.0},
+        {"scale": 0.0},
+    ],
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):

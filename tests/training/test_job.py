@@ -172,6 +172,10 @@ def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
         (("--batch", "1"), "2 photos or more"),
         (("--rehearsal", str(inputs / "base.safetensors")), "neither a folder nor a zip"),
         (("--pairs", "pairs.txt"), "go together"),
+        (("--pairs", "pairs.txt", "--images", "photos"), "--pairs pairs.txt: no such file or folder"),
+        (("--strangers", "nobody"), "--strangers nobody: no such file or folder"),
+        (("--margin", "-1"), "a margin lies in"),
+        (("--out", __file__), "is a file; --out names a folder"),
         (("--strangers", str(inputs / "photos")), "name the --detector"),
     ):
         with pytest.raises(InputError, match=match):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,6 +140,10 @@ def run_detector(args: argparse.Namespace) -> int:
         )
     if args.steps < 0:
         raise InputError(f"--steps {args.steps}: 0 leaves out phase 2; there is no fewer")
+    if not 0 < args.rate < math.inf:
+        raise InputError(f"--rate {args.rate}: a learning rate lies above 0")
+    if args.validate_every < 1:
+        raise InputError(f"--validate-every {args.validate_every}: 1 step is the least")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     recipe = Recipe(

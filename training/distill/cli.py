@@ -134,6 +134,10 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--steps, --block-steps, --bank and --hold-out: at least 1")
     if not 0 <= args.stages < math.inf:
         raise InputError(f"--stages {args.stages}: a weight is 0 or more")
+    if not 0 < args.lr < math.inf:
+        raise InputError(f"--lr {args.lr}: a learning rate lies above 0")
+    if args.work.exists() and not args.work.is_dir():
+        raise InputError(f"{args.work}: is a file; --work names a folder")
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
 

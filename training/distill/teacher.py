@@ -148,7 +148,16 @@ def load_teacher(path: Path) -> Teacher:
     teacher = Teacher()
     try:
         teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"teacher {path}: not the weights of foamliu's MobileFaceNet ({reason}); "
