@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.cli.options import positive, positive_float
-from edge.cli.verb import Verb
+from edge.cli.verb import Parser, Verb
 from edge.errors import InputError
 from training.recipe import TRAIN_FROM, FinetuneOptions
 
@@ -151,7 +151,7 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--images", type=Path, metavar="DIR", help="the pictures of --pairs")
 
 
-class _LazyParser(argparse.ArgumentParser):
+class _LazyParser(Parser):
     """Gets its arguments when it is used: `edge --help` must not wait for torch."""
 
     configure: Callable[[argparse.ArgumentParser], None] | None = None

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from edge import __version__
-from edge.cli.verb import Verb
+from edge.cli.verb import Parser, Verb
 from edge.errors import EdgeError, MissingExtraError
 
 GROUP = "edge.verbs"
@@ -68,7 +68,7 @@ class _Wide(argparse.HelpFormatter):
 
 def build_parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edge",
         description="From a fine-tuned face network to proven engines and a camera that knows who is there.",
         epilog="Each command has --help with an example.",

@@ -6,6 +6,14 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as every other mistake is said: ten lines of usage would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see: {self.prog} --help\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,25 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(
     assert capfd.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("run", "--workers", "0"), "edge run: argument --workers: 0 is not 1 or more; see: edge run --help"),
+        (("gallery", "forget", "people"), "one of the arguments name --number is required; see: edge gallery forget"),
+        (("train", "detector"), "edge train detector: the following arguments are required: --data"),
+        (("cook",), "edge: argument COMMAND: invalid choice: 'cook'"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(
+    words: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert line in said.err
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise ZeroDivisionError
