@@ -48,7 +48,8 @@ class EmbeddingTable:
                 )
             temporary.replace(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot be written ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: cannot be written ({reason})") from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -137,7 +137,8 @@ def _read(path: Path, key: Key | None) -> tuple[Binding, list[NewEntry]]:
         known = header["format"] == FORMAT and header["version"] in (1, VERSION)
         binding = Binding.from_json(json.dumps(header["binding"]))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not an exported gallery, or damaged ({error})") from error
+        # NumPy's words of a file that is none of its own recommend to unpickle it: never of somebody else's file.
+        raise InputError(f"{path}: not an exported gallery, or damaged; make one with: edge gallery export") from error
     if not known or not len(names) == len(sources) == len(vectors) == len(ends) == len(negative):
         raise InputError(f"{path}: not a gallery exported by this arcedge, or damaged")
     starts = [0, *ends.tolist()][: len(ends)]

@@ -84,6 +84,8 @@ class Pictures(Source):
                 _LOG.warning("%s", error)
                 continue
             return Frame(image, self._next - 1, (self._next - 1) / self.fps, self.name, picture=str(path))
+        if self._corrupt == len(self._paths):
+            raise SourceError(f"{self.name}: none of {len(self._paths)} pictures can be read")
         return None
 
     def stop(self) -> None:

@@ -85,7 +85,9 @@ def require_secure(url: str) -> None:
     except ValueError as error:
         raise InputError(f"{url}: not an address ({error})") from error
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(url))):
-        raise InputError(f"{shown(url)}: weights come over https only (http from this machine itself); give such a URL")
+        raise InputError(
+            f"{shown(url)}: downloads come over https only (http from this machine itself); give such a URL"
+        )
 
 
 def shown(url: str) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from edge.cli import options
 from edge.cli.verb import Verb
-from edge.errors import InputError
 
 if TYPE_CHECKING:
     from edge.contract import Role
@@ -30,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
     options.add_require_signed(parser)
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="the embedder's checkpoint: the ladder then starts at torch"
+        "--checkpoint",
+        metavar="FILE_OR_NAME",
+        help="the embedder's checkpoint, or a name in model_weights: the ladder then starts at torch",
     )
     parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="photos of faces")
     parser.add_argument(
@@ -45,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
 
     from edge.detect import Detector
     from edge.engines import open_session
+    from edge.weights import find_weights
     from export.calibration.photos import align_photos, list_photos, mosaics
     from export.parity.ladder import climb
     from export.parity.rungs import ladder_of
 
-    if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise InputError(f"{args.checkpoint}: no such file; name the checkpoint the bundle was made from")
+    checkpoint = None if args.checkpoint is None else find_weights(args.checkpoint, "embedder")
     bundle = options.open_bundle(args)
     quiet = args.json or not sys.stderr.isatty()
     photos = list_photos(args.images)
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         ("embedder", list(faces.crops)),
     )
     for role, pictures in material:
-        ladder = ladder_of(bundle, role, args.checkpoint if role == "embedder" else None)
+        ladder = ladder_of(bundle, role, checkpoint if role == "embedder" else None)
         notes += [note for note in ladder.notes if note not in notes]
         climbed = climb(ladder.rungs, ladder.contract, pictures)
         verdicts += tqdm(climbed, desc=role, total=len(ladder.rungs) - 1, unit="rung", disable=quiet, leave=False)

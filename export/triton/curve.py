@@ -58,7 +58,8 @@ def read_curve(report: Path, precision: str, engine: str | None = None) -> tuple
     try:
         values = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{report}: cannot be read as a report ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{report}: cannot be read as a report ({reason})") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise InputError(f"{report}: not a report of edge bench; give its report.json")
     try:

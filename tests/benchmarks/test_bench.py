@@ -327,7 +327,11 @@ def test_several_bundles_and_engines_stand_in_one_report(
     ("arguments", "error", "said"),
     [
         (["--pairs", "pairs.txt"], InputError, "--pairs and --images go together"),
-        (["--precision", "fp16,int8", "--compare", "none.json"], InputError, "cannot be read as a report"),
+        (
+            ["--precision", "fp16,int8", "--compare", "none.json"],
+            InputError,
+            r"none\.json: cannot be read as a report \(No such file or directory\)",
+        ),
         (["--import", "none.json"], InputError, "cannot be read"),
         (["--bundle", "none"], BundleError, "no bundle here"),
         (["--video", "none.mp4"], Exception, "no such video"),

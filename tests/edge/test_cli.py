@@ -228,6 +228,17 @@ def test_pictures_of_a_folder_are_told_to_others_and_shown_on_the_page(toy: Any,
     assert {event["type"] for event in told} == {"picture"}
 
 
+def test_a_run_over_pictures_none_of_which_can_be_read_is_a_mistake(toy: Any, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("hello")
+    arguments = ("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source")
+    for source in (tmp_path, tmp_path / "a.jpg"):
+        done = edge(*arguments, source)
+        assert done.returncode == 2
+        assert f"{source}: none of 1 pictures can be read" in done.stderr
+    toy.write_scene(tmp_path / "b.png", 200, 200, [(1, 40, 48)])
+    assert edge(*arguments, tmp_path).returncode == 0
+
+
 def test_a_file_is_no_place_for_a_gallery(toy: Any, world: Path, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("mine")

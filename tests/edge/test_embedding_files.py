@@ -44,7 +44,10 @@ def test_every_picture_keeps_a_row_in_its_order(toy: Any, tmp_path: Path) -> Non
             assert len(file[name]) == 6
         assert file["landmarks"].shape == (6, 5, 2)
     assert not list(tmp_path.glob(".out*"))
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(
+        InputError,
+        match=r"cannot be written \((Is a directory|Not a directory|No such file or directory|File exists)\)$",
+    ):
         every.save(tmp_path / "none" / "out.npz")
 
 

@@ -211,8 +211,9 @@ class TestExchange:
         np.savez(tmp_path / "x.npz", a=np.zeros(3))
         np.savez(tmp_path / "y.npz", header=np.array([{"format": 1}], dtype=object))
         for name in ("x.npz", "y.npz"):
-            with pytest.raises(InputError, match="not an exported gallery"):
+            with pytest.raises(InputError, match="not an exported gallery") as refused:
                 import_gallery(tmp_path / name, tmp_path / "other")
+            assert "allow_pickle" not in str(refused.value), "nobody is told to unpickle somebody else's file"
 
     def test_kept_crops_move_to_another_model_and_without_them_it_is_said(
         self, toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path

@@ -250,5 +250,5 @@ def test_the_command_prints_every_rung_and_ends_with_3_where_one_breaks(
 
 
 def test_a_missing_checkpoint_is_said_before_anything_is_run(bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="none: neither a file nor the name of weights"):
         run("--bundle", bundle.path, "--images", tmp_path, "--checkpoint", tmp_path / "none")
