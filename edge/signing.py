@@ -111,6 +111,8 @@ class SigningKey:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         data = _read_key(file)
+        if data.lstrip().startswith(b"-----BEGIN PUBLIC KEY"):
+            raise InputError(f"{file}: is the public key; signing needs the private one beside it, without .pub")
         if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
             raise InputError(f"{file}: others may read this private key; chmod 600 it")
         try:

@@ -63,7 +63,7 @@ def _list(*, as_json: bool) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    from edge.weights.inventory import shipped_card
+    from edge.weights.inventory import inventory, shipped_card
     from edge.weights.registry import find_entry
 
     card = shipped_card(args.name)
@@ -72,6 +72,8 @@ def _show(args: argparse.Namespace) -> None:
     elif card is not None:
         raise InputError(f"{args.name}: is a checkpoint of arcedge; edge export --weights needs no contract file")
     else:
+        if args.name not in (names := [row.name for row in inventory()]):
+            raise InputError(f"{args.name}: no such weights; there are {', '.join(names)}")
         entry = find_entry(args.name)
         if args.contract:
             print(_as_toml(entry.contract.to_dict()))
@@ -82,7 +84,35 @@ def _show(args: argparse.Namespace) -> None:
         return
     width = max(len(key) for key in values)
     for key, value in values.items():
-        print(f"{key:{width}}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        first, *more = _lines(key, value) or ["none"]
+        print(f"{key:{width}}  {first}")
+        for line in more:
+            print(f"{'':{width}}  {line}")
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    """An entry for people: a line a figure or sentence; what is long and nested is left to --json."""
+    if key == "figures":
+        return [_figure_line(figure) for figure in value]
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return list(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [text if isinstance(value, str) or len(text) <= 500 else "long; see --json"]
+
+
+def _figure_line(figure: dict[str, Any]) -> str:
+    """As in model_weights/README.md: value, 95 % interval, count, what it was measured on, and the target."""
+    value = figure.get("value")
+    text = f"{figure['what']}: " + ("not measured" if value is None else f"{value:g}")
+    text += f" {figure['unit']}" if figure.get("unit") and value is not None else ""
+    if "low" in figure and "high" in figure:
+        text += f" [{figure['low']:g}, {figure['high']:g}]"
+    text += f" of {figure['count']:,}" if "count" in figure else ""
+    text += f"; {figure['on']}" if figure.get("on") else ""
+    if figure.get("target"):
+        text += f"; target: {figure['target']}"
+        text += f", {'met' if figure['met'] else 'missed'}" if figure.get("met") is not None else ""
+    return text
 
 
 def _described(entry: Entry) -> dict[str, Any]:

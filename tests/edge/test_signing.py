@@ -110,6 +110,8 @@ def test_keys_are_guarded(tmp_path: Path, keys: tuple[SigningKey, PublicKey]) ->
         PublicKey.read(private)
     with pytest.raises(InputError, match="no private key"):
         SigningKey.read(_secret(tmp_path / "x", b"nonsense"))
+    with pytest.raises(InputError, match="is the public key"):
+        SigningKey.read(private.with_name(f"{private.name}.pub"))
     private.chmod(0o644)
     with pytest.raises(InputError, match="chmod 600"):
         SigningKey.read(private)

@@ -171,6 +171,22 @@ def test_list_names_all_and_says_what_is_here(
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
 
+def test_show_has_a_line_for_each_figure_and_names_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = json.loads((FOLDER / "edge-detector.card.json").read_text(encoding="utf-8"))
+    assert _edge(monkeypatch, "show", "edge-detector") == 0
+    shown = capsys.readouterr().out
+    lines = [line.strip().removeprefix("figures").strip() for line in shown.splitlines()]
+    for figure in card["figures"]:
+        (line,) = (line for line in lines if line.startswith(f"{figure['what']}: {figure['value']:g}"))
+        assert f"[{figure['low']:g}, {figure['high']:g}] of {figure['count']:,}; {figure['on']}" in line
+        assert line.endswith(", missed") is (figure.get("met") is False)
+    assert all(limit in shown for limit in card["limits"])
+    assert _edge(monkeypatch, "show", "nothing") == 2
+    assert "there are edge-detector, mobilefacenet-512" in capsys.readouterr().err
+
+
 def test_show_prints_a_contract_file_that_reads_back(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
