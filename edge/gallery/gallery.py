@@ -105,6 +105,11 @@ class Gallery:
         Raises GalleryError where the bundle holds another model.
         """
         variant = self.binding.variant_in(bundle)
+        if variant is None and not self.identities():
+            raise GalleryError(
+                f"{self.path}: holds nobody, but was made for {self.binding.model} "
+                f"({self.binding.model_sha256[:12]}), which {bundle.path} does not have; remove it, or name another"
+            )
         if variant is None:
             raise GalleryError(
                 f"{self.path}: holds vectors of {self.binding.model} ({self.binding.model_sha256[:12]}), which "

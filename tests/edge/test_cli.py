@@ -413,8 +413,11 @@ def test_arguments_out_of_range_are_refused_by_the_parser(
 
 
 def test_a_gallery_of_another_bundle_is_refused(
-    toy: Any, world: Path, own_bundle: Path, capsys: pytest.CaptureFixture[str]
+    toy: Any, world: Path, own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / "ada.png").write_text("no picture")
+    assert command.main(["enroll", *_over(toy.path, tmp_path / "g"), str(tmp_path / "people")]) == 2
     manifest = json.loads((own_bundle / "bundle.json").read_text())
     manifest["variants"][1]["contract"]["std"] = [2, 2, 2]
     (own_bundle / "bundle.json").write_text(json.dumps(manifest))
@@ -422,6 +425,12 @@ def test_a_gallery_of_another_bundle_is_refused(
     arguments = ["run", "--bundle", str(own_bundle), "--gallery", str(world / "gallery"), "--source", source]
     assert command.main(arguments) == 2
     assert "holds vectors of embedder-fp32" in capsys.readouterr().err
+    assert command.main(["enroll", *_over(own_bundle, tmp_path / "g"), str(world / "people")]) == 2
+    assert "holds nobody, but was made for embedder-fp32" in capsys.readouterr().err
+
+
+def _over(bundle: Path, gallery: Path) -> list[str]:
+    return ["--bundle", str(bundle), "--gallery", str(gallery)]
 
 
 def test_the_doctor_speaks_json() -> None:
