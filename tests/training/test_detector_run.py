@@ -336,6 +336,9 @@ def test_fewer_updates_than_none_are_refused(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(EdgeError, match=r"yunet_s_dynamic\.onnx: cannot be read"):
         run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors"))
+    start = tmp_path / "none.safetensors"
+    with pytest.raises(InputError, match=r"none\.safetensors: not a safetensors file"):
+        run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", "--start", str(start)))
     with pytest.raises(InputError, match=r"labels\.txt"):
         read_labels(tmp_path / "labels.txt")
 

@@ -156,6 +156,8 @@ def run_detector(args: argparse.Namespace) -> int:
         seed=args.seed,
         crops_of_each=args.crops_of_each,
     )
+    if args.start is not None:
+        load_unfolded(args.start)  # before the pictures are labelled, which takes minutes
     teacher = Teacher(args.unit_teacher, TAPS, args.threads)
     pools = read_pools(args.data, args.teacher, recipe.crops_of_each, args.out.with_suffix(".labels.npz"))
     print(
