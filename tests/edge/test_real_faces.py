@@ -109,7 +109,8 @@ def test_the_avengers_are_named_in_whole_photographs_and_strangers_are_not(
     with open_source(str(data / "scenes" / "avengers")) as source:
         Pipeline([analyzer], gallery.snapshot, THRESHOLD, [kept]).run(source)
     named = {
-        Path(result.frame.source).stem: {d.match.identity for d in result.decisions} - {None} for result in kept.results
+        Path(str(result.frame.picture)).stem: {d.match.identity for d in result.decisions} - {None}
+        for result in kept.results
     }
     alone = {"ce": "chris_evans", "ch": "chris_hemsworth", "mr": "mark_ruffalo"}
     alone |= {"rdj": "robert_downey_jr", "sj": "scarlett_johansson"}
