@@ -95,14 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, body: bytes, stall: float) -> None:
         half = len(body) // 2 if stall else len(body)
-        try:
-            for piece in (body[:half], body[half:]):
+        for number, piece in enumerate((body[:half], body[half:])):
+            self.served.sent.append(len(piece))  # before the client has them all: the test may count at once
+            try:
                 self.wfile.write(piece)
                 self.wfile.flush()
-                self.served.sent.append(len(piece))
-                time.sleep(stall if piece is not body[half:] else 0)
-        except OSError:
-            pass  # the client has gone, as it should when this is too slow
+            except OSError:  # the client has gone, as it should when this is too slow
+                self.served.sent.pop()
+                return
+            time.sleep(stall if number == 0 else 0)
 
     def log_message(self, *args: Any) -> None:
         pass
