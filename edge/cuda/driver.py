@@ -57,7 +57,7 @@ def missing_driver() -> str | None:
     """None where a driver with at least one GPU answers, else one line that says what is missing."""
     driver = library()
     if driver is None:
-        return f"no NVIDIA driver: {LIBRARY} is not there; engine onnxruntime needs none; or go to a machine with a GPU"
+        return f"no NVIDIA driver: {LIBRARY} is not there; run on a machine with a GPU, or with --engine onnxruntime"
     if status := driver.cuInit(0):
         return f"the NVIDIA driver does not start (cuInit: {status}); see nvidia-smi, and the container's GPU options"
     count = ctypes.c_int()
