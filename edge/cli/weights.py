@@ -76,6 +76,8 @@ def _show(args: argparse.Namespace) -> None:
             raise InputError(f"{args.name}: no such weights; there are {', '.join(names)}")
         entry = find_entry(args.name)
         if args.contract:
+            if entry.contract is None:
+                raise InputError(f"{args.name}: is a teacher, which no engine opens; it has no contract")
             print(_as_toml(entry.contract.to_dict()))
             return
         values = _described(entry)
@@ -130,7 +132,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "address": entry.address or f"none: {entry.by_hand}",
         "cached": str(path) if path.is_file() else "no",
-        "contract": entry.contract.to_dict(),
+        "contract": entry.contract.to_dict() if entry.contract is not None else "none",
     }
 
 

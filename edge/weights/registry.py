@@ -19,8 +19,10 @@ MAX_UNSTATED_BYTES = 16 << 20
 """The most that is taken for weights whose size the registry does not state."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REQUIRED = ("role", "file", "about", "origin", "licence", "contract")
-_OPTIONAL = ("url", "by_hand", "sha256", "git_blob_sha1", "size", "archive")
+TEACHER = "teacher"
+"""Role of a model that only training asks: no engine opens it, so that it has no contract."""
+_REQUIRED = ("role", "file", "about", "origin", "licence")
+_OPTIONAL = ("contract", "url", "by_hand", "sha256", "git_blob_sha1", "size", "archive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Entry:
 
     file: the name they have in the cache. about: what they are and what arcedge uses them for. origin: the project they
     come from, in words. size: bytes, None where it is not known. url: where they are downloaded, None where `archive`
-    holds them or no public address is known; `by_hand` then says how a user gets them.
+    holds them or no public address is known; `by_hand` then says how a user gets them. contract: None for a teacher's.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Entry:
     origin: str
     licence: str
     digest: Digest
-    contract: ModelContract
+    contract: ModelContract | None
     size: int | None = None
     url: str | None = None
     archive: Archive | None = None
@@ -97,7 +99,11 @@ def _entry(name: str, values: Any) -> Entry:
         raise InputError(f"unknown entry {unknown[0]!r}")
     if not _FILE_NAME.fullmatch(values["file"]):
         raise InputError(f"file is {values['file']!r}; it must be a plain file name")
-    contract = ModelContract.from_dict({"role": values["role"], **values["contract"]})
+    if (values["role"] == TEACHER) == bool(values.get("contract")):
+        raise InputError("a teacher has no contract" if values.get("contract") else "contract is missing")
+    contract = (
+        None if values["role"] == TEACHER else ModelContract.from_dict({"role": values["role"], **values["contract"]})
+    )
     archive = _archive(values["archive"]) if "archive" in values else None
     if sum((archive is not None, bool(values.get("url")), bool(values.get("by_hand")))) != 1:
         raise InputError("give exactly one of url, archive and by_hand")

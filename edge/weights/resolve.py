@@ -13,8 +13,8 @@ from edge.weights.shipped import FOLDER, list_weights
 def find_weights(name: str | None, role: str, folder: Path = FOLDER) -> Path:
     """A file that is there, else shipped weights, else fetched ones; for None the first shipped of the role.
 
-    role: "embedder" or "detector". Fetched weights are given only after their digest was checked once more. Raises
-    InputError that lists what there is, or says how to fetch what is not here yet.
+    role: "embedder", "detector" or "teacher". Fetched weights are given only after their digest was checked once
+    more. Raises InputError that lists what there is, or says how to fetch what is not here yet.
     """
     there = list_weights(folder)
     if name is None:
@@ -50,11 +50,9 @@ def _fetched(entry: Entry) -> Path:
 
 def _require_role(name: str, role: str, wanted: str) -> None:
     if role != wanted:
-        raise InputError(
-            f"{name}: is an {role}; a {wanted} is needed"
-            if role == "embedder"
-            else f"{name}: is a {role}; an {wanted} is needed"
-        )
+        articles = {"embedder": "an"}
+        is_a, needed = (f"{articles.get(it, 'a')} {it}" for it in (role, wanted))
+        raise InputError(f"{name}: is {is_a}; {needed} is needed")
 
 
 def _holds(names: list[str]) -> str:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.detector.augment import SMALLEST_FACE, Sample, draw, draw_labelled, flip, rotate, window
+from training.detector.augment import LARGE_FACE, SMALLEST_FACE, Sample, draw, draw_portrait, flip, rotate, window
 from training.detector.data import Picture, Pools
 
 NONE = np.zeros((0, 5, 2), np.float32)
@@ -86,8 +86,8 @@ def test_turning_by_a_right_angle_swaps_a_boxs_sides() -> None:
     np.testing.assert_allclose(turned.boxes, [[30, 39, 50, 79]], atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [draw, draw_labelled])
-def test_drawn_samples_are_well_formed_and_repeatable(make: Callable[..., Sample]) -> None:
+@pytest.mark.parametrize(("make", "smallest"), [(draw, SMALLEST_FACE), (draw_portrait, LARGE_FACE[0])])
+def test_drawn_samples_are_well_formed_and_repeatable(make: Callable[..., Sample], smallest: float) -> None:
     pools = Pools(
         scenes=[marked(300, 400, 150, 100, side) for side in (12, 40, 90)],
         portraits=[marked(320, 200, 40, 60, 120)],
@@ -109,5 +109,6 @@ def test_drawn_samples_are_well_formed_and_repeatable(make: Callable[..., Sample
         faces += len(sample.boxes)
         sides += (sample.boxes[:, 2:] - sample.boxes[:, :2]).max(axis=1).tolist()
     assert faces >= 60
-    assert min(sides) < 24  # from faces of a few pixels
-    assert max(sides) > 140  # to faces that fill the frame
+    assert min(sides) >= smallest - 1
+    assert min(sides) < 2.5 * smallest  # from faces of a few pixels where all count
+    assert max(sides) > 0.8 * 160  # to faces that fill the frame

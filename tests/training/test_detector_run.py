@@ -14,7 +14,7 @@ from edge.errors import EdgeError, EngineError, InputError
 from training.detector.augment import Sample
 from training.detector.cascade import UNITS, Bank, Cascade, fill_bank
 from training.detector.data import Picture, Pools, read_labels, read_zip, without_faces
-from training.detector.labels import label_crop, open_teacher, read_pools
+from training.detector.labels import LandmarkTeacher, label_crop, read_pools
 from training.detector.losses import relative_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
 from training.detector.run import Recipe, Run, configure_detector, run_detector
@@ -169,7 +169,7 @@ def test_another_network_is_no_teacher(teacher_path: Path) -> None:
 def test_labels_keep_true_boxes_and_add_plausible_landmarks(
     small_data: Path, teacher_path: Path, tmp_path: Path
 ) -> None:
-    pools = read_pools(small_data, teacher_path, 10, tmp_path / "labels.npz")
+    pools = read_pools(small_data, LandmarkTeacher(teacher_path), 10, tmp_path / "labels.npz")
     truth = read_labels(small_data / "wider" / "train" / "labels.txt")
     assert len(pools.held_out) == 2
     assert [picture.boxes.tolist() for picture in pools.scenes] == [
@@ -193,7 +193,7 @@ def test_labels_keep_true_boxes_and_add_plausible_landmarks(
 def test_a_crop_is_labelled_where_the_template_puts_the_face(small_data: Path, teacher_path: Path) -> None:
     from edge.align import ARCFACE_112
 
-    teacher = open_teacher(teacher_path)
+    teacher = LandmarkTeacher(teacher_path)
     pictures = [label_crop(crop, teacher) for crop in read_zip(small_data / "train" / "faces112-pins.zip")]
     found = np.concatenate([picture.landmarks for picture in pictures])
     assert len(found) >= 3
@@ -207,11 +207,11 @@ def test_labels_are_made_once(small_data: Path, teacher_path: Path, tmp_path: Pa
     from training.detector import labels as module
 
     file = tmp_path / "labels.npz"
-    first = read_pools(small_data, teacher_path, 10, file)
+    first = read_pools(small_data, LandmarkTeacher(teacher_path), 10, file)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("label_scene", "label_portrait", "label_crop"):
             patch.delattr(module, name)  # a second labelling would need them
-        second = read_pools(small_data, teacher_path, 10, file)
+        second = read_pools(small_data, LandmarkTeacher(teacher_path), 10, file)
     for pool in ("scenes", "portraits", "crops"):
         for one, other in zip(getattr(first, pool), getattr(second, pool), strict=True):
             np.testing.assert_array_equal(one.boxes, other.boxes)
@@ -312,7 +312,7 @@ def test_landmarks_of_a_network_in_training_are_measured_against_labels(monkeypa
         ("--size", "100"),
         ("--unit-steps", "0"),
         ("--bank", "0"),
-        ("--batch", "0"),
+        ("--batch", "1"),
         ("--crops-of-each", "0"),
         ("--threads", "0"),
     ],

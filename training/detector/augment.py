@@ -24,8 +24,8 @@ MIN_FILLED = 0.75
 """Share of a window's side that the longer side of a picture fills at least."""
 
 
-ANY = 0.6
-"""Share of the samples for learning landmarks that are as those of the first phase."""
+LARGE_FACE = (40.0, 190.0)
+"""Pixels of the longer side of a face whose landmarks are learned, at least and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,16 @@ def draw(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
     return _finish(rng, sample)
 
 
-def draw_labelled(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
-    """One sample for learning landmarks: mostly a photo of one person, whose labels are the better ones."""
-    if rng.random() < ANY:
-        return draw(rng, pools, size)
-    return _finish(rng, _around_a_face(rng, _pick(rng, pools.portraits), size))
+def draw_portrait(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
+    """One sample for learning landmarks: a photo of one person, whose labels are the better ones, large and in view."""
+    picture = _pick(rng, pools.portraits)
+    x1, y1, x2, y2 = picture.boxes[0]
+    side = max(float(x2 - x1), float(y2 - y1), 1.0)
+    face = _log_uniform(rng, LARGE_FACE[0], min(LARGE_FACE[1], 0.85 * size))
+    scale, room = face / side, max(size - face, 0.0) / 2
+    centre = np.array([x1 + x2, y1 + y2]) / 2 * scale
+    x, y = centre - size / 2 + rng.uniform(-room, room, 2)
+    return _finish(rng, window(picture, float(x), float(y), scale, size, _fill(rng)))
 
 
 def _finish(rng: np.random.Generator, sample: Sample) -> Sample:

@@ -27,6 +27,7 @@ from training.detector.data import (
     unknown_landmarks,
     without_faces,
 )
+from training.detector.mesh import FaceMesh
 
 MIN_LANDMARK_FACE = 16.0
 """Pixels of a face's longer side, in the view the teacher has of it, below which its landmarks are no label."""
@@ -41,6 +42,43 @@ landmarks are the better the larger it sees a face, up to about here: on 699 Cel
 views is 5.9 % of the eye distance from SCRFD-2.5G's in the median; one view of the photo as it is, 7.3 %. Larger still,
 turned upright, twice as many views, or some of them YuNet-s's: 5.6 to 5.9 %, within what 140 photos can tell."""
 
+MIN_MESH_FACE = 24.0
+"""Pixels of a face's longer side from which the face mesh places its landmarks. In 60 CelebA photos scaled down to
+faces of 24 pixels they are 5.3 % off SCRFD-2.5G's in the photo as it is, of 32: 4.3, of 48 and 96: 3.4; of 16: 7.6."""
+
+
+class LandmarkTeacher:
+    """YuNet-n, which finds faces, and where there is one the face mesh, which places their landmarks."""
+
+    def __init__(self, yunet: Path, mesh: Path | None = None) -> None:
+        self.detector = open_teacher(yunet)
+        self._mesh = FaceMesh(mesh) if mesh else None
+        files = [yunet] if mesh is None else [yunet, mesh]
+        self.digest = "-".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files)
+
+    @property
+    def name(self) -> str:
+        """Who places the landmarks, in words for a card."""
+        if self._mesh is None:
+            return "YuNet-n (Apache-2.0), the mean of many views"
+        return "MediaPipe's face mesh (Apache-2.0), the mean of eight views"
+
+    @property
+    def places(self) -> bool:
+        """Whether a face mesh places the landmarks, so that a few views of YuNet-n are enough."""
+        return self._mesh is not None
+
+    def landmarks(self, image: Image, boxes: Floats, zooms: tuple[float, ...]) -> Floats:
+        """The faces' landmarks (K, 5, 2): the mesh's, or the mean of YuNet-n's views; NaN where there is no label."""
+        marks = mean_landmarks(image, boxes, self.detector, zooms)
+        if self._mesh is None:
+            return marks
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+        for row in np.flatnonzero((sides >= MIN_MESH_FACE) & np.isfinite(marks).all(axis=(1, 2))):
+            placed = self._mesh.landmarks(image, boxes[row], marks[row])
+            marks[row] = marks[row] if placed is None else placed
+        return marks
+
 
 def open_teacher(path: Path) -> Detector:
     """A YuNet for labels. Raises InputError or EngineError."""
@@ -48,22 +86,25 @@ def open_teacher(path: Path) -> Detector:
     return Detector(open_session(path), contract, DetectorOptions(long_side=960, min_score=0.5, max_iou=0.45))
 
 
-def label_scene(picture: Picture, teacher: Detector) -> Picture:
+def label_scene(picture: Picture, teacher: LandmarkTeacher) -> Picture:
     """A picture with true boxes, and the teacher's landmarks for those of its faces that it finds."""
-    return Picture(picture.image, picture.boxes, mean_landmarks(picture.image, picture.boxes, teacher, SCENE_ZOOMS))
+    return Picture(picture.image, picture.boxes, teacher.landmarks(picture.image, picture.boxes, SCENE_ZOOMS))
 
 
-def label_portrait(picture: Picture, teacher: Detector, zooms: tuple[float, ...] | None = None) -> Picture:
-    """A photo with the faces the teacher finds in it. Without `zooms` it sees the largest as `PORTRAIT_FACES` say."""
+def label_portrait(picture: Picture, teacher: LandmarkTeacher, zooms: tuple[float, ...] | None = None) -> Picture:
+    """A photo with the faces the teacher finds in it.
+
+    Without `zooms` YuNet-n sees the largest as `PORTRAIT_FACES` say, unless a face mesh places the landmarks.
+    """
     image = picture.image
-    boxes = np.array([face.box for face in teacher.detect(image)], np.float32).reshape(-1, 4)
+    boxes = np.array([face.box for face in teacher.detector.detect(image)], np.float32).reshape(-1, 4)
     if zooms is None:
         largest = float((boxes[:, 2:] - boxes[:, :2]).max(initial=1.0))
-        zooms = tuple(face / largest for face in PORTRAIT_FACES)
-    return Picture(image, boxes, mean_landmarks(image, boxes, teacher, zooms))
+        zooms = SCENE_ZOOMS if teacher.places else tuple(face / largest for face in PORTRAIT_FACES)
+    return Picture(image, boxes, teacher.landmarks(image, boxes, zooms))
 
 
-def label_crop(picture: Picture, teacher: Detector) -> Picture:
+def label_crop(picture: Picture, teacher: LandmarkTeacher) -> Picture:
     """An aligned crop with the best face the teacher finds, seeing it inside a grey frame; small ones do not count."""
     margin = picture.image.shape[0] // 2
     framed = cv2.copyMakeBorder(
@@ -109,10 +150,10 @@ def mean_landmarks(image: Image, boxes: Floats, teacher: Detector, zooms: tuple[
 
 
 class Labels:
-    """Labels made once, kept in a file by the digests of picture and teacher, so that a resumed run starts at once."""
+    """Labels made once, kept in a file by the digests of teacher and picture, so that a resumed run starts at once."""
 
-    def __init__(self, path: Path, teacher: Path) -> None:
-        self._path, self._teacher = path, hashlib.sha256(teacher.read_bytes()).hexdigest()[:16]
+    def __init__(self, path: Path, teacher: str) -> None:
+        self._path, self._teacher = path, teacher
         self._known: dict[str, Floats] = {}
         if path.exists():
             with np.load(path) as known:
@@ -137,13 +178,13 @@ class Labels:
         written.replace(self._path)
 
 
-def read_pools(data: Path, teacher_path: Path, crops_of_each: int, file: Path) -> Pools:
+def read_pools(data: Path, teacher: LandmarkTeacher, crops_of_each: int, file: Path) -> Pools:
     """Reads and labels everything under `data`: `wider/train`, `scenes/celeba.zip`, `train/faces112-*.zip`.
 
     crops_of_each: at most about so many crops of each archive, spread over it. file: where labels are kept for the next
     time. The pictures stay in memory. Raises InputError where something is missing.
     """
-    teacher, labels = open_teacher(teacher_path), Labels(file, teacher_path)
+    labels = Labels(file, teacher.digest)
 
     def labelled(kind: str, pictures: Iterable[Picture], make: Callable[[Picture], Picture]) -> list[Picture]:
         return [labels.label(kind, picture, partial(make, picture)) for picture in pictures]
@@ -155,7 +196,8 @@ def read_pools(data: Path, teacher_path: Path, crops_of_each: int, file: Path) -
         read_zip(archive, max(1, count_pictures(archive) // crops_of_each))
         for archive in sorted((data / "train").glob("faces112-*.zip"))
     )
-    known = labelled("portrait at twelve views", portraits, lambda picture: label_portrait(picture, teacher))
+    views = "portrait" if teacher.places else "portrait at twelve views"
+    known = labelled(views, portraits, lambda picture: label_portrait(picture, teacher))
     known = with_faces(known)
     pools = Pools(
         scenes=labelled("scene", taught, lambda picture: label_scene(picture, teacher)),

@@ -58,6 +58,10 @@ class Answers:
         )
         return cls(c.squeeze(-1), o.squeeze(-1), bbox, kps)
 
+    def of(self, samples: slice) -> Answers:
+        """Those of some of the samples."""
+        return Answers(self.cls[samples], self.obj[samples], self.bbox[samples], self.kps[samples])
+
     def as_logits(self) -> Answers:
         """A teacher's probabilities as the logits ours are, between −11.5 and 11.5."""
         return Answers(self.cls.logit(SURE), self.obj.logit(SURE), self.bbox, self.kps)
