@@ -26,10 +26,10 @@ class TritonOptions:
     sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.instances < 1 or self.max_batch < 1 or self.max_delay < 0:
-            raise InputError(
-                f"triton: {self.instances} instances, batch {self.max_batch}, {self.max_delay} µs: too few"
-            )
+        if self.instances < 1 or self.max_batch < 1:
+            raise InputError(f"triton: {self.instances} instances, batch {self.max_batch}: 1 is the least of each")
+        if self.max_delay < 0:
+            raise InputError(f"triton: a request cannot wait {self.max_delay} µs for others; 0 is not to wait at all")
         if self.device == "gpu" and self.precision == "int8":
             raise InputError("triton: the INT8 graphs of a bundle are for CPUs; take --precision fp16 on a GPU")
 

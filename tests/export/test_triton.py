@@ -162,6 +162,21 @@ def test_what_cannot_be_served_is_said_and_nothing_is_written(bundle: Bundle, tm
     assert not list((tmp_path / "r").rglob("*")), "neither model nor leftover"
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"max_delay": -4}, "cannot wait -4 µs"),
+        ({"max_batch": 0}, "batch 0: 1 is the least"),
+        ({"instances": 0}, "0 instances"),
+    ],
+)
+def test_numbers_that_are_none_say_what_is_wrong_with_them(words: dict[str, int], says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        TritonOptions(**words)  # type: ignore[arg-type]
+    assert "too few" not in str(caught.value)
+    assert TritonOptions(max_delay=0).max_delay == 0, "not to wait at all is no mistake"
+
+
 def test_a_configuration_that_does_not_fit_the_schema_is_refused(module: Any) -> None:
     with pytest.raises(GateError, match="Triton's schema"):
         require_valid('name: "x"\nmax_batch: 3\n', module)
