@@ -38,7 +38,7 @@ class Photos:
                 faces = align_photos(
                     folder, Detector(session, self.detector.contract), only=self.only.get(folder), quiet=self.quiet
                 )
-            for reason, paths in (("no face found", faces.faceless), ("not a picture", faces.unreadable)):
+            for reason, paths in (("no face found", faces.faceless), ("cannot be read", faces.unreadable)):
                 if paths:
                     names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:5])
                     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""

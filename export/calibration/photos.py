@@ -90,8 +90,8 @@ def read_training_part(file: Path) -> frozenset[str]:
 def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | None = None, quiet: bool = False) -> Faces:
     """Finds and aligns the face of every picture under `folder`, or of those in `only`.
 
-    Raises InputError where the folder is unfit, or no picture in it shows a face; GateError where most faces' landmarks
-    are crossed, as those of a detector with another order are.
+    Raises InputError where the folder is unfit, or no picture in it can be read or shows a face; GateError where most
+    faces' landmarks are crossed, as those of a detector with another order are.
     """
     photos = list_photos(folder, only)
     crops, kept, faceless, unreadable = list[Image](), list[Path](), list[Path](), list[Path]()
@@ -113,7 +113,7 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
             kept.append(path)
             upright += _upright(face.landmarks)
     if not crops:
-        raise InputError(f"{folder}: no face found in any of {len(photos)} pictures; are these photos of faces?")
+        raise InputError(f"{folder}: {_nothing_found(len(photos), len(unreadable))}")
     if 2 * upright < len(crops):
         raise GateError(
             f"the detector's landmarks are in another order than left eye, right eye, nose, left mouth, right mouth: "
@@ -123,6 +123,14 @@ def align_photos(folder: Path, detector: Detector, *, only: frozenset[str] | Non
     return Faces(
         np.stack(crops), identities, tuple(kept), tuple(faceless), tuple(unreadable), digest.hexdigest(), signatures
     )
+
+
+def _nothing_found(count: int, unreadable: int) -> str:
+    """Why none of `count` pictures gave a face. One that cannot be read says nothing about faces."""
+    if unreadable == count:
+        return f"none of {count} pictures can be read; are they whole, and may you read them?"
+    rest = f" ({unreadable} more cannot be read)" if unreadable else ""
+    return f"no face found in any of {count - unreadable} pictures{rest}; are these photos of faces?"
 
 
 def _upright(landmarks: Floats) -> bool:
@@ -135,10 +143,13 @@ def _upright(landmarks: Floats) -> bool:
 def mosaics(photos: Sequence[Path], count: int) -> list[Image]:
     """`count` pictures of MOSAIC size with one to nine of the photos each, at sizes a camera sees, for a detector.
 
-    Tight crops alone would calibrate a detector on faces that fill the frame, which it hardly ever meets.
+    Tight crops alone would calibrate a detector on faces that fill the frame, which it hardly ever meets. Raises
+    InputError where none of the photos can be read.
     """
     generator = np.random.default_rng(SEED)
     readable = _readable(photos)
+    if not readable:
+        raise InputError(f"{photos[0].parent}: {_nothing_found(len(photos), len(photos))}")
     height, width = MOSAIC
     pictures = []
     for index in range(count):

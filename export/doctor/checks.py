@@ -30,17 +30,22 @@ MANY = 0.2
 def usable(survey: Survey) -> Finding:
     """Files that are no pictures, and whether there are enough with a face."""
     found, faces = len(survey.looks), len(survey.with_face)
+    unreadable = f"{len(survey.unreadable)} files named as pictures cannot be read" if survey.unreadable else ""
     if faces < MIN_PICTURES:
-        return Finding("fatal", "photos", f"{faces} pictures with a face", f"{MIN_PICTURES} is the least; add photos")
-    if survey.unreadable:
-        seen = f"{len(survey.unreadable)} files named as pictures cannot be read"
-        return Finding("warning", "photos", seen, "replace or delete them", survey.unreadable)
+        # Said here as well: what cannot be read is no picture without a face, and may be all that is wrong.
+        seen = f"{faces} pictures with a face{unreadable and f'; {unreadable}'}"
+        remedy = "replace what cannot be read, or add photos" if unreadable else "add photos"
+        return Finding("fatal", "photos", seen, f"{MIN_PICTURES} is the least; {remedy}", survey.unreadable)
+    if unreadable:
+        return Finding("warning", "photos", unreadable, "replace or delete them", survey.unreadable)
     return Finding("ok", "photos", f"{found} pictures, all can be read")
 
 
 def faceless(survey: Survey) -> Finding:
     """Pictures in which no face is found, those of one colour apart."""
     names = tuple(look.name for look in survey.looks if look.crop is None and look.spread >= FLAT)
+    if not survey.looks:
+        return Finding("fatal", "faces", "no picture could be read, so none was looked for", "see photos")
     if not names:
         return Finding("ok", "faces", "every picture shows one")
     grave = 2 * len(names) > len(survey.looks)

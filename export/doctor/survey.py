@@ -126,9 +126,14 @@ def _members(place: Path) -> list[str]:
 
 
 def _read(place: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes; b"", which is no picture, for a file that may not be read."""
     if place.is_dir():
         for name in names:
-            yield name, (place / name).read_bytes()
+            try:
+                data = (place / name).read_bytes()
+            except OSError:
+                data = b""
+            yield name, data
         return
     with zipfile.ZipFile(place) as archive:
         for name in names:

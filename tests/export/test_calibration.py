@@ -13,7 +13,7 @@ from edge.signatures import PictureSignature
 from export.calibration import METHODS, CalibrationTable, Histogram, observe, read_tables, write_tables
 from export.calibration.calibrate import CalibrationData, calibrate
 from export.calibration.methods import BINS
-from export.calibration.photos import list_photos, mosaics, synthetic_crops
+from export.calibration.photos import align_photos, list_photos, mosaics, synthetic_crops
 from export.calibration.table import read_thresholds
 from export.passes.qdq import Ranges
 
@@ -176,6 +176,35 @@ def test_mosaics_show_the_photos_and_are_the_same_every_time(tmp_path: Path) -> 
         assert picture.shape == (320, 320, 3)
         np.testing.assert_array_equal(picture, same)
         assert (picture == photo[0, 0]).all(axis=2).mean() > 0.02
+
+
+def blank_and_broken(folder: Path, blank: int, broken: int) -> Path:
+    """Grey pictures, and files that are no pictures."""
+    import cv2
+
+    folder.mkdir()
+    for i in range(blank):
+        cv2.imwrite(str(folder / f"grey{i}.png"), np.full((64, 64, 3), 128, np.uint8))
+    for i in range(broken):
+        (folder / f"broken{i}.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_pictures_that_cannot_be_read_are_not_called_faceless(tmp_path: Path) -> None:
+    class Blind:
+        def detect(self, image: object) -> list[object]:
+            return []
+
+    for blank, broken, says in (
+        (0, 2, r"none of 2 pictures can be read"),
+        (3, 0, r"no face found in any of 3 pictures; "),
+        (1, 2, r"no face found in any of 1 pictures \(2 more cannot be read\)"),
+    ):
+        folder = blank_and_broken(tmp_path / f"{blank}-{broken}", blank, broken)
+        with pytest.raises(InputError, match=says):
+            align_photos(folder, Blind(), quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="none of 2 pictures can be read"):
+        mosaics(list_photos(tmp_path / "0-2"), 6)
 
 
 def test_synthetic_crops_are_pictures_that_differ() -> None:

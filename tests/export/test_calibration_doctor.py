@@ -182,6 +182,20 @@ def test_the_command_writes_its_report_and_ends_with_2_where_it_is_fatal(
     assert printed["findings"][0]["check"] == "photos"
 
 
+def test_pictures_that_cannot_be_read_are_not_called_faceless(models: Models, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.png", "b.jpg"):
+        (photos / "ada").mkdir(parents=True, exist_ok=True)
+        (photos / "ada" / name).write_bytes(b"nothing")
+    (photos / "ada" / "c.png").symlink_to("/proc/self/mem")  # there, and an error to read
+    found = by_check(examine(photos, *models, quiet=True).diagnosis)
+    assert "3 files named as pictures cannot be read" in found["photos"].seen
+    assert found["photos"].pictures == ("ada/a.png", "ada/b.jpg", "ada/c.png")
+    assert found["photos"].severity == "fatal"
+    assert "no face" not in found["faces"].seen
+    assert "every picture shows one" not in found["faces"].seen
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
