@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--gallery",
         type=Path,
         metavar="DIR",
-        help="refuse a bundle whose vectors this gallery's cannot be compared with",
+        help="refuse a bundle whose vectors cannot be compared with this gallery's, be it in use already",
     )
     options.add_key(install)
     check = action("check", "test the bundle in use, and go back to the last good one where it fails; for every start")
@@ -113,7 +113,9 @@ def _install(args: argparse.Namespace, store: Store) -> int:
         found = installer.install(index, device)
     values = {"digest": found.digest, "before": found.before, "changed": found.changed, "refused": found.refused}
     was = (f", {_short(found.before)} before" if found.before else "") if found.changed else ", as before"
-    if found.mended is not None:
+    if found.digest in found.refused:
+        was = ", kept although it fails here"
+    elif found.mended is not None:
         was = f", fetched anew: {found.mended}"
     _say(args, {**values, "mended": found.mended}, f"{store.folder / 'current'}: {_short(found.digest)}{was}")
     if found.refused:

@@ -24,7 +24,8 @@ def _no_progress(_: int, __: int) -> None:
 class Installed:
     """What came of it. digest: of the bundle in use now; before: of the one in use until now, None for none.
 
-    refused: bundles that were meant for this device and failed here, now or earlier, and why. mended: what was damaged
+    refused: bundles that were meant for this device and failed here, now or earlier, and why; among them the one in use
+    where it does not fit what the device has, and no other does. mended: what was damaged
     of the bundle in use and was fetched anew; None for nothing.
     """
 
@@ -92,7 +93,8 @@ class Installer:
         store, digest = self.store, release.digest
         damage = damage_of(store.path(digest), self.key) if digest in store.kept() else None
         if store.current == digest and damage is None:
-            return None
+            # Not noted as refused where it does not fit: the bundle is good, and a gallery may be migrated.
+            return _unfit(store.path(digest), self.key, self.accepts)
         if digest not in store.kept() or damage is not None:
             bring(index, release, store, self.key, self.options, self.progress)
             store.take_in(digest)
@@ -159,11 +161,7 @@ def problem_of(
     """Why a bundle of the store must not be used: signature, digests, what the device has, then the test; else None."""
     if (damage := damage_of(path, key)) is not None:
         return damage
-    try:
-        accepts(Bundle.open(path, key))
-    except EdgeError as error:
-        return str(error)
-    return trial(path)
+    return _unfit(path, key, accepts) or trial(path)
 
 
 def damage_of(path: Path, key: PublicKey | None = None) -> str | None:
@@ -174,6 +172,15 @@ def damage_of(path: Path, key: PublicKey | None = None) -> str | None:
             return "its manifest was changed since it was installed"
         for variant in bundle.manifest.variants:
             bundle.load(variant)
+    except EdgeError as error:
+        return str(error)
+    return None
+
+
+def _unfit(path: Path, key: PublicKey | None, accepts: Callable[[Bundle], None]) -> str | None:
+    """Why a bundle does not fit what the device has; None where it does."""
+    try:
+        accepts(Bundle.open(path, key))
     except EdgeError as error:
         return str(error)
     return None

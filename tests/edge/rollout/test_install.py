@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge.bundle import Bundle, sign_bundle
@@ -298,6 +299,42 @@ def test_a_bundle_that_the_gallery_does_not_fit_is_refused(make: Any, store: Sto
         found = installer(store, accepts=accepts).install(read_index(str(tmp_path / "www")), DEVICE)
     assert found.digest == old.digest()
     assert "gallery" in found.refused[other.digest()] or "people" in found.refused[other.digest()]
+
+
+def test_the_bundle_in_use_is_held_against_the_gallery_as_well(
+    make: Any, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gallery of another model took the place of the one before: "as before" was said, and nobody was known."""
+    used, other = make(tmp_path / "used"), make(tmp_path / "other", 2)
+    other_model = replace(Binding.of(used.select("embedder")), model_sha256="0" * 64)
+    fitting, foreign, www = tmp_path / "fitting", tmp_path / "foreign", tmp_path / "www"
+    for folder, binding in ((fitting, Binding.of(used.select("embedder"))), (foreign, other_model)):
+        with Gallery.create(folder, binding) as gallery:
+            gallery.add("ada", np.eye(binding.embedding_size, dtype=np.float32)[:1], ["a.png"])
+    publish(used, www)
+
+    def install(gallery: Path) -> tuple[int, str, str]:
+        words = ["rollout", "install", "--from", www, "--store", store.folder, "--device-id", DEVICE]
+        return main([str(word) for word in (*words, "--gallery", gallery)]), *capsys.readouterr()
+
+    assert install(fitting)[0] == 0
+    assert install(fitting)[1].endswith(", as before\n")
+    code, out, err = install(foreign)
+    assert code == 3
+    assert "as before" not in out
+    assert "foreign: holds vectors of" in err
+    assert f"keeps {used.digest()[:12]}" in err
+    assert len(err.strip().splitlines()) == 1
+    assert store.refused() == {}, "a migrated gallery would mend it"
+    assert install(fitting)[:2] == (0, f"{store.folder / 'current'}: {used.digest()[:12]}, as before\n")
+    # A canary that does not fit any more: the bundle for all takes its place, if it fits.
+    publish(other, www, 100)
+    with Gallery.create(tmp_path / "others", Binding.of(other.select("embedder"))) as gallery:
+        gallery.add("ada", np.eye(other_model.embedding_size, dtype=np.float32)[:1], ["a.png"])
+    assert install(tmp_path / "others")[0] == 0
+    assert store.current == other.digest()
+    assert install(fitting)[0] == 3
+    assert store.current == used.digest()
 
 
 def test_only_one_works_on_a_store_at_a_time(make: Any, store: Store, tmp_path: Path) -> None:
