@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -13,11 +14,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.gpu import kernels
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
 from benchmarks.gpu.sanitizer import TOOLS, sanitize
+from edge.detect import DetectorOptions
+from edge.detect.decode import OUTPUTS
 from edge.errors import EngineError, InputError, MissingExtraError
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
@@ -42,6 +46,31 @@ def inspected(*layers: tuple[str, str, str]) -> str:
 
 
 QUANTISED = models.quantised(models.small_model())
+
+
+def test_detection_is_measured_as_the_runtime_detects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its own thresholds, and with as many cells above the score as five faces have."""
+    heads: list[np.ndarray[Any, Any]] = []
+    asked: list[Any] = []
+
+    def upload(_device: object, _stream: object, array: np.ndarray[Any, Any]) -> Any:
+        heads.append(array)
+        return SimpleNamespace(size=array.nbytes, address=len(heads), free=lambda: None)
+
+    def memory(_device: object, images: int, limit: int) -> Any:
+        asked.append((images, limit))
+        return SimpleNamespace(free=lambda: None)
+
+    monkeypatch.setattr(kernels, "upload", upload)
+    monkeypatch.setattr(kernels, "DetectionMemory", SimpleNamespace(on=memory))
+    kept = SimpleNamespace(detect=lambda *arguments: asked.append(arguments[3:5]))
+    stream: Any = SimpleNamespace(synchronize=lambda: None)
+    kernels._detect(None, kept, (480, 640), stream, lambda work, moved: work() or {})  # type: ignore[arg-type, func-returns-value]
+    runtime = DetectorOptions()
+    assert asked == [(1, runtime.max_faces), (runtime.min_score, runtime.max_iou)]
+    named = dict(zip(OUTPUTS, heads, strict=True))
+    scores = np.sqrt(np.concatenate([named[f"cls_{stride}"] * named[f"obj_{stride}"] for stride in (8, 16, 32)]))
+    assert 1 / 450 < float((scores >= runtime.min_score).mean()) < 1 / 200
 
 
 def test_int8_is_proved_layer_by_layer() -> None:
