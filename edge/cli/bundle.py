@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edge.manifest import Manifest, Variant
 
 
+_DIGITS, _WIDTH, _LEAD = 6, 24, 6
+"""Of a value in a comparison: digits, characters, and characters shown before the first that differs."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = _action(actions, "inspect", "the variants with their thresholds, and where they come from")
@@ -137,7 +141,7 @@ def differences(one: Manifest, two: Manifest) -> list[str]:
     for name in sorted(mine.keys() & theirs.keys()):
         first, second = _entries(asdict(mine[name])), _entries(asdict(theirs[name]))
         changed = [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
-        lines += [f"{name} {key}: {_short(first.get(key))} → {_short(second.get(key))}" for key in changed]
+        lines += [f"{name} {key}: {' → '.join(_told_apart(first.get(key), second.get(key)))}" for key in changed]
         if mine[name].contract != theirs[name].contract:
             lines.append(f"{name}: the model contracts differ: galleries do not fit both")
     return lines
@@ -153,11 +157,36 @@ def _entries(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def _told_apart(one: Any, two: Any) -> tuple[str, str]:
+    """Both values as short as they can be while what differs is seen."""
+    short = _short(one), _short(two)
+    if short[0] != short[1]:
+        return short
+    if isinstance(one, float) and isinstance(two, float):
+        both = ((f"{one:.{digits}g}", f"{two:.{digits}g}") for digits in range(_DIGITS + 1, 18))
+        return next(((first, second) for first, second in both if first != second), (repr(one), repr(two)))
+    texts = _text(one), _text(two)
+    if texts[0] == texts[1]:  # as the number 1 and the word "1"
+        return repr(one), repr(two)
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (mine, theirs) in pairs if mine != theirs), min(map(len, texts)))
+    begin = max(0, same - _LEAD)
+    return _excerpt(texts[0], begin), _excerpt(texts[1], begin)
+
+
 def _short(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 24 else f"{text[:12]}…"
+    text = f"{value:.{_DIGITS}g}" if isinstance(value, float) else _text(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH // 2]}…"
+
+
+def _text(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _excerpt(text: str, begin: int) -> str:
+    """A piece of a text from a place on, with what was left out marked."""
+    end = begin + _WIDTH
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
 
 
 VERB = Verb(

@@ -184,6 +184,30 @@ def test_diff_names_what_changed(own_bundle: Path, tmp_path: Path, capsys: pytes
     assert "contract.stride: 32 → 64" in printed
 
 
+def test_diff_shows_what_differs_however_late(
+    own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(own_bundle, other)
+    for bundle, similarity, cosine, note in (
+        (own_bundle, 0.123456781, 1.0, "a text that goes on for long before it ends with one"),
+        (other, 0.123456789, 0.99999999, "a text that goes on for long before it ends with two"),
+    ):
+        values = json.loads((bundle / "bundle.json").read_text())
+        values["variants"][1]["threshold"]["similarity"] = similarity
+        values["variants"][1]["measured"] = {"cosine": cosine, "note": note, "count": 1 if bundle is other else "1"}
+        (bundle / "bundle.json").write_text(json.dumps(values))
+    assert run("diff", own_bundle, other) == 1
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    told = {key.partition(" ")[2]: value for key, value in lines.items()}
+    assert told["threshold.similarity"] == "0.12345678 → 0.12345679"
+    assert told["measured.cosine"] == "1 → 0.99999999"
+    assert told["measured.note"] == "… with one → … with two"
+    assert told["measured.count"] == "'1' → 1"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(own_bundle: Path) -> None:
     (own_bundle / "embedder.onnx").unlink()
