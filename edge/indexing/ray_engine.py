@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.errors import EngineError, MissingExtraError
+from edge.errors import EngineError, InputError, MissingExtraError
 from edge.indexing.jobs import Job
 from edge.indexing.work import Result, Worker, WorkOptions
 
@@ -77,13 +77,26 @@ class RayEngine:
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EngineError(
-                f"Ray: no cluster at {address} ({str(error).splitlines()[0]}); start one with: ray start --head"
-            ) from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if address == "local":
+                raise EngineError(
+                    f"Ray: this machine's own cluster did not start ({reason}); give --address of one that runs, or "
+                    "index without --on ray"
+                ) from error
+            wanted = self._wanted()
+            # What stands for "auto", or for no address, is news to the user.
+            named = address if wanted == address else f"{address}, noted on this machine (--address {wanted or 'auto'})"
+            raise EngineError(f"Ray: no cluster at {named} ({reason}); start one with: ray start --head") from error
+
+    def _wanted(self) -> str | None:
+        """The address as the user gave it; None where there is none. Raises InputError for an empty one."""
+        if self._address is not None and not self._address.strip():
+            raise InputError("--address is empty; give HOST:PORT or auto, or leave it out")
+        return self._address or os.environ.get("RAY_ADDRESS") or None
 
     def _cluster(self) -> str:
-        """Its address, where something answers, or "local" for one of our own. Raises EngineError."""
-        wanted = self._address or os.environ.get("RAY_ADDRESS") or None
+        """Its address, where something answers, or "local" for one of our own. Raises EngineError or InputError."""
+        wanted = self._wanted()
         if wanted in (None, "auto"):
             running = _started_here()
             if running is not None and _answers(running):

@@ -5,10 +5,13 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from edge.errors import EngineError, InputError
 from edge.gallery import Binding, Gallery, Key
 from edge.indexing import Job, Result, Summary, WorkOptions, index, read_jobs
 from edge.indexing.local import LocalEngine
+from edge.indexing.ray_engine import RayEngine
 from edge.indexing.work import Worker
 
 
@@ -252,6 +256,52 @@ def test_a_list_of_bad_pictures_that_cannot_be_written_is_told_before_the_work(
     assert main([*command, "--bad", str(tmp_path / "nowhere" / "bad.jsonl")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "in_environment", "noted", "says"),
+    [
+        (None, None, False, "this machine's own cluster did not start (no room here)"),
+        ("local", None, False, "this machine's own cluster did not start (no room here)"),
+        ("{port}", None, False, "no cluster at {port} (no room here)"),
+        (None, "{port}", False, "no cluster at {port} (no room here)"),
+        ("auto", None, True, "no cluster at {port}, noted on this machine (--address auto) (no room here)"),
+        ("127.0.0.1:1", None, True, "nothing answers at 127.0.0.1:1"),
+        ("", None, True, "--address is empty"),
+    ],
+)
+def test_an_address_without_a_cluster_is_named_as_it_was_given(
+    address: str | None,
+    in_environment: str | None,
+    noted: bool,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What answers at the address is not Ray, or Ray does not start: "no cluster at local" was said of both."""
+
+    def init(**_: object) -> None:
+        raise ConnectionError("no room here\nand much more")
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False, data=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray").mkdir()
+        if noted:
+            (tmp_path / "ray" / "ray_current_cluster").write_text(port)
+        if in_environment is not None:
+            monkeypatch.setenv("RAY_ADDRESS", in_environment.format(port=port))
+        given = None if address is None else address.format(port=port)
+        engine = RayEngine(WorkOptions(tmp_path), address=given)
+        with pytest.raises((EngineError, InputError)) as caught:
+            next(engine.run([[Job("ada", tmp_path / "ada.png")]]))
+    assert says.format(port=port) in str(caught.value)
+    assert "at local" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "encrypted"])
