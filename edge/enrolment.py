@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from edge.analyze import FaceAnalyzer
+from edge.detect import same_face
 from edge.errors import InputError, SourceError
 from edge.gallery import Gallery, Snapshot
 from edge.gallery.gallery import checked_name
@@ -264,9 +265,7 @@ def _judge(shot: Shot, kin: Kinship, snapshot: Snapshot, name: str, threshold: f
 
 def _rivals(other: Face, main: Face) -> bool:
     """Whether `other` is a second face of like size, not the main one seen again."""
-    centre = (other.box[:2] + other.box[2:]) / 2
-    same = bool((centre > main.box[:2]).all() and (centre < main.box[2:]).all())
-    return not same and other.width * other.height >= RIVAL_AREA * main.width * main.height
+    return not same_face(other, main) and other.width * other.height >= RIVAL_AREA * main.width * main.height
 
 
 def to_png(crop: Image) -> bytes:

@@ -36,6 +36,12 @@ def find_main_face(detector: Detector, image: Image) -> Face | None:
     return None
 
 
+def same_face(other: Face, main: Face) -> bool:
+    """Whether `other` is the main face seen again, as at another border: its middle lies in the main one's box."""
+    centre = (other.box[:2] + other.box[2:]) / 2
+    return bool((centre > main.box[:2]).all() and (centre < main.box[2:]).all())
+
+
 def _look(detector: Detector, image: Image, border: float) -> list[Face]:
     height, width = image.shape[:2]
     zoom = max(1.0, SMALL_SIDE / max(height, width))

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge.align import align
-from edge.detect import Detector, find_main_face
+from edge.detect import Detector, find_main_face, same_face
 from edge.detect.crops import SCORE_MARGIN
 from edge.errors import InputError
 from edge.pictures import SUFFIXES, find_pictures
@@ -99,15 +99,9 @@ def _rivals(face: Face, every: list[Face]) -> int:
     rivals = [
         other
         for other in every
-        if other.score >= face.score - SCORE_MARGIN and other.width > face.width / 3 and _apart(other, face)
+        if other.score >= face.score - SCORE_MARGIN and other.width > face.width / 3 and not same_face(other, face)
     ]
     return 1 + len(rivals)
-
-
-def _apart(one: Face, other: Face) -> bool:
-    """Whether the middle of one face lies outside the box of the other."""
-    x, y = (one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2
-    return not (other.box[0] <= x <= other.box[2] and other.box[1] <= y <= other.box[3])
 
 
 def _members(place: Path) -> list[str]:

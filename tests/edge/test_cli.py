@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -350,6 +351,25 @@ def test_embeddings_and_verdicts_come_from_the_same_line(toy: Any, world: Path, 
         verdict = json.loads(done.stdout)
         assert (done.returncode, verdict["same"], verdict["threshold"]) == (0, same, toy.threshold)
         assert verdict["similarity"] == pytest.approx(float(vectors[0] @ vectors[1 if same else 2]), abs=1e-5)
+
+
+def test_verify_says_which_of_several_faces_it_took_or_refuses(toy: Any, world: Path, tmp_path: Path) -> None:
+    alone = world / "people" / "p1" / "0.png"
+    group = toy.write_scene(tmp_path / "group.png", 400, 300, [(2, 16, 16), (1, 168, 120), (3, 320, 200)])
+    for pictures in ((alone, group), (group, alone)):
+        done = edge("verify", "--bundle", toy.path, *pictures, "--json")
+        verdict = json.loads(done.stdout)
+        assert (done.returncode, verdict["same"]) == (0, True)
+        assert verdict["faces"] == [1 if picture == alone else 3 for picture in pictures]
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"edge verify: {group}: 3 faces; ")
+        (left, right), (top, bottom) = re.findall(r"[xy] (\d+) to (\d+)", line)
+        np.testing.assert_allclose([int(value) for value in (left, top, right, bottom)], [168, 120, 232, 184], atol=9)
+    refused = edge("verify", "--bundle", toy.path, alone, group, "--strict")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"edge verify: {group}: 3 faces; cut out the one meant, or leave --strict out\n"
+    done = edge("verify", "--bundle", toy.path, alone, alone, "--strict")
+    assert (done.returncode, done.stderr) == (0, ""), "nothing is said of a picture with one face"
 
 
 @pytest.mark.parametrize(
