@@ -25,6 +25,10 @@ class EngineError(EdgeError):
     """An engine cannot open or run a model on this machine."""
 
 
+class DivergenceError(EngineError):
+    """An engine runs, but gives something else than its model."""
+
+
 class MissingExtraError(EdgeError):
     """A package that only an extra installs is not there."""
 

@@ -78,8 +78,8 @@ std::map<std::string, Function> table = functions();
 std::set<void*> device_memory, host_memory, streams, events;
 thread_local std::vector<void*> contexts;
 int context_object, module_object;
-enum { ok = 0, invalid_value = 1, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702, capture_unsupported = 900 };
-bool initialised = false;
+enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702, capture_unsupported = 900 };
+bool initialised = false, full = false;
 long launches = 0, graph_launches = 0, bytes_up = 0, bytes_down = 0;
 
 #define NEED_CONTEXT \
@@ -111,6 +111,8 @@ long emulated_bytes_up(void) { return bytes_up; }
 long emulated_bytes_down(void) { return bytes_down; }
 long emulated_graph_launches(void) { return graph_launches; }
 int emulated_capturing(void* stream) { return (int)captures.count(stream); }
+// From now on others have taken all memory of the device, or given it back.
+void emulated_full(int taken) { full = taken; }
 // Work that is no kernel of ours: what TensorRT would queue.
 int emulated_work(void* stream, void (*function)(long), long argument) {
   return queue(stream, [=] { return function(argument), ok; });
@@ -147,6 +149,7 @@ int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 3020, ok; }
 int cuCtxSynchronize(void) { return ok; }
 int cuMemAlloc_v2(void** address, size_t bytes) {
   NEED_CONTEXT;
+  if (full) return out_of_memory;
   if (!bytes) return invalid_value;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xAB, bytes);  // nobody may count on zeros

@@ -191,6 +191,23 @@ def check_proved_anew(folder: Path, backend: str) -> None:
     assert len(list(folder.glob("fp32-*.json"))) == 1
 
 
+def check_kept_where_it_is_not_at_fault(folder: Path, backend: str) -> None:
+    """A GPU whose memory others have taken says nothing of an engine that was built before: it stays, and is proved."""
+    model = models.small_model()
+    first = engine(folder, backend).load(model).passport
+    real = engine(folder, backend, probes=pictures(5))
+    driver.emulated_full(1)
+    try:
+        with pytest.raises(EngineError, match="CUDA"):
+            real.load(model)
+    finally:
+        driver.emulated_full(0)
+    assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("fp32-*.json"))) == 1
+    judged = real.load(model).passport
+    assert judged.facts["parity"]["on"] == "real pictures"
+    assert judged.plan_sha256 == first.plan_sha256, "it was built again"
+
+
 def check_built_ahead(folder: Path, backend: str) -> None:
     """Every variant TensorRT takes, or those of one precision; a bundle without any says so."""
     folder.mkdir(parents=True)

@@ -20,7 +20,7 @@ from edge.engines.tensorrt.onnx_file import OnnxFile
 from edge.engines.tensorrt.options import TensorRtOptions
 from edge.engines.tensorrt.parity import compare, made_up_pictures, require_parity
 from edge.engines.tensorrt.session import LoadedPlan, TensorRtSession
-from edge.errors import EngineError
+from edge.errors import DivergenceError, EngineError
 
 REAL, MADE_UP_PICTURES = "real pictures", "made-up pictures"
 """What a passport says an engine was held against ONNX Runtime on."""
@@ -73,7 +73,8 @@ class TensorRtEngine(Engine):
             return ReadyPlan(loaded, passport)
         try:
             parity = self._prove(loaded, model, passport.identity.precision)
-        except EngineError:
+        except DivergenceError:
+            # Other errors, as a GPU whose memory others have taken, say nothing of the plan.
             folder.remove(passport.identity)
             raise
         return ReadyPlan(loaded, folder.store(passport.identity, plan, {**passport.facts, "parity": parity}))
@@ -94,7 +95,10 @@ class TensorRtEngine(Engine):
         return ReadyPlan(loaded, passport)
 
     def _prove(self, loaded: LoadedPlan, model: bytes, precision: str) -> dict[str, Any]:
-        """Holds a new engine against ONNX Runtime on the CPU. Raises EngineError where they differ, or it cannot."""
+        """Holds a new engine against ONNX Runtime on the CPU.
+
+        Raises DivergenceError where they differ, EngineError where it cannot.
+        """
         from edge.engines.onnxruntime import OnnxRuntimeEngine
 
         judge = OnnxRuntimeEngine()

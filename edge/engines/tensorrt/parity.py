@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge.engines.base import Array, Session, TensorSpec
-from edge.errors import EngineError
+from edge.errors import DivergenceError, EngineError
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
 """Least mean cosine of each output to ONNX Runtime's on the same file, by precision."""
@@ -34,8 +34,9 @@ class Parity:
 
 
 def compare(session: Session, reference: Session, probes: Mapping[str, Array], on: str) -> Parity:
-    """Runs both on the same pictures, one at a time and as many at once as fit. Raises EngineError for what is not
-    finite.
+    """Runs both on the same pictures, one at a time and as many at once as fit.
+
+    Raises DivergenceError for what is not finite or of another shape, EngineError where one of them does not run.
     """
     count = len(next(iter(probes.values())))
     one_by_one = [{name: array[i : i + 1] for name, array in probes.items()} for i in range(count)]
@@ -53,10 +54,10 @@ def compare(session: Session, reference: Session, probes: Mapping[str, Array], o
 
 
 def require_parity(parity: Parity, precision: str) -> None:
-    """Raises EngineError where an engine gives something else than its model."""
+    """Raises DivergenceError where an engine gives something else than its model."""
     least = LEAST_COSINE[precision]
     if not parity.mean >= least:
-        raise EngineError(
+        raise DivergenceError(
             f"the {precision} engine gives something else than its model: output {parity.output} has a mean cosine of "
             f"{parity.mean:.5f} to ONNX Runtime over {parity.count} {parity.on}, at least {least} is needed; "
             "no engine was kept, use another precision"
@@ -87,7 +88,7 @@ def _compare_output(name: str, found: list[dict[str, Array]], wanted: list[dict[
     for mine, theirs in zip(found, wanted, strict=True):
         a, b = (side[name].astype(np.float64).reshape(-1) for side in (mine, theirs))
         if a.shape != b.shape or not np.isfinite(a).all():
-            raise EngineError(f"the engine's output {name} is not finite or of another shape; no engine was kept")
+            raise DivergenceError(f"the engine's output {name} is not finite or of another shape; no engine was kept")
         lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
         cosines.append(float(a @ b) / lengths if lengths > 0 else float(np.array_equal(a, b)))
     return Parity(name, float(np.mean(cosines)), float(np.min(cosines)), len(cosines), on)
