@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import central, indexing
+from benchmarks import indexing
+from benchmarks.central import changes, made, search
 from benchmarks.vectors import SIZE, faces
+from edge.gallery import MilvusPlace, parse_place
 
 
 def test_made_vectors_are_unit_rows_with_their_energy_on_the_axes_asked_for() -> None:
@@ -31,17 +33,17 @@ def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
 ) -> None:
     pytest.importorskip("pymilvus", reason="needs the extra milvus")
     pytest.importorskip("milvus_lite", reason="needs the extra milvus")
-    monkeypatch.setattr(central, "CHANGES", 20)
-    place = central.parse_place(f"milvus:{tmp_path / 'g.db'}")
-    assert isinstance(place, central.MilvusPlace)
-    assert central.fill(place, 400)["vectors"] == 400
-    truth = central.find_truth(400, 10)
-    rows = faces(400, central.AXES, central.SEED)
-    of_site = [n for n in range(400) if central.site_of(n) == central.SITE]
+    monkeypatch.setattr(changes, "CHANGES", 20)
+    place = parse_place(f"milvus:{tmp_path / 'g.db'}")
+    assert isinstance(place, MilvusPlace)
+    assert made.fill(place, 400)["vectors"] == 400
+    truth = search.find_truth(400, 10)
+    rows = faces(400, made.AXES, made.SEED)
+    of_site = [n for n in range(400) if made.site_of(n) == made.SITE]
     of_site_best = (truth.probes @ rows[of_site].T).argmax(axis=1)
     np.testing.assert_array_equal(truth.nearest[:, 0], (truth.probes @ rows.T).argmax(axis=1))
     np.testing.assert_array_equal(truth.of_site[:, 0], np.take(of_site, of_site_best))
-    found = central.measure_search(place, truth)
+    found = search.measure_search(place, truth)
     assert found.pop("peak_memory_mb") > 10
     # So few vectors are searched exactly.
     assert {name: (each["vectors"], each["recall_at_10"]) for name, each in found.items()} == {
@@ -49,12 +51,12 @@ def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
         "one site of ten": (40, 1.0),
     }
     assert all(each["first_is_the_nearest"] == 10 for each in found.values())
-    copied = central.measure_copy(place, tmp_path, truth)
+    copied = search.measure_copy(place, tmp_path, truth)
     assert copied["first copy"]["records"] == 400 + 100
     assert copied["first copy of one site of ten"]["records"] == 40 + 10
     assert {each["records"] for each in copied["nothing has changed"]} == {0}
     assert (copied["search"]["vectors"], copied["search"]["first_is_the_nearest"]) == (400, 10)
-    pulled = central.measure_pull(place, tmp_path)
+    pulled = changes.measure_pull(place, tmp_path)
     assert [run["records"] for run in pulled["added"]] == [2 * 20, 2]
     assert [run["records"] for run in pulled["half added, half renamed"]] == [3 * 10, 2]
     assert pulled["forgotten"][0]["records"] == 4 + 1
