@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.command import command
 from benchmarks.demo.video import portraits
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.start import measure_start
@@ -175,6 +176,7 @@ def measure_workers(bundle: Bundle, options: AnalyzerOptions, gallery: Gallery, 
     return {"frames_a_second": {k: spread(v) for k, v in found.items()}, "ratio": spread(ratios), "goal": 1.8}
 
 
+@command("camera")
 def main() -> int:
     """Measures and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.camera", description=__doc__)

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command import command
 from benchmarks.provenance import machine
-from edge.errors import EdgeError, GateError
+from edge.errors import GateError
 from edge.metrics.intervals import Rate
 from edge.types import Image
 from edge.weights import find_weights
@@ -118,6 +119,7 @@ def summary(exports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"refused": Rate.of(refused, len(exports)).to_dict(), "least": least}
 
 
+@command("clean_exports")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is not in the file yet, and prints what became of all."""
     about = "How many exports with nothing wrong the gate refuses."
@@ -127,11 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100, metavar="N", help="exports (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON; a run goes on from it")
     args = parser.parse_args(arguments)
-    try:
-        exports = _run(args)
-    except EdgeError as error:
-        print(f"clean_exports: {error}", file=sys.stderr)
-        return error.exit_code
+    exports = _run(args)
     found = summary(exports)
     print(f"refused: {found['refused']['hits']} of {found['refused']['count']}; least: {found['least']}")
     for export in exports:

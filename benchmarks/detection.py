@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -16,6 +17,7 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 
+from benchmarks.command import command
 from benchmarks.interleave import Plan, Stopwatch, interleave
 from benchmarks.scrfd import Scrfd
 from benchmarks.statistics import quantiles, ratio_of_medians
@@ -293,6 +295,7 @@ def _lines(name: str, report: dict[str, Any]) -> list[str]:
     return lines
 
 
+@command("detection")
 def main() -> int:
     """`python -m benchmarks.detection`."""
     parser = argparse.ArgumentParser(prog="benchmarks.detection", description=__doc__)
@@ -301,4 +304,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

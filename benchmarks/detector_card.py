@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from benchmarks.command import command
 from benchmarks.detection import latency, measure, open_detector, open_model
 from benchmarks.interleave import Plan
 from benchmarks.scrfd import Scrfd
@@ -180,15 +182,13 @@ def _verification(own: KFoldAccuracy, other: KFoldAccuracy) -> list[Figure]:
     ]
 
 
+@command("detector_card")
 def main() -> int:
     """`python -m benchmarks.detector_card`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detector_card", description=__doc__)
     configure_card(parser)
-    try:
-        return run_card(parser.parse_args())
-    except InputError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    return run_card(parser.parse_args())
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

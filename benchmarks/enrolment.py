@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy.embeddings import embed_pictures
+from benchmarks.command import command
 from benchmarks.provenance import machine
 from benchmarks.statistics import accuracy_difference
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
@@ -115,6 +117,7 @@ def compare(vectors: Mapping[str, Floats], labels: Labels, threshold: float | No
     }
 
 
+@command("enrolment")
 def main() -> None:
     """Prints the figures as JSON."""
     parser = argparse.ArgumentParser(description="FP32 enrolment with INT8 probes, measured")
@@ -149,4 +152,4 @@ def _rate(hits: Hits) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

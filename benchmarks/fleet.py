@@ -14,7 +14,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError, InputError
+from benchmarks.command import command
+from edge.errors import InputError
 
 RESULTS = Path(__file__).with_name("results")
 COST = "camera/2026-11-24-amd-epyc-cost.json"
@@ -325,6 +326,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+@command("fleet")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the plan; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__.splitlines()[0])
@@ -335,12 +337,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="kept results")
     values = vars(parser.parse_args(arguments))
-    try:
-        measured = Measured.read(values.pop("results"))
-        print(as_markdown(plan(measured, Assumed(**values))))
-    except EdgeError as error:
-        print(f"fleet: {error}", file=sys.stderr)
-        return error.exit_code
+    measured = Measured.read(values.pop("results"))
+    print(as_markdown(plan(measured, Assumed(**values))))
     return 0
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.provenance import Load, digest_of_file, load_between, machine, now, versions
 from edge.bundle import Bundle
 from edge.gallery import Binding, Gallery
@@ -159,6 +160,7 @@ def _seconds_of(family: set[int]) -> dict[tuple[int, str], float]:
     }
 
 
+@command("indexing")
 def main() -> None:
     """All ways in turn, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,7 +175,7 @@ def main() -> None:
     if args.way is not None:
         print(json.dumps(run_one(args.way, args.bundle.resolve(), args.pictures, args.first)))
         return
-    load = Load.now()
+    bundle, load = Bundle.open(args.bundle), Load.now()
     earlier = json.loads(args.out.read_text(encoding="utf-8")) if args.out is not None and args.out.exists() else {}
     runs = {way: list(each["runs"]) for way, each in earlier.get("ways", {}).items()}
     runs.update({way: [] for way in args.ways if way not in runs})
@@ -181,7 +183,6 @@ def main() -> None:
         for way in args.ways:
             runs[way].append(measure_both(way, args.bundle, args.pictures))
             print(way, json.dumps(runs[way][-1]), file=sys.stderr)
-    bundle = Bundle.open(args.bundle)
     found = {
         "time": now(),
         "machine": machine(),
@@ -200,4 +201,4 @@ def _models(bundle: Bundle) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

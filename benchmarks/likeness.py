@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy.embeddings import embed_pictures
+from benchmarks.command import command
 from edge.analyze import FaceAnalyzer
 from edge.bundle import Bundle
 from edge.enrolment import UNLIKE_SHARE
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.likeness import kinships
 from edge.metrics.intervals import Rate
 from edge.metrics.pairs import read_identities
@@ -62,6 +63,7 @@ def compare(people: Sequence[Floats], right: int, wrong: int, least: float) -> d
     return found
 
 
+@command("likeness")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line a rule."""
     about = "How many wrong pictures enrolment doubts, and how many right ones."
@@ -71,17 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--right", type=int, default=8, metavar="N", help="pictures of each (default %(default)s)")
     parser.add_argument("--wrong", type=int, default=3, metavar="N", help="of the next person (default %(default)s)")
     args = parser.parse_args(arguments)
-    try:
-        if args.right < 2 or args.wrong < 1:
-            raise InputError(f"--right {args.right} --wrong {args.wrong}: at least 2 and 1")
-        with FaceAnalyzer(Bundle.open(args.bundle)) as analyzer:
-            if analyzer.threshold is None:
-                raise InputError(f"{args.bundle}: states no threshold; export it with --pairs-from and --far")
-            threshold = analyzer.threshold.similarity
-            people = _people(analyzer, args.identities, max(args.right, args.wrong))
-    except EdgeError as error:
-        print(f"likeness: {error}", file=sys.stderr)
-        return error.exit_code
+    if args.right < 2 or args.wrong < 1:
+        raise InputError(f"--right {args.right} --wrong {args.wrong}: at least 2 and 1")
+    with FaceAnalyzer(Bundle.open(args.bundle)) as analyzer:
+        if analyzer.threshold is None:
+            raise InputError(f"{args.bundle}: states no threshold; export it with --pairs-from and --far")
+        threshold = analyzer.threshold.similarity
+        people = _people(analyzer, args.identities, max(args.right, args.wrong))
     print(f"{len(people)} people, {args.right} right and {args.wrong} wrong pictures each, threshold {threshold:.4f}")
     for name, (wrong, right) in compare(people, args.right, args.wrong, UNLIKE_SHARE * threshold).items():
         print(f"{name}: wrong pictures doubted {wrong.percent()}, right ones {right.percent()}")

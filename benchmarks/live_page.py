@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 import cv2
 
 from benchmarks.camera import FPS, HEIGHT, WIDTH, enrolled, scene, spread
+from benchmarks.command import command
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
-from edge.errors import EdgeError
 
 NO_PAGE = "no page"
 FACES = 5
@@ -122,6 +122,7 @@ def measure(arguments: list[str], viewers: list[int], rounds: int) -> dict[str, 
     }
 
 
+@command("live_page")
 def main() -> int:
     """Measures and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live_page", description=__doc__)
@@ -136,12 +137,8 @@ def main() -> int:
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         options = AnalyzerOptions(precision=args.precision)
-        try:
-            with FaceAnalyzer(Bundle.open(args.bundle), options) as analyzer, enrolled(analyzer, folder):
-                write_video(folder / "people.mp4", args.seconds)
-        except EdgeError as error:
-            print(f"live_page: {error}", file=sys.stderr)
-            return error.exit_code
+        with FaceAnalyzer(Bundle.open(args.bundle), options) as analyzer, enrolled(analyzer, folder):
+            write_video(folder / "people.mp4", args.seconds)
         arguments = ["--bundle", str(args.bundle), "--precision", args.precision]
         arguments += ["--gallery", str(folder / "gallery"), "--source", str(folder / "people.mp4")]
         ways = measure(arguments, args.viewers, args.rounds)

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.compare import read_report
 from benchmarks.report.tables import comparison_rows
 from benchmarks.report.text import number, share, short
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 INDEX = "README.md"
@@ -164,6 +165,7 @@ def _beside(one: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+@command("publish")
 def main(arguments: list[str] | None = None) -> int:
     """With a report: keeps it. Always: writes the index."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
@@ -172,14 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     parser.add_argument("--page", type=Path, default=PAGE, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    try:
-        if options.report:
-            print(publish(options.report, options.name, options.results, options.page).name)
-        else:
-            write_pages(options.results, options.page)
-    except EdgeError as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.report:
+        print(publish(options.report, options.name, options.results, options.page).name)
+    else:
+        write_pages(options.results, options.page)
     return 0
 
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.compare import read_report
 from benchmarks.publish import RESULTS, kept_files
 from benchmarks.report.console import table_lines, verdict_lines
 from benchmarks.report.tables import Row
 from benchmarks.report.text import number
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 
 ROOT = RESULTS.parent.parent
 README = ROOT / "README.md"
@@ -139,13 +140,10 @@ def _replaced(text: str, name: str, lines: Sequence[str]) -> str:
     return "\n".join([head + start, *lines, end + rest.split(end)[1]])
 
 
+@command("readme")
 def main() -> int:
     """`python -m benchmarks.readme`."""
-    try:
-        print("README.md: written anew" if write_readme() else "README.md: as it was")
-    except EdgeError as error:
-        print(f"readme: {error}", file=sys.stderr)
-        return error.exit_code
+    print("README.md: written anew" if write_readme() else "README.md: as it was")
     return 0
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import publish, readme
-from edge.errors import EdgeError, InputError
+from benchmarks.command import command
+from edge.errors import InputError
 from edge.weights.registry import find_entry
 
 FOAMLIU = "mobilefacenet-foamliu-128-onnx"
@@ -113,6 +114,7 @@ def _toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
+@command("reproduce")
 def main(arguments: list[str] | None = None) -> int:
     """`python -m benchmarks.reproduce`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
@@ -123,11 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=55.0, help="of each timed part (default: %(default)s)")
     parser.add_argument("--peer", default="all", help="peers to measure (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        reproduce(Shared(options.data), options.build, options.seconds, options.peer)
-    except EdgeError as error:
-        print(f"reproduce: {error}", file=sys.stderr)
-        return error.exit_code
+    reproduce(Shared(options.data), options.build, options.seconds, options.peer)
     return 0
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.accuracy.embeddings import embed_pictures
+from benchmarks.command import command
 from benchmarks.provenance import machine
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.metrics.pairs import read_identities
 from training.evaluate import OpenSet, open_set
 
@@ -107,6 +108,7 @@ def named(analyzers: Mapping[str, FaceAnalyzer], photos: Photos) -> dict[str, Na
     return result
 
 
+@command("strangers")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line a precision, and the figures as JSON where `--json` is given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.strangers", description=(__doc__ or "").split("\n")[0])
@@ -116,15 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strangers", required=True, type=Path, metavar="DIR", help="a folder for each other person")
     parser.add_argument("--json", action="store_true", help="the figures, with the machine, as JSON")
     args = parser.parse_args(arguments)
-    try:
-        bundle, photos = Bundle.open(args.bundle), read_photos(args.dataset, args.card, args.strangers)
-        precisions = dict.fromkeys(v.precision for v in bundle.manifest.variants if v.contract.role == "embedder")
-        with ExitStack() as opened:
-            analyzers = {p: opened.enter_context(FaceAnalyzer(bundle, AnalyzerOptions(p))) for p in precisions}
-            figures = named(analyzers, photos)
-    except EdgeError as error:
-        print(f"strangers: {error}", file=sys.stderr)
-        return error.exit_code
+    bundle, photos = Bundle.open(args.bundle), read_photos(args.dataset, args.card, args.strangers)
+    precisions = dict.fromkeys(v.precision for v in bundle.manifest.variants if v.contract.role == "embedder")
+    with ExitStack() as opened:
+        analyzers = {p: opened.enter_context(FaceAnalyzer(bundle, AnalyzerOptions(p))) for p in precisions}
+        figures = named(analyzers, photos)
     if args.json:
         by_precision = {precision: found.to_dict() for precision, found in figures.items()}
         print(json.dumps({"machine": machine(), "bundle": bundle.digest(), **by_precision}, indent=1))

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command import command
 from benchmarks.provenance import machine, now, versions
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
@@ -360,6 +361,7 @@ def measure_concert(line: Line, video: Path) -> dict[str, Any]:
     return report
 
 
+@command("tracks")
 def main() -> int:
     """Measures and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracks", description=__doc__)

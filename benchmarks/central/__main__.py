@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.central.changes import measure_away, measure_pull
 from benchmarks.central.made import AXES, SEED, fill
 from benchmarks.central.search import PROBES, find_truth, measure_copy, measure_search
+from benchmarks.command import command
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.vectors import SIZE
 from edge.gallery import milvus, milvus_records, parse_place
@@ -51,6 +53,7 @@ def _write(path: Path, index: str, load: Load, found: dict[str, Any]) -> None:
     path.write_text(json.dumps({**facts, **found}, indent=1) + "\n", encoding="utf-8")
 
 
+@command("central")
 def main() -> None:
     """One of the five parts."""
     parser = argparse.ArgumentParser(
@@ -85,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

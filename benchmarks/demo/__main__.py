@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.command import command
 from benchmarks.demo.video import portraits, write_enrolment, write_video
-from edge.errors import EdgeError
 
 FRAMES = 200
 
 
+@command("demo")
 def main() -> int:
     """Gives the exit code of the first step that fails, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
@@ -26,11 +27,7 @@ def main() -> int:
     parser.add_argument("--detector", default="edge-detector", help="detector, a name or a file (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=FRAMES, help="length of the video (default: %(default)s)")
     options = parser.parse_args()
-    try:
-        return run(options.out, options.weights, options.detector, options.frames)
-    except EdgeError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return error.exit_code
+    return run(options.out, options.weights, options.detector, options.frames)
 
 
 def run(out: Path, weights: str, detector: str, frames: int) -> int:
@@ -54,9 +51,9 @@ def run(out: Path, weights: str, detector: str, frames: int) -> int:
         ],
         ["bench", "--bundle", str(bundle), "--video", str(source), "--out", str(report)],
     ]
-    for command in commands:
-        print(f"\n$ edge {shlex.join(command)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", "edge", *command], check=False)  # noqa: S603 - our own command
+    for words in commands:
+        print(f"\n$ edge {shlex.join(words)}", flush=True)
+        done = subprocess.run([sys.executable, "-m", "edge", *words], check=False)  # noqa: S603 - our own command
         if done.returncode != 0:
             return done.returncode
     _say_where_to_look(out, time.monotonic() - started)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.energy import find_meters
 from benchmarks.energy.measure import measure_energy
 from benchmarks.gpu.engines import (
@@ -50,6 +51,7 @@ FRAMES = (1, 8, 64)
 Crops = dict[PurePosixPath, Image]
 
 
+@command("edge")
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 2, with one line, where it cannot measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -69,11 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--energy-seconds", type=positive_float, default=1.5, help="of a block (default: %(default)s)")
     parser.add_argument("--backend", help="pycuda or cuda-python (default: the first installed)")
     args = parser.parse_args(arguments)
-    try:
-        result = measure(args)
-    except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
-        return error.exit_code
+    result = measure(args)
     print(as_text(result["goals"]))
     print(f"wrote {args.out}")
     return 0
@@ -262,4 +260,4 @@ def gpu_state() -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.command import command
 from benchmarks.int8.kernels import layer_reports
 from benchmarks.int8.options import int8_variants, ranges_by, weights_within
 from benchmarks.provenance import machine
@@ -27,12 +29,15 @@ from export.photos import Photos
 from export.sources import Source, load_detector, load_embedder_checkpoint, load_embedder_onnx
 
 
+@command("int8")
 def main() -> None:
     """See the module."""
     args = _arguments()
+    # Names first: loading a model means to export it.
+    weights = find_weights(args.weights, "embedder") if args.onnx is None else None
     detector = load_detector(find_weights(args.detector, "detector"), Passes())
-    if args.onnx is None:
-        source = load_embedder_checkpoint(find_weights(args.weights, "embedder"), Passes())
+    if weights is not None:
+        source = load_embedder_checkpoint(weights, Passes())
     else:
         source = load_embedder_onnx(args.onnx, args.contract, Passes())
     photos = Photos(detector, print, quiet=True).faces(args.calibration).crops
@@ -133,4 +138,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

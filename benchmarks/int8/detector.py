@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from benchmarks.command import command
 from benchmarks.detection import MEASURED, MIN_FACE, FindsFaces, central_face, overlapping, read_image, read_truth
 from benchmarks.provenance import machine, versions
 from benchmarks.scrfd import Scrfd
 from edge.detect import Detector
 from edge.engines import SessionOptions, open_session
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.metrics.detection import Outcome, average_precision, match
 from edge.metrics.intervals import Interval, bootstrap_interval
 from edge.types import Face, Floats, Image
@@ -220,22 +221,19 @@ def _enlarged(image: Image, boxes: Floats) -> tuple[Image, Floats]:
     return np.asarray(cv2.resize(image, None, fx=zoom, fy=zoom), np.uint8), boxes * np.float32(zoom)
 
 
+@command("detector")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints some lines for each weights, and keeps the figures."""
     args = _arguments(arguments)
     cv2.setNumThreads(1)
-    try:
-        if args.hold_out < 1:
-            raise InputError("--hold-out takes 1 picture in 1 or more")
-        list_photos(args.calibration)
-        pictures = read_pictures(args.scenes, args.portraits, Scrfd(args.landmarks), args.hold_out)
-        faces = sum(int(((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= MIN_FACE).sum()) if len(boxes) else 0
-                    for _, boxes in pictures.scenes)  # fmt: skip
-        print(f"{len(pictures.scenes)} scenes, {faces} faces; {len(pictures.portraits)} portraits", flush=True)
-        rows = measure(args.weights, args.calibration, args.table, pictures)
-    except EdgeError as error:
-        print(f"detector: {error}", file=sys.stderr)
-        return error.exit_code
+    if args.hold_out < 1:
+        raise InputError("--hold-out takes 1 picture in 1 or more")
+    list_photos(args.calibration)
+    pictures = read_pictures(args.scenes, args.portraits, Scrfd(args.landmarks), args.hold_out)
+    faces = sum(int(((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= MIN_FACE).sum()) if len(boxes) else 0
+                for _, boxes in pictures.scenes)  # fmt: skip
+    print(f"{len(pictures.scenes)} scenes, {faces} faces; {len(pictures.portraits)} portraits", flush=True)
+    rows = measure(args.weights, args.calibration, args.table, pictures)
     if args.out is not None:
         on = {"scenes": len(pictures.scenes), "faces": faces, "portraits": len(pictures.portraits)}
         result = {"machine": machine(), "versions": versions(), "on": on, "weights": rows}

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command import command
 from benchmarks.provenance import machine, versions
 from edge.align import CROP_SIZE
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.metrics.pairs import images_of, read_pairs
 from edge.pictures import read_picture
 from edge.types import Floats
@@ -97,6 +98,7 @@ def compare(
     return figures
 
 
+@command("end_to_end")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line a precision and figure, and keeps them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.int8.end_to_end", description=__doc__.split("\n\n")[0])
@@ -107,12 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--far", nargs="+", type=float, default=list(FARS), help="(default: 1e-3 1e-4)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="the figures, with the machine")
     args = parser.parse_args(arguments)
-    try:
-        bundle = Bundle.open(args.bundle)
-        figures = compare(bundle, args.precision, args.pairs, args.images, args.far)
-    except EdgeError as error:
-        print(f"end_to_end: {error}", file=sys.stderr)
-        return error.exit_code
+    bundle = Bundle.open(args.bundle)
+    figures = compare(bundle, args.precision, args.pairs, args.images, args.far)
     if args.out is not None:
         kept = {"machine": machine(), "versions": versions(), "bundle": bundle.digest(), **figures}
         args.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -22,11 +22,12 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
+from benchmarks.command import command
 from benchmarks.int8.__main__ import held_out_crops
 from benchmarks.provenance import machine, versions
 from edge.bundle import Bundle
 from edge.engines import SessionOptions, get_engine, open_session
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.selftest import Rows, answers, probes
 from edge.types import Image
 from export.graph import Array, Graph, attribute, set_attribute
@@ -215,6 +216,7 @@ class Way:
         return unit
 
 
+@command("engines")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table a set of pictures, and keeps the figures."""
     parser = argparse.ArgumentParser(
@@ -225,15 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=300, help="of those crops (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures, with the machine, as JSON")
     args = parser.parse_args(arguments)
-    try:
-        bundle = Bundle.open(args.bundle)
-        if args.most < 1:
-            raise InputError("--most takes 1 crop or more")
-        sets = {"crops": held_out_crops(args.crops, args.most)[0]} if args.crops else {}
-        found = compare(bundle, sets)
-    except EdgeError as error:
-        print(f"engines: {error}", file=sys.stderr)
-        return error.exit_code
+    bundle = Bundle.open(args.bundle)
+    if args.most < 1:
+        raise InputError("--most takes 1 crop or more")
+    sets = {"crops": held_out_crops(args.crops, args.most)[0]} if args.crops else {}
+    found = compare(bundle, sets)
     for told, figures in found.items():
         print(f"{figures['pictures']} {told}".ljust(30) + "to FP32   least     to file   unrounded self-test")
         for name, row in figures["ways"].items():

@@ -24,12 +24,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from benchmarks.command import command
 from benchmarks.interleave import Plan, Stopwatch, Timings, interleave
 from benchmarks.provenance import machine
 from benchmarks.statistics import ratio_of_medians, speedup
 from edge.bundle import Bundle
 from edge.engines import SessionOptions, get_engine, open_session
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.manifest import Variant
 
 SIDE = 768
@@ -153,6 +154,7 @@ def _figures(timings: Mapping[str, Timings], work: Mapping[str, int]) -> dict[st
     return {"giga_multiply_adds_a_second": giga, "multiply_adds": dict(work), "models": models}
 
 
+@command("floor")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line a model and engine, and keeps the figures."""
     parser = argparse.ArgumentParser(
@@ -162,12 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of measuring (default %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures, with the machine, as JSON")
     args = parser.parse_args(arguments)
-    try:
-        bundle = Bundle.open(args.bundle)
-        found = measure_floor(bundle, Plan(seconds=args.seconds))
-    except EdgeError as error:
-        print(f"floor: {error}", file=sys.stderr)
-        return error.exit_code
+    bundle = Bundle.open(args.bundle)
+    found = measure_floor(bundle, Plan(seconds=args.seconds))
     if args.out is not None:
         kept = {"machine": machine(), "bundle": bundle.digest(), **found}
         args.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge.errors import EdgeError, InputError
+from benchmarks.command import command
+from edge.errors import InputError
 from export.graph import Array
 
 MAGIC = "7767517"
@@ -161,6 +162,7 @@ _LAYERS: dict[str, _Layer] = {
 }
 
 
+@command("ncnn_model")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the ONNX file and the contract beside it."""
     parser = argparse.ArgumentParser(
@@ -169,11 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("param", type=Path, metavar="FILE.param", help="its .bin beside it")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     args = parser.parse_args(arguments)
-    try:
-        model = read_ncnn(args.param, args.param.with_suffix(".bin"))
-    except EdgeError as error:
-        print(f"ncnn_model: {error}", file=sys.stderr)
-        return error.exit_code
+    model = read_ncnn(args.param, args.param.with_suffix(".bin"))
     args.out.write_bytes(model.SerializeToString())
     args.out.with_suffix(".toml").write_text(CONTRACT, encoding="utf-8")
     print(f"{args.out} and {args.out.with_suffix('.toml').name} written")

@@ -22,9 +22,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from benchmarks.command import command
 from benchmarks.int8.floor import DETECTOR_INPUT
 from edge.bundle import Bundle
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from export.graph import attribute
 
 WARM_UP = 10
@@ -67,6 +68,7 @@ def _kind(operator: str, node: NodeProto | None) -> str:
     return "depthwise convolution" if grouped else "other convolution"
 
 
+@command("operators")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table a model."""
     parser = argparse.ArgumentParser(
@@ -75,21 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="with FP32 and INT8")
     parser.add_argument("--runs", type=int, default=50, help="whose median counts (default: %(default)s)")
     args = parser.parse_args(arguments)
-    try:
-        if args.runs < 1:
-            raise InputError("--runs takes 1 or more")
-        bundle = Bundle.open(args.bundle)
-        for role in ("embedder", "detector"):
-            variants = [bundle.select(role, precision) for precision in ("fp32", "int8")]
-            size = variants[0].contract.size or DETECTOR_INPUT
-            float32, int8 = (profile(bundle.load(variant), (1, *size, 3), args.runs) for variant in variants)
-            print(f"{role}, {size[1]}×{size[0]}, microseconds".ljust(44) + "FP32    INT8")
-            for kind in sorted(float32 | int8, key=lambda kind: -int8[kind]):
-                print(f"  {kind:<38}{float32[kind]:8.0f}{int8[kind]:8.0f}")
-            print(f"  {'all':<38}{sum(float32.values()):8.0f}{sum(int8.values()):8.0f}")
-    except EdgeError as error:
-        print(f"operators: {error}", file=sys.stderr)
-        return error.exit_code
+    if args.runs < 1:
+        raise InputError("--runs takes 1 or more")
+    bundle = Bundle.open(args.bundle)
+    for role in ("embedder", "detector"):
+        variants = [bundle.select(role, precision) for precision in ("fp32", "int8")]
+        size = variants[0].contract.size or DETECTOR_INPUT
+        float32, int8 = (profile(bundle.load(variant), (1, *size, 3), args.runs) for variant in variants)
+        print(f"{role}, {size[1]}×{size[0]}, microseconds".ljust(44) + "FP32    INT8")
+        for kind in sorted(float32 | int8, key=lambda kind: -int8[kind]):
+            print(f"  {kind:<38}{float32[kind]:8.0f}{int8[kind]:8.0f}")
+        print(f"  {'all':<38}{sum(float32.values()):8.0f}{sum(int8.values()):8.0f}")
     return 0
 
 

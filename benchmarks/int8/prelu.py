@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.command import command
 from benchmarks.int8.__main__ import held_out_crops
 from benchmarks.int8.ncnn_model import CONTRACT, read_ncnn
 from benchmarks.interleave import Plan, Stopwatch, interleave
 from benchmarks.provenance import machine, versions
 from benchmarks.statistics import speedup
 from edge.engines import SessionOptions, get_engine, open_session
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.types import Floats, Image
 from edge.weights import find_weights
 from export.agreement import compare_embeddings, embed_with
@@ -106,14 +107,11 @@ def _embedded(data: bytes, engine: str, crops: Image) -> Floats:
     return rows
 
 
+@command("prelu")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line a model and engine, and keeps the figures."""
     args = _arguments(arguments)
-    try:
-        result = _result(args)
-    except EdgeError as error:
-        print(f"prelu: {error}", file=sys.stderr)
-        return error.exit_code
+    result = _result(args)
     for label, times in result["times"].items():
         ratio = times["times_plain"]
         value, low, high = (ratio[key] for key in ("value", "low", "high"))

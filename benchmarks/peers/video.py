@@ -23,10 +23,11 @@ import cv2
 import numpy as np
 
 from benchmarks import provenance
+from benchmarks.command import command
 from benchmarks.demo.video import portraits, write_enrolment
 from benchmarks.frames import load_frames
 from benchmarks.statistics import resample_rounds
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 
 FORMAT = "arcedge-video"
 DECODE = "decode"
@@ -215,6 +216,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+@command("video")
 def main() -> int:
     """`python -m benchmarks.peers.video`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.video", description=__doc__)
@@ -231,24 +233,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    try:
-        if options.child:
-            print(json.dumps(child(options.child, options.video, options.peer_models)))
-            return 0
-        if options.bundle is None or options.peer_models is None:
-            raise InputError("--bundle and --peer-models are needed")
-        found = report(
-            options.bundle,
-            options.video,
-            options.peer_models,
-            tuple(options.peer),
-            (options.height, options.frames),
-            options.turns,
-            tuple(options.precision),
-        )
-    except EdgeError as error:
-        print(f"video: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.child:
+        print(json.dumps(child(options.child, options.video, options.peer_models)))
+        return 0
+    if options.bundle is None or options.peer_models is None:
+        raise InputError("--bundle and --peer-models are needed")
+    found = report(
+        options.bundle,
+        options.video,
+        options.peer_models,
+        tuple(options.peer),
+        (options.height, options.frames),
+        options.turns,
+        tuple(options.precision),
+    )
     print("\n".join(lines(found)))
     if options.out:
         options.out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
