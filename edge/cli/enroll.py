@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if Gallery.exists(args.gallery):
         # More vectors for a gallery come from the variant that made those it holds.
         with Gallery.open(args.gallery, key) as there:
+            there.require_writable()
             precision = there.variant_in(options.open_bundle(args)).precision
     with ExitStack() as opened:
         analyzer = opened.enter_context(options.open_analyzer(args, precision))

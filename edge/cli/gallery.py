@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edge.gallery import Gallery, Key
 
 
+CHANGING = frozenset({"rename", "merge", "reject", "forget", "compact", "rekey"})
+"""Actions that need to write the gallery."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -89,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.gallery}: {import_gallery(args.file, args.gallery, key, file_key)} embeddings added")
         return 0
     with Gallery.open(args.gallery, key) as gallery:
+        if args.action in CHANGING:
+            gallery.require_writable()
         _act(args, gallery, key)
     return 0
 

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     bundle, key, precision = options.open_bundle(args), options.gallery_key(args), args.precision
     if precision is None and Gallery.exists(args.gallery):
         with Gallery.open(args.gallery, key) as there:
+            there.require_writable()
             precision = there.variant_in(bundle).precision
     options.settle_engine(args, bundle, precision)
     variant = bundle.select("embedder", precision, args.engine)

@@ -28,6 +28,8 @@ MAX_NAME = 200
 class Gallery:
     """The people one model knows. A context manager; one thread at a time, many processes at once.
 
+    One that this process may not write, as on a read-only file system, is opened to be read.
+
     Once `add` or another change has returned it is on disk: a kill or a power cut loses none of it.
     """
 
@@ -64,14 +66,19 @@ class Gallery:
 
     @classmethod
     def open_or_create(cls, path: Place, binding: Binding, key: Key | None = None) -> Gallery:
-        """Raises GalleryError where the gallery that is there holds vectors of another model."""
+        """To be changed. Raises GalleryError where the one there is of another model, or may only be read."""
         if not cls.exists(path):
             try:
                 return cls(_created(path, binding, key), path)
             except FileExistsError:
                 pass  # another process has made it meanwhile
         gallery = cls.open(path, key)
-        gallery.require_same_model(binding)
+        try:
+            gallery.require_same_model(binding)
+            gallery.require_writable()
+        except GalleryError:
+            gallery.close()
+            raise
         return gallery
 
     @staticmethod
@@ -90,6 +97,11 @@ class Gallery:
     def origin(self) -> str | None:
         """What it is a copy of, for people; None where it is a gallery of its own."""
         return self._store.origin() if isinstance(self._store, SqliteStore) else None
+
+    def require_writable(self) -> None:
+        """Raises GalleryError where this process may read it and not change it."""
+        if isinstance(self._store, SqliteStore):
+            self._store.require_writable()
 
     def require_same_model(self, binding: Binding) -> None:
         """Raises GalleryError unless vectors of `binding` may be added here."""
@@ -209,6 +221,7 @@ class Gallery:
 
     def compact(self) -> None:
         """Rewrites the files so that nothing deleted stays in them. Raises GalleryError where others use them."""
+        self.require_writable()
         self._snapshot = None
         try:
             self._copies.erase()
@@ -226,6 +239,7 @@ class Gallery:
         """
         if not isinstance(self._store, SqliteStore) or isinstance(self.path, MilvusPlace):
             raise GalleryError(f"{self.path}: only galleries in a directory can be encrypted")
+        self.require_writable()
         self._snapshot = None
         try:
             self._copies.erase()

@@ -159,6 +159,7 @@ class ReplicaStore(SqliteStore):
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """A transaction that changes nothing of the gallery itself, so that nobody has to look at it again."""
+        self.require_writable()
         with self._translated("written"), schema.transaction(self._connection):
             yield
 

@@ -7,9 +7,11 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import GalleryError
+from edge.gallery.read_only import Stamp, may_write, open_read_only
 
 DATABASE_NAME = "gallery.sqlite3"
 APPLICATION_ID = 0x41454731
@@ -66,23 +68,40 @@ INCOMING = "incoming"
 """Key of what says how far that has come."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Opens the database at `path`, which must exist; one of version 1 is brought up to date. Raises GalleryError."""
-    if not path.is_file():
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open database. writable: whether this process may change it. stamp: of one that is read as it stands."""
+
+    connection: sqlite3.Connection
+    writable: bool = True
+    stamp: Stamp | None = None
+
+
+def connect(path: Path) -> Opened:
+    """Opens the database at `path`, which must exist; one of version 1 is brought up to date.
+
+    One that may not be written is opened to be read. Raises GalleryError.
+    """
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise GalleryError(f"{path.parent}: cannot be looked at ({error.strerror})") from error
+    if not there:
         raise GalleryError(f"{path.parent}: no gallery here; make one with: edge enroll")
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        _prepare(connection)
-        application, version = _identify(connection)
-        if (application, version) == (APPLICATION_ID, 1):
-            _upgrade(connection)
-            application, version = _identify(connection)
+        opened = _open(path)
+        application, version = _identify(opened.connection)
+        if (application, version) == (APPLICATION_ID, 1) and opened.writable:
+            _upgrade(opened.connection)
+            application, version = _identify(opened.connection)
     except sqlite3.Error as error:
         raise GalleryError(f"{path}: cannot be opened ({error})") from error
     if (application, version) != (APPLICATION_ID, VERSION):
-        connection.close()
+        opened.connection.close()
+        if (application, version) == (APPLICATION_ID, 1):
+            raise GalleryError(f"{path}: of an older arcedge; open it once as who may write it: edge gallery list")
         raise GalleryError(f"{path}: not a gallery of this arcedge (version {version}, it reads {VERSION})")
-    return connection
+    return opened
 
 
 def create(path: Path, meta: Mapping[str, str]) -> None:
@@ -165,6 +184,15 @@ def empty_log(connection: sqlite3.Connection) -> bool:
     """Moves the log's content to the file and truncates it; False while another process still reads it."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
+
+
+def _open(path: Path) -> Opened:
+    if not may_write(path):
+        connection, stamp = open_read_only(path, BUSY_SECONDS)
+        return Opened(connection, writable=False, stamp=stamp)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    _prepare(connection)
+    return Opened(connection)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -17,6 +17,7 @@ from edge.errors import GalleryError
 from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Cipher, Key, Plain, Sealed
+from edge.gallery.read_only import stamp_of
 from edge.gallery.store import (
     ANOTHERS_PICTURE,
     Entry,
@@ -51,14 +52,16 @@ class SqliteStore:
     def __init__(self, path: Path, key: Key | None = None) -> None:
         """Opens the gallery that is there. Raises GalleryError, also for a key that is missing, wrong or not needed."""
         self.address = str(path)
-        self._connection = schema.connect(path / schema.DATABASE_NAME)
+        self._file = path / schema.DATABASE_NAME
+        self._opened = schema.connect(self._file)
+        self._within = False
         try:
             meta = self._meta()
             self.binding = Binding.from_json(meta["binding"])
             self.identifier = bytes.fromhex(meta["gallery"])
             self._cipher = self._unlock(meta.get("proof"), key)
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
         self.private = self._cipher.private
 
@@ -72,9 +75,20 @@ class SqliteStore:
         schema.create(path / schema.DATABASE_NAME, meta)
         return cls(path, key)
 
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        return self._opened.connection
+
+    def require_writable(self) -> None:
+        """Raises GalleryError where this process may only read it."""
+        if not self._opened.writable:
+            raise GalleryError(
+                f"{self.address}: cannot be changed: its file system is read-only, or this user may not write there"
+            )
+
     @contextmanager
     def reading(self) -> Iterator[None]:
-        with self._translated("read"):
+        with self._read():
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -105,12 +119,12 @@ class SqliteStore:
             return [self._add_picture(picture, row, now, change) for picture, row in zip(pictures, rows, strict=True)]
 
     def seen(self, files: Sequence[bytes]) -> list[bool]:
-        with self._translated("read"):
+        with self._read():
             return [self._owner(self._cipher.token(file, "file")) is not None for file in files]
 
     def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
         found = {}
-        with self._translated("read"):
+        with self._read():
             if schema.has_problems(self._connection):
                 for file in files:
                     token = self._cipher.token(file, "file")
@@ -120,7 +134,7 @@ class SqliteStore:
         return found
 
     def identities(self) -> list[Identity]:
-        with self._translated("read"):
+        with self._read():
             rows = self._connection.execute(
                 "SELECT name, COUNT(embedding.id), COALESCE(SUM(negative), 0), identity.created FROM identity "
                 "LEFT JOIN embedding ON embedding.identity = identity.id GROUP BY identity.id"
@@ -132,7 +146,7 @@ class SqliteStore:
         return sorted(people, key=lambda person: person.name)
 
     def entries(self, name: str | None = None) -> list[Entry]:
-        with self._translated("read"):
+        with self._read():
             rows = self._connection.execute(
                 "SELECT embedding.id, name, vector, source, crop, embedding.created, negative FROM embedding "
                 "JOIN identity ON embedding.identity = identity.id WHERE :one IS NULL OR identity = :one "
@@ -192,6 +206,7 @@ class SqliteStore:
                 raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
 
     def erase(self) -> None:
+        self.require_writable()
         advice = "stop what uses the gallery, then run: edge gallery compact"
         try:
             schema.vacuum(self._connection)
@@ -209,7 +224,7 @@ class SqliteStore:
 
     def origin(self) -> str | None:
         """What the gallery is a copy of, for people; None where it is one of its own."""
-        with self._translated("read"):
+        with self._read():
             text = self._origin_text()
         if text is None:
             return None
@@ -376,7 +391,7 @@ class SqliteStore:
         return int(rows.fetchone()[0])
 
     def _meta(self) -> dict[str, str]:
-        with self._translated("read"):
+        with self._read():
             meta = dict(self._connection.execute("SELECT key, value FROM meta"))
         if not {"binding", "gallery", "generation", "revision"} <= meta.keys():
             raise GalleryError(f"{self.address}: the gallery's own records are missing; restore it from a copy")
@@ -404,6 +419,7 @@ class SqliteStore:
 
         Raises GalleryError for a copy of another gallery, unless `copying`.
         """
+        self.require_writable()
         change = _Change(revised)
         with self._translated("written"), schema.transaction(self._connection):
             if not copying and (origin := self._origin_text()) is not None:
@@ -416,6 +432,44 @@ class SqliteStore:
                 )
             if erasing:
                 self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('erasing', '1')")
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """A read; of a file that is read as it stands, of one moment. Within another one it does nothing of its own."""
+        if self._opened.writable or self._within:
+            with self._translated("read"):
+                yield
+            return
+        self._renew()
+        self._within = True
+        try:
+            with self._translated("read"):
+                yield
+        except GalleryError as error:
+            self._require_still(error)
+            raise
+        finally:
+            self._within = False
+        self._require_still()
+
+    def _require_still(self, error: GalleryError | None = None) -> None:
+        """Raises StoreUnavailableError where the file has changed, which then is also why it seemed damaged."""
+        if self._changed():
+            raise StoreUnavailableError(f"{self.address}: was changed while it was read; try again") from error
+
+    def _changed(self) -> bool:
+        """Whether a file that is read as it stands is not what it was."""
+        stamp = self._opened.stamp
+        return stamp is not None and stamp_of(self._file) != stamp
+
+    def _renew(self) -> None:
+        """Looks at the file again where it has changed."""
+        if self._changed():
+            fresh = schema.connect(self._file)
+            self.close()
+            self._opened = fresh
+            if self._meta()["gallery"] != self.identifier.hex():
+                raise GalleryError(f"{self.address}: another gallery has taken its place; start again")
 
     @contextmanager
     def _translated(self, deed: str) -> Iterator[None]:
