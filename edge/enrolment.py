@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edge.gallery import Gallery, Snapshot
 from edge.gallery.gallery import checked_name
 from edge.likeness import Kinship, kinships
 from edge.matching import NOBODY, nearest
-from edge.pictures import find_pictures, is_picture, read_picture
+from edge.pictures import decode_picture, find_pictures, is_picture, read_bytes
 from edge.quality import BLURRED, SMALL_FACE, Quality, measure
 from edge.sources import Source
 from edge.types import Face, Floats, Image
@@ -86,12 +87,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A face fit to be enrolled: where from, (112, 112, 3) crop, (D,) vector, quality."""
+    """A face fit to be enrolled: where from, (112, 112, 3) crop, (D,) vector, quality; SHA-256 of a picture's file."""
 
     source: str
     crop: Image
     vector: Floats
     quality: Quality
+    content: bytes | None = None
 
 
 def find_people(folder: Path) -> list[Person]:
@@ -146,6 +148,7 @@ def reject(
             np.stack([shot.vector for shot in shots]),
             [shot.source for shot in shots],
             [to_png(shot.crop) if keep_crops else None for shot in shots],
+            [shot.content for shot in shots],
         )
     return report
 
@@ -155,7 +158,10 @@ def _look_at(analyzer: FaceAnalyzer, person: Person, report: Report, progress: C
     shots = []
     for path in person.pictures:
         try:
-            found = look(analyzer, read_picture(path), str(path))
+            data = read_bytes(path)
+            found = look(analyzer, decode_picture(np.frombuffer(data, np.uint8), path), str(path))
+            if isinstance(found, Shot):
+                found = replace(found, content=hashlib.sha256(data).digest())
         except InputError as error:
             found = Notice(Problem.UNREADABLE, str(path), str(error).removeprefix(f"{path}: "))
         if isinstance(found, Shot):
@@ -196,6 +202,7 @@ def add(gallery: Gallery, shots: Sequence[Shot], options: EnrolmentOptions, repo
             np.stack([shot.vector for shot in kept]),
             [shot.source for shot in kept],
             [to_png(shot.crop) if options.keep_crops else None for shot in kept],
+            [shot.content for shot in kept],
         )
     return report
 

@@ -44,11 +44,15 @@ def read_picture(path: Path) -> Image:
 
     Raises InputError where it cannot be read or is no picture.
     """
+    return decode_picture(np.frombuffer(read_bytes(path), np.uint8), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A picture's file as it is. Raises InputError where it cannot be read."""
     try:
-        data = np.fromfile(path, np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_picture(data, path)
 
 
 def decode_picture(data: npt.NDArray[np.uint8], path: Path) -> Image:

@@ -135,13 +135,17 @@ class Gallery:
         embeddings: Floats,
         sources: Sequence[str],
         crops: Sequence[bytes | None] | None = None,
+        contents: Sequence[bytes | None] | None = None,
     ) -> int:
         """Adds (K, D) unit vectors to a person, new or known; gives how many were not there yet.
 
         sources: K times where the vector came from; crops: K times the aligned crop as PNG, or None to keep none.
+        contents: K times the SHA-256 of the picture's file: a picture that this person has already is not kept twice,
+        though another engine gave another vector of it.
+
         Raises GalleryError for an unfit name, ValueError for vectors that are not unit rows of this model's length.
         """
-        return self.add_entries(self._entries(identity, embeddings, sources, crops))
+        return self.add_entries(self._entries(identity, embeddings, sources, crops, contents))
 
     def add_entries(self, entries: Sequence[NewEntry]) -> int:
         """Adds embeddings and negatives of any number of people, all or none; gives how many are new.
@@ -158,13 +162,14 @@ class Gallery:
         embeddings: Floats,
         sources: Sequence[str],
         crops: Sequence[bytes | None] | None = None,
+        contents: Sequence[bytes | None] | None = None,
     ) -> int:
         """Says of (K, D) unit vectors that they are not this person; gives how many were not there yet.
 
         A probe that is more like one of them than like any vector of the person is not given the name.
         Raises GalleryError where the person is not here, ValueError as `add` does.
         """
-        entries = self._entries(identity, embeddings, sources, crops)
+        entries = self._entries(identity, embeddings, sources, crops, contents)
         return self.add_entries([replace(entry, negative=True) for entry in entries])
 
     def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
@@ -308,12 +313,18 @@ class Gallery:
             return
 
     def _entries(
-        self, identity: str, embeddings: Floats, sources: Sequence[str], crops: Sequence[bytes | None] | None
+        self,
+        identity: str,
+        embeddings: Floats,
+        sources: Sequence[str],
+        crops: Sequence[bytes | None] | None,
+        contents: Sequence[bytes | None] | None,
     ) -> list[NewEntry]:
         if embeddings.ndim != 2:
             raise ValueError(f"this gallery takes (K, {self.binding.embedding_size}) vectors, not {embeddings.shape}")
-        kept = crops if crops is not None else [None] * len(embeddings)
-        return [NewEntry(identity, *row) for row in zip(embeddings, sources, kept, strict=True)]
+        none = [None] * len(embeddings)
+        rows = zip(embeddings, sources, crops or none, contents or none, strict=True)
+        return [NewEntry(identity, vector, source, crop, content=content) for vector, source, crop, content in rows]
 
     def _check(self, entries: Sequence[NewEntry]) -> None:
         size = self.binding.embedding_size

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from edge.errors import GalleryError
 from edge.gallery.digest import as_text, combined
 from edge.gallery.milvus_client import Row
@@ -29,7 +31,7 @@ from edge.gallery.milvus_records import (
     vector_token,
 )
 from edge.gallery.milvus_tables import Tables
-from edge.gallery.store import ANOTHERS_PICTURE, NewEntry, Outcome, Picture
+from edge.gallery.store import ANOTHERS_PICTURE, NewEntry, Outcome, Picture, as_known
 
 BEGUN = "begun"
 """The head's pending deed during step 1."""
@@ -114,6 +116,10 @@ class Additions:
 
     def put(self, entry: NewEntry, person: Person) -> bool:
         """Whether the vector says what was not known. The last word counts."""
+        if (content := entry.content) is not None:
+            kind = "rejected" if entry.negative else "enrolled"
+            entry = self._recognised(entry, person, content)
+            self._mark(picture_key(kind, person.site, content), person.site, person.number)
         token = vector_token(entry.vector)
         before = self._there.get((person.number, token))
         if before is not None and before["negative"] == entry.negative:
@@ -133,6 +139,18 @@ class Additions:
         self._there[person.number, token] = self._change.embeddings[number] = row
         self._change.count_in(person.site, int(row["digest"], 16))
         return True
+
+    def _recognised(self, entry: NewEntry, person: Person, content: bytes) -> NewEntry:
+        """Of a picture that the person was given before, with the vector that was kept of it."""
+        keys = [picture_key(kind, person.site, content) for kind in ("content", "enrolled", "rejected")]
+        marks = self._tables.client.get(self._tables.records, keys, ["key", "number"])
+        owners = {row["number"] for row in marks if row["key"] not in self._change.pictures}
+        owners |= {self._change.pictures[key]["number"] for key in keys if key in self._change.pictures}
+        if person.number not in owners:
+            return entry
+        rows = self._tables.rows_of([person.number], ("number", "vector"), self._change.head.version)
+        fresh = (row for row in self._change.embeddings.values() if row["identity"] == person.number)
+        return as_known(entry, [np.asarray(row["vector"], "<f4") for row in (*rows, *fresh)])
 
     def _with_its_past(self, row: Row, before: Row) -> Row:
         """A row that changes its sign keeps where it came from."""
@@ -171,7 +189,8 @@ class Additions:
             else:
                 person = self.new_person(site, name)
                 owner = seen[content] = person.number
-                outcome = Outcome.ADDED if self.put(picture.entry, person) else Outcome.KNOWN
+                entry = self._recognised(picture.entry, person, picture.content)
+                outcome = Outcome.ADDED if self.put(entry, person) else Outcome.KNOWN
                 self._mark(content, site, owner)
         return outcome, owner
 

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,15 @@ from edge.gallery.store import (
     State,
     StoreUnavailableError,
     VectorRow,
+    as_known,
 )
 
 ERASE_ATTEMPTS = 50
 COPY = "copy"
 """Key of what says that the gallery is a copy, which only the next pull may change."""
+
+ENROLLED, REJECTED = "enrolled", "rejected"
+"""Kinds of tokens of pictures that a person was given one by one."""
 
 _PROOF = b"arcedge"
 _Row = tuple[bytes, bytes, bytes, bytes | None]
@@ -108,7 +112,10 @@ class SqliteStore:
         with self._change() as change:
             numbers = {name: self._number(name, now) for name in self._names_to_add(entries)}
             for entry, row in zip(entries, rows, strict=True):
-                added += self._put(numbers[entry.identity], entry, row, now, change)
+                number = numbers[entry.identity]
+                added += self._put(number, *self._recognised(number, entry, row), now, change)
+                if entry.content is not None:
+                    self._mark(self._given(entry.content, REJECTED if entry.negative else ENROLLED), number)
         return added
 
     def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
@@ -298,6 +305,22 @@ class SqliteStore:
                 (cipher.token(plain[found_by] or b"", found_by), *values, number),
             )
 
+    def _recognised(self, identity: int, entry: NewEntry, row: _Row) -> tuple[NewEntry, _Row]:
+        """An entry and its row; of a picture that the person was given before, with the vector that was kept of it."""
+        if entry.content is None:
+            return entry, row
+        indexed = self._cipher.token(entry.content, "content")
+        tokens = [indexed, *(self._given(entry.content, kind) for kind in (ENROLLED, REJECTED))]
+        if (identity,) not in [self._owner(token) for token in tokens]:
+            return entry, row
+        rows = self._connection.execute("SELECT vector FROM embedding WHERE identity = ?", (identity,))
+        known = as_known(entry, [np.frombuffer(self._cipher.open(vector, "vector"), "<f4") for (vector,) in rows])
+        return (entry, row) if known is entry else (known, self._row(known))
+
+    def _given(self, content: bytes, kind: str) -> bytes:
+        """Token of a picture that a person was given; not that of indexing, by which it is one person's alone."""
+        return self._cipher.token(f"{kind}\0".encode() + content, kind)
+
     def _put(self, identity: int, entry: NewEntry, row: _Row, now: float, change: _Change) -> bool:
         """Whether the vector says what was not known."""
         negative = int(entry.negative)
@@ -324,7 +347,8 @@ class SqliteStore:
             owner = self._owner(content)
             if owner is None:
                 identity = self._number(picture.entry.identity, now)
-                added = self._put(identity, picture.entry, row, now, change)
+                entry = replace(picture.entry, content=picture.content)
+                added = self._put(identity, *self._recognised(identity, entry, row), now, change)
                 outcome = Outcome.ADDED if added else Outcome.KNOWN
                 self._mark(content, identity)
             else:

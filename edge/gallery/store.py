@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
+
+import numpy as np
 
 from edge.errors import GalleryError
 from edge.gallery.binding import Binding
@@ -47,7 +49,8 @@ class Entry:
 class NewEntry:
     """An embedding on its way into a store: whose, (D,) float32 unit vector, where from, crop as PNG or None.
 
-    negative: it is of somebody who is not this person.
+    negative: it is of somebody who is not this person. content: SHA-256 of the picture's file, by which it is known
+    again where another engine has given another vector of it; None where there is no file.
     """
 
     identity: str
@@ -55,6 +58,7 @@ class NewEntry:
     source: str
     crop: bytes | None = None
     negative: bool = False
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,20 @@ class Hit:
     identity: str
     source: str
     similarity: float
+
+
+SAME_PICTURE = 0.9
+"""Cosine from which a person's vector is that of a picture they were enrolled with. Engines and precisions of the
+detector move it by some hundredths at most; below, the picture's own vector was deleted."""
+
+
+def as_known(entry: NewEntry, vectors: Sequence[Floats]) -> NewEntry:
+    """An entry of a picture that its person has already, with the vector it has of it; itself where that is gone."""
+    if not vectors:
+        return entry
+    scores = np.stack(vectors) @ entry.vector
+    best = int(scores.argmax())
+    return replace(entry, vector=vectors[best]) if scores[best] >= SAME_PICTURE else entry
 
 
 class Outcome(Enum):
@@ -143,7 +161,7 @@ class Store(Protocol):
         """Adds all or none, to people new or known; gives how many vectors say what was not known yet.
 
         Negatives are of people who are known. The last word counts: a vector of a person that comes as a negative of
-        theirs becomes one, and the other way round.
+        theirs becomes one, and the other way round. A picture is known by its content, whichever engine saw it.
         """
 
     def add_pictures(self, pictures: Sequence[Picture]) -> list[Outcome]:
