@@ -77,10 +77,11 @@ class Person:
 
 @dataclass(slots=True)
 class Report:
-    """What became of one person's pictures: how many there were, how many vectors are new, and the notices."""
+    """What became of one person's pictures: how many there were, were fit to be enrolled, and are new; the notices."""
 
     name: str
     pictures: int = 0
+    fit: int = 0
     added: int = 0
     notices: list[Notice] = field(default_factory=list)
 
@@ -196,6 +197,7 @@ def add(gallery: Gallery, shots: Sequence[Shot], options: EnrolmentOptions, repo
         report.notices += notices
         if not (options.strict and notices):
             kept.append(shot)
+    report.fit = len(kept)
     if kept:
         report.added = gallery.add(
             report.name,

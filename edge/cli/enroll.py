@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             reports = [_from_camera(args, analyzer, open_gallery, chosen)]
     _print(reports, as_json=args.json, gallery=args.gallery)
-    if not any(report.added for report in reports) and all(report.notices for report in reports):
+    if not any(report.fit for report in reports):
         raise InputError("nobody was enrolled; see the warnings above")
     return 0
 

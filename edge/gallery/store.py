@@ -86,8 +86,8 @@ class Hit:
 
 
 SAME_PICTURE = 0.9
-"""Cosine from which a person's vector is that of a picture they were enrolled with. Engines and precisions of the
-detector move it by some hundredths at most; below, the picture's own vector was deleted."""
+"""Cosine from which a person's vector is that of a picture they were given; below, the picture's own was deleted.
+ONNX Runtime, OpenVINO, its bfloat16, and detectors in FP32 and INT8 gave 39 crops of the Avengers 0.990 or more."""
 
 
 def as_known(entry: NewEntry, vectors: Sequence[Floats]) -> NewEntry:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge.analyze import FaceAnalyzer
+from edge.cli.main import main
 from edge.enrolment import EnrolmentOptions, Person, Shot, enrol, look, reject
 from edge.gallery import Binding, Gallery, Key, MilvusPlace, Place
 from edge.gallery.store import NewEntry, Outcome, Picture
@@ -92,6 +93,19 @@ def test_the_last_word_on_a_picture_counts_on_any_engine(
     assert reject(here, gallery, stranger).added == 0
     assert enrol(here, gallery, stranger, OPTIONS).added == 1
     assert signs(gallery) == [False]
+
+
+def test_to_enrol_what_is_known_is_no_mistake_however_blurred(
+    toy: Any, ada: Person, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["enroll", "--bundle", str(toy.path), "--gallery", str(tmp_path / "g"), str(ada.pictures[0].parent)]
+    for said in ("2 faces of 2 people added", "0 faces of 2 people added"):
+        assert main(words) == 0
+        printed = capsys.readouterr()
+        assert said in printed.out
+        assert "blurred" in printed.err
+    assert main([*words, "--strict"]) == 2
+    assert "nobody was enrolled" in capsys.readouterr().err
 
 
 def test_a_vector_that_was_deleted_may_be_enrolled_again(
