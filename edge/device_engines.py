@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edge.engines.onnxruntime import model_specs
 from edge.engines.tensorrt import TensorRtEngine, TensorRtOptions
 from edge.errors import BundleError, InputError
 from edge.manifest import Variant
-from edge.pictures import find_pictures
+from edge.pictures import find_pictures, read_picture
 from edge.types import Image
 
 MOST_PHOTOS = 32
@@ -30,15 +31,20 @@ FRAME_SIDE = 320
 def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
     """Pictures by role, (N, H, W, 3) uint8 BGR: aligned faces for embedders, whole photos for detectors.
 
-    From the first photos of a folder, faces found in FP32 by ONNX Runtime. Raises InputError where none shows a face,
-    BundleError where the bundle cannot find them.
+    From the first photos of a folder, faces found in FP32 by ONNX Runtime. Raises InputError where none can be read or
+    shows a face, BundleError where the bundle cannot find them.
     """
-    images = [image for path in find_pictures([photos])[:MOST_PHOTOS] if (image := cv2.imread(str(path))) is not None]
+    paths, images = find_pictures([photos])[:MOST_PHOTOS], list[Image]()
+    for path in paths:
+        with suppress(InputError):
+            images.append(read_picture(path))
+    if not images:
+        raise InputError(f"{photos}: none of its first {len(paths)} pictures can be read; name photos of faces")
     with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
         found = [(image, analyzer.main_face(image)) for image in images]
         crops = [analyzer.align(image, [face])[0] for image, face in found if face is not None]
     if not crops:
-        raise InputError(f"{photos}: no face in its first {MOST_PHOTOS} pictures; name photos of faces")
+        raise InputError(f"{photos}: no face in its first {len(images)} pictures; name photos of faces")
     whole = [
         cv2.resize(image, (FRAME_SIDE, FRAME_SIDE), interpolation=cv2.INTER_AREA) for image in images[:MOST_FRAMES]
     ]

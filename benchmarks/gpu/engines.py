@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
@@ -25,6 +24,7 @@ from edge.errors import InputError, MissingExtraError
 from edge.manifest import Variant
 from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import kfold_accuracy
+from edge.pictures import read_picture
 from edge.types import Image
 
 SIDE = 640
@@ -106,13 +106,13 @@ def _rate(entry: dict[str, Any]) -> float:
 def aligned_crops(bundle: Bundle, pairs: Path, images: Path) -> dict[PurePosixPath, Image]:
     """The crop of each picture that pairs in LFW's format name; faces found in FP32 by ONNX Runtime.
 
-    Pictures without a face are left out. Raises InputError where a picture is missing.
+    Pictures without a face are left out. Raises InputError where a picture is missing or cannot be read.
     """
     crops: dict[PurePosixPath, Image] = {}
     with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
         for name, path in images_of(read_pairs(pairs), images).items():
-            image = cv2.imread(str(path))
-            if image is not None and (face := analyzer.main_face(image)) is not None:
+            image = read_picture(path)
+            if (face := analyzer.main_face(image)) is not None:
                 crops[name] = analyzer.align(image, [face])[0]
     return crops
 

@@ -192,8 +192,11 @@ def check_photos(bundle: Bundle) -> None:
         folder = Path(name)
         with pytest.raises(InputError, match="no picture in this folder"):
             real_pictures(bundle, folder)
+        (folder / "broken.png").write_bytes(b"no picture")
+        with pytest.raises(InputError, match="none of its first 1 pictures can be read"):
+            real_pictures(bundle, folder)
         cv2.imwrite(str(folder / "a.png"), np.full((90, 90, 3), 99, np.uint8))
-        with pytest.raises(InputError, match="no face in its first 32 pictures"):
+        with pytest.raises(InputError, match="no face in its first 1 pictures"):
             real_pictures(bundle, folder)
         cv2.imwrite(str(folder / "b.png"), portrait())
         found = real_pictures(bundle, folder)
