@@ -1,7 +1,7 @@
 """The INT8 screen of a matrix as a memory-mapped file beside it.
 
 Layout, little-endian: a 96-byte header, (d, D) float32 axes, (N,) float32 scales, (N,) float32 offsets, zeros up to
-a multiple of 64 bytes, (B, d, BLOCK) int8 blocks. The header carries the digest of the matrix it was made of, and its
+a multiple of 64 bytes, (B, d, R) int8 blocks. The header carries the digest of the matrix it was made of, and its
 own.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.gallery.files import replacing
-from edge.gallery.screen import BLOCK, Screen
+from edge.gallery.screen import Screen, block_shape
 from edge.gallery.vectors import Matrix
 
 SCREEN_NAME = "vectors.i8"
@@ -38,7 +38,7 @@ def write_screen(path: Path, screen: Screen, matrix: Matrix) -> None:
                 len(screen.scale),
                 columns,
                 width,
-                BLOCK,
+                screen.blocks.shape[2],
                 screen.rounding,
                 screen.left_out,
                 matrix.digest,
@@ -56,13 +56,15 @@ def read_screen(path: Path, matrix: Matrix) -> Screen | None:
             header = file.read(_HEADER.size)
             if len(header) != _HEADER.size:
                 return None
-            magic, count, columns, width, block, rounding, left_out, source, digest = _HEADER.unpack(header)
-            if magic != _MAGIC or block != BLOCK or source != matrix.digest or (count, columns) != matrix.vectors.shape:
+            magic, count, columns, width, length, rounding, left_out, source, digest = _HEADER.unpack(header)
+            if magic != _MAGIC or source != matrix.digest or (count, columns) != matrix.vectors.shape or count == 0:
+                return None
+            blocks, expected = block_shape(count)
+            if length != expected:  # one of another version
                 return None
             front = width * columns * 4 + count * 8
             front += -front % 64
-            blocks = -(-count // BLOCK)
-            if os.fstat(file.fileno()).st_size != _HEADER.size + front + blocks * width * BLOCK:
+            if os.fstat(file.fileno()).st_size != _HEADER.size + front + blocks * width * length:
                 return None
             payload = np.memmap(file, np.uint8, "r", _HEADER.size)
     except OSError:
@@ -73,7 +75,7 @@ def read_screen(path: Path, matrix: Matrix) -> Screen | None:
     axes, scale, offset = np.split(payload[:front].view("<f4")[: width * columns + 2 * count], cuts)
     return Screen(
         axes.reshape(width, columns),
-        payload[front:].view(np.int8).reshape(blocks, width, BLOCK),
+        payload[front:].view(np.int8).reshape(blocks, width, length),
         scale,
         offset,
         rounding,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge.engines import SessionOptions, open_session
 from edge.gallery import Binding, Gallery, Loose, NewEntry, Snapshot, screen
 from edge.gallery.product import product_model
-from edge.gallery.screen import Screen, build_screen, candidates
+from edge.gallery.screen import Screen, block_shape, build_screen, candidates
 from edge.gallery.screen_file import SCREEN_NAME, read_screen, write_screen
 from edge.gallery.vectors import Matrix
 from edge.matching import nearest
@@ -52,13 +52,19 @@ def test_the_product_is_a_valid_model_and_multiplies_exactly() -> None:
     size=st.sampled_from([4, 33, 128]),
     decay=st.sampled_from([0.0, 0.05, 0.3]),
     noise=st.sampled_from([0.0, 0.3, 3.0]),
+    block=st.sampled_from([64, 192, 1 << 18]),
+    piece=st.sampled_from([50, 4096]),
 )
 @settings(max_examples=80, deadline=None)
 def test_a_score_is_never_further_off_than_the_bound_says(
-    seed: int, count: int, size: int, decay: float, noise: float
+    seed: int, count: int, size: int, decay: float, noise: float, block: int, piece: int
 ) -> None:
     vectors = people(count, size, seed, decay)
-    built = build_screen(vectors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screen, "BLOCK", block)
+        patch.setattr(screen, "PIECE", piece)
+        built = build_screen(vectors)
+        assert built.blocks.shape == (-(-count // block), len(built.axes), block_shape(count)[1])
     random = np.random.default_rng(seed)
     for probe in normalised(vectors[:4] + noise * random.normal(size=(min(4, count), size)).astype(np.float32)):
         approximate, slack = built.scores(probe)
@@ -68,8 +74,20 @@ def test_a_score_is_never_further_off_than_the_bound_says(
         assert picked is None or exact.argmax() in picked
 
 
+@given(count=st.integers(1, 5_000_000))
+def test_blocks_are_as_few_as_may_be_and_hold_every_row_and_hardly_more(count: int) -> None:
+    number, length = block_shape(count)
+    assert length <= screen.BLOCK
+    assert length % screen.LANES == 0
+    assert (number - 1) * screen.BLOCK < count <= number * length < count + number * screen.LANES
+
+
+@pytest.mark.parametrize("block", [4096, 1 << 18])
 @pytest.mark.parametrize("decay", [0.0, 0.02])
-def test_the_nearest_of_many_is_that_of_the_plain_search(decay: float) -> None:
+def test_the_nearest_of_many_is_that_of_the_plain_search(
+    decay: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "BLOCK", block)
     count, size = 30_000, 128
     vectors = people(count, size, 1, decay)
     random = np.random.default_rng(2)
@@ -130,6 +148,15 @@ def test_a_screen_comes_back_from_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(built, name))
     assert (found.rounding, found.left_out) == (built.rounding, built.left_out)
     assert isinstance(found.blocks.base, np.memmap) or isinstance(found.blocks.base.base, np.memmap)
+
+
+def test_a_screen_in_blocks_of_another_version_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(screen, "BLOCK", 1024)
+        built, matrix = written(tmp_path)
+        assert read_screen(tmp_path / SCREEN_NAME, matrix) is not None
+    assert len(built.blocks) == 5
+    assert read_screen(tmp_path / SCREEN_NAME, matrix) is None
 
 
 @pytest.mark.parametrize("damage", ["bit", "short", "empty", "missing", "of another matrix"])
