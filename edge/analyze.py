@@ -82,7 +82,8 @@ class FaceAnalyzer:
             self.close()
             raise
         release_unused()
-        self.detector = Detector(self._sessions[0], self.detector_variant.contract, self.options.detector)
+        finding = self.options.detector.for_variant(self.detector_variant)
+        self.detector = Detector(self._sessions[0], self.detector_variant.contract, finding)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
         try:
             self._gpu = self._open_gpu()

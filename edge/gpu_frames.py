@@ -175,7 +175,7 @@ class GpuFrames:
             device.copy_in(self._frame_there, self._frame_host, bytes_up, stream)
             self._kernels.letterbox(picture, there, size, scaled, stream)
             session.enqueue(prepared)
-            self._kernels.detect(heads, 1, size, options.min_score, options.max_iou, back, memory, stream)
+            self._kernels.detect(heads, 1, size, options.score, options.max_iou, back, memory, stream)
             device.copy_out(self._counts_host, memory.counts, 4, stream)
             device.copy_out(self._kept_host, memory.kept, 4, stream)
             device.copy_out(self._faces_host, memory.faces, 4 * FIELDS * memory.limit, stream)

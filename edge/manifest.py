@@ -39,13 +39,42 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectionScore:
+    """The score from which a detection of a detector's variant counts as a face, fitted at export.
+
+    score: where the variant finds as many faces as FP32 at `reference`, its working score; the same as `reference`
+    where no difference was certain. low, high: 95 % interval of the score at which both find as many, pictures drawn.
+    faces: what FP32 finds at `reference` on `pictures` pictures; found: what the variant finds there at that score.
+    source: which pictures, in words.
+    """
+
+    score: float
+    reference: float
+    low: float
+    high: float
+    faces: int
+    found: int
+    pictures: int
+    source: str
+
+    def __post_init__(self) -> None:
+        in_range = all(0.0 < value <= 1.0 for value in (self.score, self.reference, self.low, self.high))
+        if not in_range or self.low > self.high or min(self.faces, self.found, self.pictures) < 0:
+            raise BundleError(
+                f"bundle: detection score {self.score} [{self.low}, {self.high}] for {self.reference} over "
+                f"{self.faces} faces is impossible; export it again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One model file of a bundle.
 
     name: unique, e.g. "embedder-int8"; role and precision as named in the contract and PRECISIONS.
     engine: family the file is made for ("onnx": any engine that reads ONNX).
     file: path inside the bundle, relative, with forward slashes; sha256 (hex) and size (bytes) of it.
-    threshold: embedders only. measured: figures of the export, JSON-ready, for people and reports.
+    threshold: embedders only; detection_score: detectors only; None where none was fitted.
+    measured: figures of the export, JSON-ready, for people and reports.
     """
 
     name: str
@@ -58,6 +87,7 @@ class Variant:
     contract: ModelContract
     threshold: Threshold | None = None
     measured: dict[str, Any] = field(default_factory=dict)
+    detection_score: DetectionScore | None = None
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
@@ -93,7 +123,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        variants = [{**asdict(variant), "contract": variant.contract.to_dict()} for variant in self.variants]
+        variants = [_entry(variant) for variant in self.variants]
         return {"format": FORMAT, "version": VERSION, "variants": variants, "provenance": self.provenance}
 
     @classmethod
@@ -112,10 +142,18 @@ class Manifest:
             raise BundleError(f"bundle: bundle.json is damaged ({error}); export it again") from error
 
 
+def _entry(variant: Variant) -> dict[str, Any]:
+    entry = {**asdict(variant), "contract": variant.contract.to_dict()}
+    if variant.detection_score is None:
+        del entry["detection_score"]  # so that an arcedge that knows of none opens bundles without one
+    return entry
+
+
 def _variant(entry: Mapping[str, Any]) -> Variant:
-    threshold = entry.get("threshold")
+    threshold, score = entry.get("threshold"), entry.get("detection_score")
     if threshold is not None:
         threshold = Threshold(**threshold)
         if not math.isfinite(threshold.similarity):
             raise ValueError("a threshold is not finite")
-    return Variant(**{**entry, "contract": ModelContract.from_dict(entry["contract"]), "threshold": threshold})
+    read = {"threshold": threshold, "detection_score": None if score is None else DetectionScore(**score)}
+    return Variant(**{**entry, "contract": ModelContract.from_dict(entry["contract"]), **read})

@@ -16,7 +16,7 @@ from typing import Any
 from edge.bundle import MANIFEST_NAME, Bundle
 from edge.contract import ModelContract
 from edge.errors import BundleError
-from edge.manifest import Manifest, Threshold, Variant
+from edge.manifest import DetectionScore, Manifest, Threshold, Variant
 from edge.signing import SIGNATURE_NAME, SigningKey
 
 _AT_FDCWD = -100
@@ -33,6 +33,7 @@ class Artefact:
     engine: str = "onnx"
     threshold: Threshold | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
+    detection_score: DetectionScore | None = None
 
     def variant(self) -> Variant:
         """The manifest's entry."""
@@ -47,6 +48,7 @@ class Artefact:
             contract=self.contract,
             threshold=self.threshold,
             measured=dict(self.measured),
+            detection_score=self.detection_score,
         )
 
 

@@ -70,7 +70,7 @@ def look(data: bytes, contract: Any, pictures: Pictures) -> Found:
         working, weak = Detector(session, contract), Detector(session, contract, MEASURED)
         all_faces = [weak.detect(image) for image, _ in pictures.scenes]
         outcomes = [_outcome(faces, truth) for faces, (_, truth) in zip(all_faces, pictures.scenes, strict=True)]
-        sure = [[face for face in faces if face.score >= working.options.min_score] for faces in all_faces]
+        sure = [[face for face in faces if face.score >= working.options.score] for faces in all_faces]
         return Found(outcomes, sure, np.array([_landmark_error(working, *one) for one in pictures.portraits]))
 
 

@@ -20,7 +20,7 @@ class OwnLine:
         self.name = name
         self._analyzer = analyzer
         self._options = analyzer.detector.options
-        self.working_score = self._options.min_score
+        self.working_score = self._options.score
 
     def detect(self, image: Image, min_score: float | None = None) -> list[Face]:
         detector = self._analyzer.detector

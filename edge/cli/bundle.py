@@ -127,9 +127,11 @@ def _signature(bundle: Bundle, *, checked: bool) -> str:
 
 def _line(variant: Variant) -> str:
     line = f"{variant.name:20} {variant.size / 1e6:7.2f} MB  sha256 {variant.sha256[:12]}"
-    if variant.threshold is None:
-        return line
-    return f"{line}  threshold {variant.threshold.similarity:.3f} at FAR {variant.threshold.far:g}"
+    if variant.threshold is not None:
+        line += f"  threshold {variant.threshold.similarity:.3f} at FAR {variant.threshold.far:g}"
+    if (found := variant.detection_score) is not None:
+        line += f"  faces from a score of {found.score:g}, fitted on {found.faces:,}"
+    return line
 
 
 def differences(one: Manifest, two: Manifest) -> list[str]:

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         args.detector_engine,
         args.preprocess,
         args.detector_precision,
+        args.detection_score,
     )
     started = time.monotonic()
     with (

@@ -85,6 +85,7 @@ def open_page(
 def serve(args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer: FaceAnalyzer) -> LiveServer:
     """The server of a run, to be entered; says on standard error where it is."""
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
+    from edge.detect import DetectorOptions
     from edge.gallery import Gallery
     from edge.live.page import Opening
     from edge.live.watched import Models
@@ -103,6 +104,7 @@ def serve(args: argparse.Namespace, page: LivePage, pipeline: Pipeline, analyzer
             engine=args.engine,
             detector_engine=args.detector_engine,
             detector_precision=args.detector_precision,
+            detector=DetectorOptions(min_score=args.detection_score),
             preprocess=args.preprocess,
         )
         return FaceAnalyzer(bundle, engines)

@@ -22,7 +22,7 @@ PLACES = "a directory, or milvus:FILE.db or milvus:http://HOST:PORT, then /GALLE
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """--bundle, --require-signed, --precision, --engine."""
+    """--bundle, --require-signed, --precision, --engine, --detection-score, and what belongs to them."""
     parser.add_argument("--bundle", required=True, type=Path, metavar="DIR", help="bundle made by edge export")
     add_require_signed(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help="of the models (default: the first in the bundle)")
@@ -45,7 +45,19 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where frames are scaled and faces cut; gpu needs --engine tensorrt and the CUDA kernels (default: auto)",
     )
+    add_detection_score(parser)
     add_triton(parser)
+
+
+def add_detection_score(parser: argparse._ActionsContainer) -> None:
+    """--detection-score."""
+    parser.add_argument(
+        "--detection-score",
+        type=detection_score,
+        metavar="S",
+        help="score from which a detection counts as a face (default: what the bundle states for the detector, else "
+        "0.5)",
+    )
 
 
 def add_triton(parser: argparse._ActionsContainer) -> None:
@@ -149,6 +161,7 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
     import cv2
 
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
+    from edge.detect import DetectorOptions
 
     # Pools of OpenCV and of the engines would fight over the same cores.
     cv2.setNumThreads(1)
@@ -161,6 +174,7 @@ def open_analyzer(args: argparse.Namespace, precision: str | None = None) -> Fac
             engine=args.engine,
             detector_engine=args.detector_engine,
             detector_precision=args.detector_precision,
+            detector=DetectorOptions(min_score=args.detection_score),
             preprocess=args.preprocess,
         ),
     )
@@ -226,6 +240,14 @@ def cosine(text: str) -> float:
     value = float(text)
     if not -1 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no cosine: -1 to 1 is")
+    return value
+
+
+def detection_score(text: str) -> float:
+    """An argument above 0, and 1 at most."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no score: above 0, and 1 at most")
     return value
 
 

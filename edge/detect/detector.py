@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,29 +13,40 @@ from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.engines import Array, Session
 from edge.errors import ContractError
+from edge.manifest import Variant
 from edge.types import Face, Image, require_image
+
+WORKING_SCORE = 0.5
+"""From which a detection counts as a face, in FP32 and where a variant states no score of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
     """long_side: pixels the image's longer side is scaled down to before detection; smaller images stay as they are.
 
-    min_score: [0, 1]; max_iou: boxes that overlap a better one by more are dropped; max_faces: an image gives no more.
+    min_score: (0, 1], from which a detection counts as a face; None for what the variant states, see `score`.
+    max_iou: boxes that overlap a better one by more are dropped; max_faces: an image gives no more.
     """
 
     long_side: int = 640
-    min_score: float = 0.5
+    min_score: float | None = None
     max_iou: float = 0.4
     max_faces: int = 100
 
     def __post_init__(self) -> None:
-        if (
-            self.long_side < 32
-            or not 0.0 < self.min_score <= 1.0
-            or not 0.0 < self.max_iou <= 1.0
-            or self.max_faces < 1
-        ):
+        if self.long_side < 32 or not 0.0 < self.score <= 1.0 or not 0.0 < self.max_iou <= 1.0 or self.max_faces < 1:
             raise ContractError(f"detector options out of range: {self}")
+
+    @property
+    def score(self) -> float:
+        """`min_score`, else WORKING_SCORE."""
+        return WORKING_SCORE if self.min_score is None else self.min_score
+
+    def for_variant(self, variant: Variant) -> DetectorOptions:
+        """The same with the score that a variant states, unless `min_score` says another."""
+        if self.min_score is not None or variant.detection_score is None:
+            return self
+        return replace(self, min_score=variant.detection_score.score)
 
 
 class Detector:
@@ -57,7 +68,7 @@ class Detector:
         new_height, new_width = self.scaled_size(height, width)
         batch = self.prepare(image, new_height, new_width)
         outputs = self._session.run({self._input: batch})
-        found = decode(outputs, 0, *self.input_size(new_height, new_width), self.options.min_score)
+        found = decode(outputs, 0, *self.input_size(new_height, new_width), self.options.score)
         kept = nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces)
         back = np.array([width / new_width, height / new_height], dtype=np.float32)
         corners = np.concatenate([back, back])

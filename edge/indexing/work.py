@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess
 from edge.bundle import Bundle
+from edge.detect import DetectorOptions
 from edge.enrolment import Shot, look, to_png
 from edge.errors import InputError
 from edge.indexing.jobs import Job
@@ -21,7 +22,10 @@ from edge.types import Floats
 
 @dataclass(frozen=True, slots=True)
 class WorkOptions:
-    """What a worker opens, on whichever machine: the bundle's path, precision and engines of its models."""
+    """What a worker opens, on whichever machine: the bundle's path, precision and engines of its models.
+
+    detection_score: from which a detection counts as a face; None for what the detector's variant states.
+    """
 
     bundle: Path
     precision: str | None = None
@@ -30,6 +34,7 @@ class WorkOptions:
     detector_engine: str | None = None
     preprocess: Preprocess = "auto"
     detector_precision: str | None = None
+    detection_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Worker:
             engine=options.engine,
             detector_engine=options.detector_engine,
             detector_precision=options.detector_precision,
+            detector=DetectorOptions(min_score=options.detection_score),
             preprocess=options.preprocess,
         )
         self._analyzer = FaceAnalyzer(Bundle.open(options.bundle), analyzer)

@@ -98,6 +98,8 @@ def _parameters(model: Identity, options: TritonOptions) -> dict[str, str]:
     }
     if variant.threshold is not None:
         values["arcedge.threshold"] = f"{variant.threshold.similarity:.6f} at FAR {variant.threshold.far:g}"
+    if variant.detection_score is not None:
+        values["arcedge.detection_score"] = f"{variant.detection_score.score:g}"
     if options.device == "cpu":
         # One thread an instance: instances are what shares the cores.
         values |= {"intra_op_thread_count": "1", "inter_op_thread_count": "1"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,12 @@ import onnx
 import pytest
 
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
+from edge.bundle import Bundle
+from edge.detect import DetectorOptions
 from edge.embed import Embedder
 from edge.engines import open_session
 from edge.errors import BundleError, ContractError, EngineError
+from edge.manifest import DetectionScore, Manifest
 
 
 def crops(count: int) -> np.ndarray:
@@ -75,3 +79,23 @@ def test_one_analyzer_does_detection_alignment_and_embedding(toy: Any) -> None:
 def test_a_precision_the_bundle_lacks_is_named(toy: Any) -> None:
     with pytest.raises(BundleError, match="no int8 embedder"):
         FaceAnalyzer(toy.bundle, AnalyzerOptions(precision="int8"))
+
+
+def test_a_face_counts_from_the_score_of_the_variant_that_was_opened_unless_the_user_names_one(toy: Any) -> None:
+    stated = DetectionScore(0.47, 0.5, 0.46, 0.48, 1000, 960, 300, "test")
+    manifest = toy.bundle.manifest
+    detector = replace(toy.bundle.select("detector"), detection_score=stated)
+    other = replace(manifest, variants=(detector, toy.bundle.select("embedder")))
+    bundle = replace(toy.bundle, manifest=Manifest.from_dict(json.loads(json.dumps(other.to_dict()))))
+    assert bundle.select("detector").detection_score == stated
+
+    def least(bundle: Bundle, options: AnalyzerOptions | None = None) -> float:
+        with FaceAnalyzer(bundle, options) as analyzer:
+            return analyzer.detector.options.score
+
+    assert least(bundle) == 0.47
+    assert least(bundle, AnalyzerOptions(detector=DetectorOptions(min_score=0.8))) == 0.8
+    assert least(toy.bundle) == 0.5, "a bundle that states none"
+    for wrong in ({"score": 0}, {"low": 0.6}, {"reference": float("nan")}, {"faces": -1}):
+        with pytest.raises(BundleError, match="impossible"):
+            replace(stated, **wrong)
