@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge.cli.verb import Verb
 from edge.errors import InputError
-from edge.manifest import PRECISIONS
+from edge.manifest import PRECISIONS, Variant
 
 EXAMPLE = """
 edge export --weights mobilefacenet.safetensors --calibration photos/ --out my.bundle
@@ -59,6 +59,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="identities to fit the threshold on, and to compare methods on; never those of a test",
+    )
+    calibration.add_argument(
+        "--scenes",
+        type=Path,
+        metavar="DIR",
+        help="whole photographs, as the camera sees people, to fit the score from which each precision of the detector "
+        "finds as many faces as FP32; never those of a test (default: what is stored beside the weights)",
     )
     gate = parser.add_argument_group("gate: outside of it nothing is written, exit code 3")
     gate.add_argument("--min-cosine", type=float, metavar="C", help="least mean cosine of INT8 to the reference")
@@ -130,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         targets=tuple(target for target in targets if target != "triton") or ("onnx",),
         far=args.far,
         pairs_from=args.pairs_from,
+        scenes=args.scenes,
         repair=not args.no_repair,
         evaluate=args.evaluate,
         images=args.images,
@@ -149,14 +157,19 @@ def run(args: argparse.Namespace) -> int:
     if args.explain:
         for role, passes in result.passes.items():
             print(f"\n{role}\n{passes.explain()}")
-    print(f"\n{'variant':<24} {'MB':>6}  {'cosine or agreement':<34} threshold")
+    print(f"\n{'variant':<24} {'MB':>6}  {'cosine or agreement':<34} threshold, or score of a face")
     for variant in result.bundle.manifest.variants:
-        threshold = f"{variant.threshold.similarity:.4f} at FAR {variant.threshold.far:g}" if variant.threshold else "–"
-        print(f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {threshold}")
+        print(f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {_limit(variant)}")
     print(f"\nwritten: {args.out}")
     for model in models:
         print(f"written: {repository / model.model}, version {model.version}, {model.variant}")
     return 0
+
+
+def _limit(variant: Variant) -> str:
+    if variant.threshold is not None:
+        return f"{variant.threshold.similarity:.4f} at FAR {variant.threshold.far:g}"
+    return f"{variant.detection_score.score:g}" if variant.detection_score is not None else "–"
 
 
 def _figure(measured: dict[str, dict[str, float]]) -> str:

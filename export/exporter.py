@@ -12,6 +12,7 @@ from typing import Any
 
 from edge import __version__
 from edge.bundle import Bundle
+from edge.detect import WORKING_SCORE
 from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.selftest import ENTRY as SELF_TEST
@@ -22,6 +23,7 @@ from export.calibration.calibrate import split_held_out
 from export.calibration.photos import read_training_part
 from export.calibration.table import CalibrationTable, read_tables, write_tables
 from export.choosing import MOST_TO_CHOOSE, AccuracyChoice, as_line
+from export.detection_scores import FittedScores, fit_detection_scores
 from export.graph import parameters_digest
 from export.judging import EmbedderJudge, judge_detector
 from export.labelled import LabelledFaces
@@ -85,9 +87,16 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
         *_detector_artefacts(request, detector, tables.get("detector"), photos, passes["detector"]),
     ]
     artefacts = [_with_trade_off(artefact, trade_offs) for artefact in artefacts]
+    fitted = _detection_scores(request, detector, tables.get("detector"), artefacts, tell)
+    artefacts = [replace(artefact, detection_score=fitted.scores.get(artefact.name)) for artefact in artefacts]
+    if request.scenes is not None and "detector" in tables:
+        kept = replace(tables["detector"], detection_scores=fitted.scores, scenes=fitted.pictures)
+        tables = {**tables, "detector": kept}
     provenance = _provenance(embedder, detector, tables, passes)
     if request.pairs_from is not None:
         provenance["calibration"]["threshold"] = to_entry(photos.faces(request.pairs_from).with_face)
+    if fitted.scores:
+        provenance["calibration"]["detection_score"] = to_entry(fitted.pictures)
     bundle = write_bundle(request.out, artefacts, provenance, key=key)
     if request.save_calibration is not None:
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
@@ -104,6 +113,7 @@ def _require_inputs(request: ExportRequest) -> None:
         (request.contract, "contract file"),
         (request.calibration, "folder of photos or calibration table"),
         (request.pairs_from, "folder of identities"),
+        (request.scenes, "folder of photographs"),
         (request.evaluate, "list of pairs"),
         (request.images, "folder of pictures"),
     ):
@@ -256,6 +266,30 @@ def _detector_artefacts(
             Artefact(built.name, built.precision, source.contract, built.data, built.engine, measured=notes)
         )
     return artefacts
+
+
+def _detection_scores(
+    request: ExportRequest,
+    source: Source,
+    table: CalibrationTable | None,
+    artefacts: Sequence[Artefact],
+    tell: Callable[[str], None],
+) -> FittedScores:
+    """Fitted on --scenes, else what the table keeps of an export that did."""
+    finders = {artefact.name: artefact.data for artefact in artefacts if artefact.contract.role == "detector"}
+    if request.scenes is not None:
+        return fit_detection_scores(source, finders, request.scenes, tell, quiet=request.quiet)
+    # A score belongs to the working score of FP32 that it was fitted for.
+    stored = {} if table is None else table.detection_scores
+    known = {name: one for name, one in stored.items() if name in finders and one.reference == WORKING_SCORE}
+    if table is not None and known:
+        return FittedScores(known, table.scenes)
+    if any(artefact.name in finders and artefact.precision != "fp32" for artefact in artefacts):
+        tell(
+            f"no detection score was fitted, every precision takes FP32's, {WORKING_SCORE:g}: name a folder of whole "
+            "photographs with --scenes DIR"
+        )
+    return FittedScores()
 
 
 def _self_test(source: Source, built: Built) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edge.errors import GateError, InputError
 from export.calibration.table import CalibrationTable
@@ -36,7 +36,7 @@ def with_named(source: Source, table: CalibrationTable, names: Sequence[str]) ->
     """
     layers = layers_to_keep(equalised_source(source, table))
     own = frozenset(layer for layer in layers if {layer, layer.removesuffix(EQUALISED)} & set(names))
-    return replace(table, keep=tuple(sorted(own | frozenset(table.keep)))) if own else table
+    return table.keeping(own | frozenset(table.keep))
 
 
 def decide(subject: Subject, least: float, request: ExportRequest, tell: Tell) -> Decision:
@@ -75,7 +75,7 @@ def decide(subject: Subject, least: float, request: ExportRequest, tell: Tell) -
     tell(why)
     extra = [step.keep for step in found.steps]
     trade_off = _measured(subject, found.keep, why, request, layers, extra)
-    return Decision(replace(table, keep=tuple(sorted(found.keep))), trade_off)
+    return Decision(table.keeping(found.keep), trade_off)
 
 
 def fewest(subject: Subject, layers: Sequence[LayerSensitivity], least: float) -> tuple[str, Repair]:

@@ -59,7 +59,8 @@ class ExportRequest:
     calibration: folder of photos or table; None for the table beside the weights. split: file that says which photos
     of that folder were learned from; the others are not calibrated on. pairs_from: identities to fit the
     thresholds on; None for the calibration photos, then what is stored beside the weights. far: None for what is
-    stored, else DEFAULT_FAR. evaluate, images: LFW-style pairs the gate compares on.
+    stored, else DEFAULT_FAR. scenes: folder of whole photographs to fit the detector's scores on; None for what is
+    stored beside the weights. evaluate, images: LFW-style pairs the gate compares on.
     repair: whether layers may stay in float to bring INT8 into its budget. save_calibration: file to write
     tables to. sign: private key file to sign the bundle with. keep: layers INT8 leaves in float, by output tensor.
     report: folder for what layers in float buy and cost; None where nobody asks.
@@ -76,6 +77,7 @@ class ExportRequest:
     targets: tuple[str, ...] = ("onnx",)
     far: float | None = None
     pairs_from: Path | None = None
+    scenes: Path | None = None
     evaluate: Path | None = None
     images: Path | None = None
     budget: Budget = field(default_factory=Budget)

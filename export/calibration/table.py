@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edge.errors import BundleError, InputError
-from edge.manifest import Threshold
+from edge.manifest import DetectionScore, Threshold
 from edge.signatures import PictureSignature, from_entry, to_entry
 
 FORMAT = "arcedge-calibration"
@@ -31,6 +31,8 @@ class CalibrationTable:
     compared: what INT8 scored on held-out pictures as it is, equalised, with biases corrected, and with both.
     accuracy: TAR and cosine by method on faces of known people, and why the method was taken (export.choosing); empty
     where nobody is known.
+    detection_scores: of a detector, by variant (export.detection_scores); scenes: what names each of the pictures that
+    they were fitted on.
     """
 
     role: str
@@ -46,6 +48,8 @@ class CalibrationTable:
     shifts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     compared: Mapping[str, float] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    detection_scores: Mapping[str, DetectionScore] = field(default_factory=dict)
+    scenes: tuple[PictureSignature, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.tensors.items():
@@ -59,6 +63,12 @@ class CalibrationTable:
         """What INT8 scored on held-out pictures, with all that the table says; 0 where it was not judged."""
         words = [word for word, what in (("equalised", self.factors), ("biases corrected", self.shifts)) if what]
         return self.compared.get(", ".join(words) or "as it is", self.judged.get(self.method, 0.0))
+
+    def keeping(self, layers: Iterable[str]) -> CalibrationTable:
+        """The table with these layers alone in float; without the detection scores, which are of another INT8 then."""
+        keep = frozenset(layers)
+        same = keep == frozenset(self.keep)
+        return self if same else replace(self, keep=tuple(sorted(keep)), detection_scores={}, scenes=())
 
     def require_fit(self, parameters: str, tensors: Sequence[str]) -> None:
         """Raises InputError unless the table was made for these weights and has these tensors."""
@@ -91,6 +101,10 @@ def write_tables(
         entry = asdict(table)
         entry["tensors"] = {name: [as_written(low), as_written(high)] for name, (low, high) in table.tensors.items()}
         entry["pictures"] = to_entry(table.pictures)
+        if table.detection_scores:
+            entry["scenes"] = to_entry(table.scenes)
+        else:
+            del entry["detection_scores"], entry["scenes"]
         entries.append(entry)
     stated = {name: asdict(threshold) for name, threshold in (thresholds or {}).items()}
     values = {"format": FORMAT, "version": VERSION, "tables": entries, "thresholds": stated}
@@ -107,7 +121,7 @@ def read_tables(path: Path) -> tuple[CalibrationTable, ...]:
     values = _read(path)
     try:
         return tuple(_table(entry) for entry in values["tables"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, BundleError) as error:
         raise InputError(f"{path}: the calibration table is damaged ({error}); calibrate again") from error
 
 
@@ -140,7 +154,11 @@ def _table(entry: Mapping[str, Any]) -> CalibrationTable:
         what: {name: tuple(float(value) for value in values) for name, values in entry.get(what, {}).items()}
         for what in ("factors", "shifts")
     }
-    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures, **channels})
+    found = {
+        "detection_scores": {name: DetectionScore(**one) for name, one in entry.get("detection_scores", {}).items()},
+        "scenes": from_entry(entry.get("scenes", {})),
+    }
+    return CalibrationTable(**{**entry, "tensors": tensors, "keep": keep, "pictures": pictures, **channels, **found})
 
 
 def as_written(value: float) -> float:

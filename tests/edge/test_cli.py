@@ -170,6 +170,17 @@ def test_a_run_writes_events_video_and_summary(toy: Any, world: Path, tmp_path: 
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
 
 
+def test_a_run_counts_as_faces_what_reaches_the_score_named(toy: Any, world: Path) -> None:
+    """The toy's faces have a score a little below 1."""
+    words = ("run", "--bundle", toy.path, "--gallery", world / "gallery", "--source", world / "walk.mp4")
+    faces = []
+    for score in ("0.99", "1"):
+        done = edge(*words, "--detection-score", score, "--json-summary")
+        assert (done.returncode, done.stderr) == (0, "")
+        faces.append(json.loads(done.stdout)["faces"])
+    assert faces == [80, 0]
+
+
 def test_events_on_standard_output_are_nothing_but_events(toy: Any, world: Path) -> None:
     arguments = ("--bundle", toy.path, "--gallery", world / "gallery", "--source", world / "walk.mp4")
     done = edge("run", *arguments, "--events", "-", "--max-frames", 3, "--no-tracking", "--workers", 2)
@@ -421,6 +432,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ["run", "--size", "0x5"],
         ["verify", "--threshold", "1.5"],
         ["enroll", "--seconds", "-1"],
+        ["embed", "--detection-score", "0"],
+        ["index", "--detection-score", "1.2"],
     ],
 )
 def test_arguments_out_of_range_are_refused_by_the_parser(

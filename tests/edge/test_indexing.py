@@ -50,6 +50,14 @@ def options(toy: Any) -> WorkOptions:
     return WorkOptions(toy.path)
 
 
+def test_a_worker_counts_as_faces_what_reaches_the_score_named(toy: Any, photos: Path) -> None:
+    job = read_jobs(photos)[:1]
+    (found,), (none,) = (Worker(WorkOptions(toy.path, detection_score=score))(job) for score in (0.99, 1.0))
+    assert found.vector is not None
+    assert none.vector is None
+    assert "no face" in str(none.problem)
+
+
 @pytest.fixture
 def gallery(toy: Any, tmp_path: Path) -> Iterator[Gallery]:
     with Gallery.create(tmp_path / "g", Binding.of(toy.bundle.select("embedder"))) as made:

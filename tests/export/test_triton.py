@@ -14,7 +14,7 @@ from edge.bundle import Bundle
 from edge.contract import ModelContract
 from edge.engines import open_session
 from edge.errors import BundleError, ContractError, GateError, InputError
-from edge.manifest import Threshold
+from edge.manifest import DetectionScore, Threshold
 from export.passes import embed_preprocessing, l2_normalise
 from export.triton import TritonOptions, write_repository
 from export.triton.cli import VERB
@@ -51,9 +51,10 @@ def finder() -> bytes:
 def bundle(relu_graph, finder: bytes, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     model = l2_normalise(embed_preprocessing(relu_graph, FED)).SerializeToString()
     threshold = Threshold(0.4, 1e-3, 1000, "test")
+    score = DetectionScore(0.476, 0.5, 0.473, 0.48, 900, 880, 300, "test")
     artefacts = [
         Artefact("embedder-fp32", "fp32", EMBEDDER, model, threshold=threshold),
-        Artefact("detector-fp32", "fp32", DETECTOR, finder),
+        Artefact("detector-fp32", "fp32", DETECTOR, finder, detection_score=score),
     ]
     return write_bundle(tmp_path_factory.mktemp("triton") / "b", artefacts, {})
 
@@ -95,6 +96,9 @@ def test_tritons_schema_reads_what_the_onnx_says(
         assert json.loads(config.parameters["arcedge.contract"].string_value) == variant.contract.to_dict()
         assert (folder / "1" / "model.onnx").read_bytes() == bundle.load(variant)
         assert ("arcedge.threshold" in config.parameters) == (role == "embedder")
+        assert ("arcedge.detection_score" in config.parameters) == (role == "detector")
+    config = require_valid((tmp_path / "r" / "arcedge_detector" / "config.pbtxt").read_text(), module)
+    assert config.parameters["arcedge.detection_score"].string_value == "0.476"
 
 
 def test_the_models_take_the_batches_the_configuration_promises(bundle: Bundle, tmp_path: Path) -> None:
