@@ -75,9 +75,9 @@ def equalise(model: ModelProto, factors: Mapping[str, npt.ArrayLike]) -> ModelPr
         if not np.isfinite(factor).all() or not (factor if not bus.signed else np.abs(factor)).min() > 0:
             raise InputError(f"the equalisation has a factor at {name} that no layer can take; calibrate again")
         for giver in bus.givers:
-            _multiply(graph, layers[giver], factor, 0)
+            multiply_channels(graph, layers[giver], factor, 0)
         for taker in bus.takers:
-            _multiply(graph, layers[taker], 1.0 / factor, 1)
+            multiply_channels(graph, layers[taker], 1.0 / factor, 1)
     for name in factors:
         for tensor in known[name].tensors:
             graph.rename_tensor(tensor, tensor + EQUALISED)
@@ -113,7 +113,7 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
             if any(value in graph.arrays for value in _values(giver)):
                 return None  # a constant that is added would have to be multiplied too
             passing.add(giver.op_type)
-        elif _weighted(giver, graph):
+        elif is_layer(giver, graph):
             givers.append(name)
             widths.add(graph.arrays[giver.input[1]].shape[_axis(giver, 0)])
         else:
@@ -121,7 +121,7 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
         for taker in consumers.get(name, []):
             if taker.op_type in POSITIVE + LINEAR and set(_values(taker)) <= inside:
                 continue
-            if not _weighted(taker, graph) or name in list(taker.input)[1:]:
+            if not is_layer(taker, graph) or name in list(taker.input)[1:]:
                 return None
             takers.append(taker.output[0])
             weight = graph.arrays[taker.input[1]]
@@ -131,7 +131,7 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
     return Bus(tensors[0], tuple(tensors), tuple(givers), tuple(takers), not passing & set(POSITIVE), widths.pop())
 
 
-def _weighted(node: NodeProto, graph: Graph) -> bool:
+def is_layer(node: NodeProto, graph: Graph) -> bool:
     """Whether a node is a layer whose channels can be multiplied: dense or depthwise, constant, not shared."""
     if node.op_type not in ("Conv", "Gemm"):
         return False
@@ -157,7 +157,7 @@ def _axis(layer: NodeProto, channels: int) -> int:
     return channels if straight else 1 - channels
 
 
-def _multiply(graph: Graph, layer: NodeProto, factor: Array, channels: int) -> None:
+def multiply_channels(graph: Graph, layer: NodeProto, factor: Array, channels: int) -> None:
     """A layer's output channels (0) or input channels (1) times factors."""
     name = layer.input[1]
     weight = graph.arrays[name]

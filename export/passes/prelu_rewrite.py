@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from onnx import ModelProto, NodeProto
 
 from export.graph import Array, Graph
+from export.passes.equalise import is_layer, multiply_channels
+from export.passes.pair_sums import is_depthwise
 
-SMALLEST_BEND = 0.05
-"""1 − a from which the bend may move into the convolution before: below it, a / (1 − a) would blow rounding up."""
+TURNED = ".turned"
+"""Behind the names of tensors whose values have another sign in some channels than the original's."""
 
 
 def prelu_rewrite(model: ModelProto) -> ModelProto:
-    """Rewrites each PRelu with one slope a channel as a·x + (1 − a)·relu(x): exact for slopes of any sign and size.
+    """Rewrites each PRelu with one slope a channel as x + relu((a − 1)·x), exactly.
 
-    Where a convolution alone makes x, and every 1 − a is at least SMALLEST_BEND, that convolution gives x' = (1 − a)·x
-    instead, and PRelu is a/(1 − a)·x' + relu(x'): one pass over the tensor less. Scalings are depthwise 1×1
-    convolutions, which an engine keeps in its blocked layout and fuses with the sum. A slope that is not one value a
-    channel stays a PRelu.
+    That holds for slopes up to 1. A channel of a greater slope is turned round: the layer before gives −x and the
+    layers behind read −y = −x + relu((a − 1)·(−x)), signs changed in their weights. Where that cannot be done the PRelu
+    is x + (1 − a)·relu(−x), for slopes of any size: one scaling more.
+
+    Scalings are depthwise 1×1 convolutions, which an engine keeps in its blocked layout and fuses with the Relu, in
+    eight bits too. A slope that is not one value a channel stays a PRelu.
     """
     graph = Graph(model)
     for node in [node for node in graph.nodes if node.op_type == "PRelu"]:
         slope = _per_channel(graph.array(node.input[1]))
         if slope is None:
             continue
+        steep = slope > 1.0
+        turned = bool(steep.any()) and _turn(node, np.where(steep, -1.0, 1.0), graph)
         x, y = node.input[0], node.output[0]
-        layer = _own_convolution(x, graph)
         graph.remove([node])
         positive = graph.fresh(f"{y}.positive")
-        if layer is not None and (1.0 - slope).min() >= SMALLEST_BEND:
-            _scale_layer(layer, 1.0 - slope, graph)
-            straight = _scaled(graph, x, slope / (1.0 - slope), f"{y}.straight")
-            graph.node("Relu", [x], [positive])
-            graph.node("Add", [straight, positive], [y])
+        if turned or not steep.any():
+            graph.node("Relu", [_scaled(graph, x, slope - 1.0, f"{y}.bent")], [positive])
+            graph.node("Add", [x, positive], [y])
         else:
-            straight = _scaled(graph, x, slope, f"{y}.straight")
-            graph.node("Relu", [x], [positive])
-            graph.node("Add", [straight, _scaled(graph, positive, 1.0 - slope, f"{y}.bent")], [y])
+            graph.node("Relu", [_scaled(graph, x, -np.ones_like(slope), f"{y}.below")], [positive])
+            graph.node("Add", [x, _scaled(graph, positive, 1.0 - slope, f"{y}.bent")], [y])
     return graph.close()
+
+
+def is_bent_sum(node: NodeProto, graph: Graph) -> bool:
+    """Whether a node is the sum that a PRelu became: x + relu(x scaled by channel)."""
+    producers = graph.producers()
+    if node.op_type != "Add" or len(node.input) != 2:
+        return False
+    relu = producers.get(node.input[1])
+    layer = producers.get(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
+    if layer is None or layer.op_type != "Conv" or layer.input[0] != node.input[0]:
+        return False
+    weight = graph.array(layer.input[1])
+    return weight is not None and is_depthwise(weight) and weight.shape[2:] == (1, 1)
 
 
 def _per_channel(slope: Array | None) -> Array | None:
@@ -49,23 +62,21 @@ def _per_channel(slope: Array | None) -> Array | None:
     return slope.reshape(-1).astype(np.float64)
 
 
-def _own_convolution(x: str, graph: Graph) -> NodeProto | None:
-    """The convolution that makes `x` for one node alone, with parameters of its own; None where there is none."""
-    layer = graph.producers().get(x)
-    uses: Mapping[str, list[NodeProto]] = graph.consumers()
-    if layer is None or layer.op_type != "Conv" or len(uses[x]) != 1 or x in graph.output_names:
-        return None
-    parameters = [name for name in layer.input[1:] if name]
-    own = all(name in graph.arrays and len(uses[name]) == 1 for name in parameters)
-    return layer if own else None
-
-
-def _scale_layer(layer: NodeProto, factors: Array, graph: Graph) -> None:
-    for name in layer.input[1:]:
-        if name:
-            value = graph.arrays[name]
-            along = [-1] + [1] * (value.ndim - 1)
-            graph.arrays[name] = (value.astype(np.float64) * factors.reshape(along)).astype(np.float32)
+def _turn(node: NodeProto, signs: Array, graph: Graph) -> bool:
+    """Gives what a PRelu takes and gives the signs (C,), if the convolutions around it can take them; says whether."""
+    x, y = node.input[0], node.output[0]
+    uses, before = graph.consumers(), graph.producers().get(x)
+    readers = uses.get(y, [])
+    if before is None or len(uses[x]) != 1 or graph.output_names & {x, y}:
+        return False
+    if not all(layer.op_type == "Conv" and is_layer(layer, graph) for layer in (before, *readers)):
+        return False
+    multiply_channels(graph, before, signs, 0)
+    for reader in readers:
+        multiply_channels(graph, reader, signs, 1)
+    for name in (x, y):
+        graph.rename_tensor(name, graph.fresh(name + TURNED))
+    return True
 
 
 def _scaled(graph: Graph, x: str, factors: Array, name: str) -> str:

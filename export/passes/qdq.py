@@ -25,6 +25,7 @@ from edge.errors import InputError
 from export.graph import Array, Graph, attribute
 from export.passes import pair_sums
 from export.passes.integer_pixels import quantised_already
+from export.passes.prelu_rewrite import is_bent_sum
 
 Scheme = Literal["int8-cpu", "int8-tensorrt"]
 Ranges = Mapping[str, tuple[float, float]]
@@ -88,7 +89,10 @@ def placement(model: ModelProto, keep: frozenset[str] = frozenset()) -> Placemen
 
 
 def final_layers(model: ModelProto) -> frozenset[str]:
-    """Output tensors of the convolutions from which a graph output is reached without another layer: heads."""
+    """Output tensors of what stays in float: heads, from which a graph output is reached without another layer.
+
+    In a network with PReLU also the bend of the last one and what stands behind it (see `behind_last_bend`).
+    """
     graph = Graph(model)
     producers = graph.producers()
     found, stack, seen = set[str](), list(graph.output_names), set[str]()
@@ -101,7 +105,32 @@ def final_layers(model: ModelProto) -> frozenset[str]:
             found.add(node.output[0])
         elif node.op_type != "Gemm":
             stack.extend(node.input)
-    return frozenset(found)
+    return frozenset(found) | behind_last_bend(graph)
+
+
+def behind_last_bend(graph: Graph) -> frozenset[str]:
+    """Layers and sums behind the last dense convolution, where one is the bend of a PReLU; else none.
+
+    There a channel answers to few people, so those of the calibration do not show how far the bend reaches: of 400
+    crops of others one in a hundred fell below a cosine of 0.91 in eight bits, and 0.98 in float. Both are cheap there.
+    """
+    producers = graph.producers()
+    found, bent, stack, seen = set[str](), False, list(graph.output_names), set[str]()
+    while stack:
+        node = producers.get(stack.pop())
+        if node is None or node.output[0] in seen or (node.op_type == "Conv" and not _depthwise(node, graph)):
+            continue
+        seen.add(node.output[0])
+        if _quantisable(node, graph):
+            found.add(node.output[0])
+        bent = bent or is_bent_sum(node, graph)
+        stack.extend(node.input)
+    return frozenset(found if bent else ())
+
+
+def _depthwise(layer: NodeProto, graph: Graph) -> bool:
+    weight = graph.array(layer.input[1])
+    return weight is not None and pair_sums.is_depthwise(weight)
 
 
 def activation_inputs(node: NodeProto, graph: Graph) -> list[str]:

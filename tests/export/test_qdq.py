@@ -14,7 +14,7 @@ from edge.contract import ModelContract
 from edge.errors import InputError
 from export.calibration import observe
 from export.calibration.methods import min_max
-from export.graph import Graph
+from export.graph import Graph, attribute
 from export.passes import embed_preprocessing, prelu_rewrite
 from export.passes.integer_pixels import integer_pixels
 from export.passes.qdq import asymmetric, channel_scales, final_layers, placement, quantise, symmetric
@@ -58,6 +58,24 @@ def test_every_layer_of_the_cpu_scheme_becomes_an_integer_kernel(model, ranges, 
     assert kinds["QLinearAdd"] == 12
     assert kinds["QGemm"] == 1
     assert not {"Conv", "Add", "Relu", "Gemm", "Cast", "Sub", "QuantizeLinear"} & set(kinds)
+
+
+def test_bends_of_prelu_are_integer_kernels_but_for_the_last(prelu_graph, pixels, run, tmp_path) -> None:
+    model = integer_pixels(embed_preprocessing(prelu_rewrite(prelu_graph), CONTRACT))
+    kept = final_layers(model)
+    ranges = {name: min_max(h) for name, h in observe(model, placement(model, kept).tensors, lambda: [pixels]).items()}
+    quantised = quantise(model, ranges, "int8-cpu", kept)
+    checker.check_model(quantised, full_check=True)
+    assert cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.98
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    bends = sum(node.op_type == "PRelu" for node in prelu_graph.graph.node)
+    assert kinds["QLinearAdd"] == 12 + bends - 1
+    assert kinds["QLinearConv"] == 48 + bends - 1
+    assert not {"QuantizeLinear", "Relu", "QGemm"} & set(kinds), "eight bits from the picture to the last bend"
 
 
 def test_weights_are_stored_as_int8_and_biases_as_int32(model, ranges) -> None:
@@ -200,4 +218,14 @@ def test_integer_pixels_leave_other_normalisations_alone(relu_graph) -> None:
 
 def test_heads_are_found(model, prelu_graph) -> None:
     assert final_layers(model) == frozenset(), "the last layer of MobileFaceNet is linear and gives float anyway"
-    assert final_layers(prelu_rewrite(prelu_graph)) == frozenset()
+
+
+def test_behind_the_last_bend_of_a_prelu_network_everything_is_float(prelu_graph, run, sample) -> None:
+    model = prelu_rewrite(prelu_graph)
+    kept = final_layers(model)
+    layers = {node.output[0]: node for node in model.graph.node}
+    assert sorted(layers[name].op_type for name in kept) == ["Add", "Conv", "Conv", "Gemm"]
+    assert all(attribute(layers[name], "group", 1) > 1 for name in kept if layers[name].op_type == "Conv")
+    assert not kept & set(placement(model, kept).nodes)
+    assert sum(node.op_type == "Add" for node in model.graph.node) > 30, "the other bends are in eight bits"
+    assert sum(layers[name].op_type == "Add" for name in placement(model, kept).nodes) > 30
