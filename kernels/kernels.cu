@@ -9,7 +9,7 @@ using namespace arc;
 
 // What the runtime asks for first. The number grows with every change of a kernel's arguments or memory, so that a fat
 // binary of another version is refused: arguments that do not fit would be wild addresses.
-extern "C" __global__ void arcedge_kernels_2() {}
+extern "C" __global__ void arcedge_kernels_3() {}
 
 // ---- letterbox: one thread an output pixel, blocks of 32 x 8, grid over (width, height) ----
 
@@ -214,9 +214,10 @@ extern "C" __global__ void normalise_rows(float* vectors, int rows, int dimensio
 }
 
 // The gallery is read once for up to kProbes probes. Blocks of 32 x 8 (a warp a row at a time); each block leaves its best
-// kTop of each probe: scores and rows (blocks, probes, kTop). dimensions: at most kMaxDimensions.
-extern "C" __global__ void search_blocks(const float* gallery, int rows, int dimensions, const float* probes,
-                                         int probe_count, float* scores, int* places) {
+// kTop groups of each probe: scores and groups (blocks, probes, kTop). owners: (rows), the group each row is of; null where
+// each row is one of its own. dimensions: at most kMaxDimensions.
+extern "C" __global__ void search_blocks(const float* gallery, const int* owners, int rows, int dimensions,
+                                         const float* probes, int probe_count, float* scores, int* groups) {
   __shared__ float probe[kProbes * kMaxDimensions];
   __shared__ Top best[8][kProbes];
   const int lane = threadIdx.x, warp = threadIdx.y, thread = warp * 32 + lane;
@@ -239,41 +240,41 @@ extern "C" __global__ void search_blocks(const float* gallery, int rows, int dim
     for (int p = 0; p < kProbes; ++p) {
       float whole = sum[p];
       for (int offset = 16; offset > 0; offset >>= 1) whole += __shfl_xor_sync(0xffffffffu, whole, offset);
-      if (lane == p) mine.insert(fminf(fmaxf(whole, -1.0f), 1.0f), row);
+      if (lane == p) mine.insert(whole, owners ? owners[row] : row);
     }
   }
   if (lane < probe_count) best[warp][lane] = mine;
   __syncthreads();
   if (warp == 0 && lane < probe_count) {
     for (int w = 1; w < (int)blockDim.y; ++w)
-      for (int i = 0; i < kTop; ++i) mine.insert(best[w][lane].score[i], best[w][lane].row[i]);
+      for (int i = 0; i < kTop; ++i) mine.insert(best[w][lane].score[i], best[w][lane].group[i]);
     const size_t at = ((size_t)blockIdx.x * probe_count + lane) * kTop;
     for (int i = 0; i < kTop; ++i) {
       scores[at + i] = mine.score[i];
-      places[at + i] = mine.row[i];
+      groups[at + i] = mine.group[i];
     }
   }
 }
 
-// The blocks' lists to one: a warp a probe, blocks of 32, grid (probes). top_scores, top_rows (probes, kTop), row -1 where
-// the gallery has fewer.
-extern "C" __global__ void merge_blocks(const float* scores, const int* places, int blocks, int probe_count,
-                                        float* top_scores, int* top_rows) {
+// The blocks' lists to one: a warp a probe, blocks of 32, grid (probes). top_scores, top_groups (probes, kTop), group -1
+// where the gallery has fewer.
+extern "C" __global__ void merge_blocks(const float* scores, const int* groups, int blocks, int probe_count,
+                                        float* top_scores, int* top_groups) {
   __shared__ Top best[32];
   const int lane = threadIdx.x, probe = blockIdx.x;
   Top mine;
   mine.clear();
   for (int block = lane; block < blocks; block += 32) {
     const size_t at = ((size_t)block * probe_count + probe) * kTop;
-    for (int i = 0; i < kTop; ++i) mine.insert(scores[at + i], places[at + i]);
+    for (int i = 0; i < kTop; ++i) mine.insert(scores[at + i], groups[at + i]);
   }
   best[lane] = mine;
   __syncthreads();
   if (lane != 0) return;
   for (int other = 1; other < 32; ++other)
-    for (int i = 0; i < kTop; ++i) mine.insert(best[other].score[i], best[other].row[i]);
+    for (int i = 0; i < kTop; ++i) mine.insert(best[other].score[i], best[other].group[i]);
   for (int i = 0; i < kTop; ++i) {
     top_scores[probe * kTop + i] = mine.score[i];
-    top_rows[probe * kTop + i] = mine.row[i];
+    top_groups[probe * kTop + i] = mine.group[i];
   }
 }

@@ -1,7 +1,7 @@
 """The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
 
 Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
-`Detector.prepare`, `align`, `decode` with `nms` and `vote`, and `similarities`.
+`Detector.prepare`, `align`, `decode` with `nms` and `vote`, and `matching.nearest`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FIELDS: Final = 15
 CANDIDATES: Final = 4096
 """Cells above the score that an image may have."""
 TOP: Final = 8
-"""Neighbours that `search` gives for a probe."""
+"""Groups that `search` gives for a probe."""
 PROBES: Final = 8
 """Probes that one pass over the gallery serves."""
 MAX_DIMENSIONS: Final = 512
@@ -35,7 +35,7 @@ _VOTERS = 64
 _WARPS = 8
 _MOST_BLOCKS = 1024
 _LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
-VERSION: Final = "arcedge_kernels_2"
+VERSION: Final = "arcedge_kernels_3"
 """A kernel that does nothing, of this name in a fat binary whose kernels take what this file gives them."""
 SIGNATURES: Final[dict[str, str]] = {
     VERSION: "",
@@ -46,7 +46,7 @@ SIGNATURES: Final[dict[str, str]] = {
     "suppress": "PPPfiffPPP",
     "vote": "PPPPPifffP",
     "normalise_rows": "Pii",
-    "search_blocks": "PiiPiPP",
+    "search_blocks": "PPiiPiPP",
     "merge_blocks": "PPiiPP",
 }
 """Arguments of each kernel: P address, i int32, f float32. A test holds them against the source."""
@@ -123,23 +123,37 @@ class DetectionMemory:
 
 @dataclass(frozen=True, slots=True)
 class SearchMemory:
-    """Memory for `Kernels.search`; `scores` and `rows` hold (PROBES, TOP) float32 and int32 results."""
+    """Memory for `Kernels.search` of up to `probes` probes; `scores` and `groups`: (probes, TOP) float32 and int32."""
 
     block_scores: DeviceMemory
-    block_rows: DeviceMemory
+    block_groups: DeviceMemory
     scores: DeviceMemory
-    rows: DeviceMemory
+    groups: DeviceMemory
+    probes: int
 
     @classmethod
-    def on(cls, device: CudaDevice) -> SearchMemory:
+    def on(cls, device: CudaDevice, probes: int = PROBES) -> SearchMemory:
         """Allocates it."""
-        block, whole = 4 * _MOST_BLOCKS * PROBES * TOP, 4 * PROBES * TOP
-        return cls(device.alloc(block), device.alloc(block), device.alloc(whole), device.alloc(whole))
+        block, whole = 4 * _MOST_BLOCKS * PROBES * TOP, 4 * probes * TOP
+        return cls(device.alloc(block), device.alloc(block), device.alloc(whole), device.alloc(whole), probes)
 
     def free(self) -> None:
         """Gives it back."""
-        for memory in (self.block_scores, self.block_rows, self.scores, self.rows):
+        for memory in (self.block_scores, self.block_groups, self.scores, self.groups):
             memory.free()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVectors:
+    """Addresses of (rows, dimensions) float32 unit rows, and of (rows,) int32 groups, 0 or more.
+
+    Without `groups` (0) each row is one of its own.
+    """
+
+    address: int
+    rows: int
+    dimensions: int
+    groups: int = 0
 
 
 class Kernels:
@@ -228,26 +242,30 @@ class Kernels:
                 (-(-rows // _WARPS), 1, 1), (32, _WARPS, 1), stream, (vectors, rows, dimensions)
             )
 
-    def search(
-        self, gallery: int, rows: int, dimensions: int, probes: int, count: int, memory: SearchMemory, stream: Stream
-    ) -> None:
-        """Cosine of `count` unit probes to every unit row of the gallery: the TOP best rows of each, best first.
+    def search(self, gallery: DeviceVectors, probes: int, count: int, memory: SearchMemory, stream: Stream) -> None:
+        """Cosine of `count` unit probes to every row: the TOP best groups of each, best first, by their best row.
 
-        Into memory.scores and memory.rows, (count, TOP); row −1 where the gallery has fewer. Raises EngineError.
+        Into memory.scores and memory.groups, (count, TOP); group −1 where the gallery has fewer. Raises EngineError.
         """
-        if not 0 < count <= PROBES or dimensions > MAX_DIMENSIONS or rows < 1:
+        rows, dimensions = gallery.rows, gallery.dimensions
+        if not 0 < count <= memory.probes or dimensions > MAX_DIMENSIONS or rows < 1:
             raise EngineError(
-                f"a search takes 1 to {PROBES} probes of at most {MAX_DIMENSIONS} dimensions and a gallery that is not "
-                f"empty; it was given {count} of {dimensions} and {rows} rows"
+                f"a search takes 1 to {memory.probes} probes of at most {MAX_DIMENSIONS} dimensions and a gallery that "
+                f"is not empty; it was given {count} of {dimensions} and {rows} rows"
             )
         blocks = min(-(-rows // _WARPS), _MOST_BLOCKS)
-        between = (memory.block_scores.address, memory.block_rows.address)
-        self._launch["search_blocks"](
-            (blocks, 1, 1), (32, _WARPS, 1), stream, (gallery, rows, dimensions, probes, count, *between)
-        )
-        self._launch["merge_blocks"](
-            (count, 1, 1), (32, 1, 1), stream, (*between, blocks, count, memory.scores.address, memory.rows.address)
-        )
+        between = (memory.block_scores.address, memory.block_groups.address)
+        vectors = (gallery.address, gallery.groups, rows, dimensions)
+        for first in range(0, count, PROBES):
+            some, at = min(PROBES, count - first), 4 * TOP * first
+            here = probes + 4 * dimensions * first
+            self._launch["search_blocks"]((blocks, 1, 1), (32, _WARPS, 1), stream, (*vectors, here, some, *between))
+            self._launch["merge_blocks"](
+                (some, 1, 1),
+                (32, 1, 1),
+                stream,
+                (*between, blocks, some, memory.scores.address + at, memory.groups.address + at),
+            )
 
 
 def kernels_path() -> Path:

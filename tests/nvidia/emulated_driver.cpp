@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <tuple>
@@ -58,7 +59,7 @@ struct Function {
 std::map<std::string, Function> functions() {
   std::map<std::string, Function> table;
 #define KERNEL(name) table[#name].run = Wrap<name>::run, Wrap<name>::sizes(table[#name].sizes)
-  KERNEL(arcedge_kernels_2);
+  KERNEL(arcedge_kernels_3);
   KERNEL(letterbox_bgr_u8);
   KERNEL(letterbox_nv12_u8);
   KERNEL(letterbox_bgr_f32);
@@ -77,6 +78,9 @@ std::map<std::string, Function> functions() {
 std::map<std::string, Function> table = functions();
 std::set<void*> device_memory, host_memory, streams, events;
 thread_local std::vector<void*> contexts;
+// One device, one thing at a time, whichever thread asks for it.
+std::recursive_mutex device_mutex;
+#define ONE_AT_A_TIME std::lock_guard<std::recursive_mutex> guard(device_mutex)
 int context_object, module_object;
 enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702, capture_unsupported = 900 };
 bool initialised = false, full = false;
@@ -94,6 +98,7 @@ std::map<void*, Graph> captures;
 std::set<void*> graphs;
 
 int queue(void* stream, Work work) {
+  ONE_AT_A_TIME;
   NEED_CONTEXT;
   if (!known(stream)) return invalid_value;
   auto captured = captures.find(stream);
@@ -124,6 +129,10 @@ int cuDeviceGetCount(int* count) { return *count = 1, initialised ? ok : not_ini
 int cuDeviceGet(int* device, int) { return *device = 0, ok; }
 int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "CPU emulator"), ok; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = (size_t)1 << 30, ok; }
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+  NEED_CONTEXT;
+  return *free = (size_t)1 << 29, *total = (size_t)1 << 30, ok;
+}
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   *value = attribute == 75 ? 9 : 0;  // compute capability 9.0
   return ok;
@@ -148,6 +157,7 @@ int cuCtxGetDevice(int* device) {
 int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 3020, ok; }
 int cuCtxSynchronize(void) { return ok; }
 int cuMemAlloc_v2(void** address, size_t bytes) {
+  ONE_AT_A_TIME;
   NEED_CONTEXT;
   if (full) return out_of_memory;
   if (!bytes) return invalid_value;
@@ -156,15 +166,18 @@ int cuMemAlloc_v2(void** address, size_t bytes) {
   return device_memory.insert(*address), ok;
 }
 int cuMemFree_v2(void* address) {
+  ONE_AT_A_TIME;
   if (!device_memory.erase(address)) return invalid_value;
   return free(address), ok;
 }
 int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
+  ONE_AT_A_TIME;
   NEED_CONTEXT;
   *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   return host_memory.insert(*address), ok;
 }
 int cuMemFreeHost(void* address) {
+  ONE_AT_A_TIME;
   if (!host_memory.erase(address)) return invalid_value;
   return free(address), ok;
 }
@@ -182,37 +195,45 @@ int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
   return queue(stream, [=] { return memset(to, value, bytes), ok; });
 }
 int cuStreamCreate(void** stream, unsigned) {
+  ONE_AT_A_TIME;
   NEED_CONTEXT;
   return *stream = malloc(1), streams.insert(*stream), ok;
 }
 int cuStreamDestroy_v2(void* stream) {
+  ONE_AT_A_TIME;
   if (!streams.erase(stream)) return invalid_value;
   return free(stream), ok;
 }
 int cuStreamSynchronize(void* stream) {
+  ONE_AT_A_TIME;
   if (captures.count(stream)) return capture_unsupported;
   return known(stream) ? ok : invalid_value;
 }
 int cuStreamBeginCapture_v2(void* stream, int) {
+  ONE_AT_A_TIME;
   if (!streams.count(stream) || captures.count(stream)) return invalid_value;
   return captures[stream], ok;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
+  ONE_AT_A_TIME;
   auto captured = captures.find(stream);
   if (captured == captures.end()) return invalid_value;
   *graph = new Graph(std::move(captured->second));
   return captures.erase(captured), ok;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  ONE_AT_A_TIME;
   *executable = new Graph(*(Graph*)graph);
   return graphs.insert(*executable), ok;
 }
 int cuGraphDestroy(void* graph) { return delete (Graph*)graph, ok; }
 int cuGraphExecDestroy(void* executable) {
+  ONE_AT_A_TIME;
   if (!graphs.erase(executable)) return invalid_value;
   return delete (Graph*)executable, ok;
 }
 int cuGraphLaunch(void* executable, void* stream) {
+  ONE_AT_A_TIME;
   if (!graphs.count(executable) || captures.count(stream)) return invalid_value;
   ++graph_launches;
   for (auto& work : *(Graph*)executable)
@@ -220,15 +241,23 @@ int cuGraphLaunch(void* executable, void* stream) {
   return ok;
 }
 int cuEventCreate(void** event, unsigned) {
+  ONE_AT_A_TIME;
   NEED_CONTEXT;
   return *event = malloc(1), events.insert(*event), ok;
 }
 int cuEventDestroy_v2(void* event) {
+  ONE_AT_A_TIME;
   if (!events.erase(event)) return invalid_value;
   return free(event), ok;
 }
-int cuEventRecord(void* event, void* stream) { return events.count(event) && known(stream) ? ok : invalid_value; }
-int cuEventSynchronize(void* event) { return events.count(event) ? ok : invalid_value; }
+int cuEventRecord(void* event, void* stream) {
+  ONE_AT_A_TIME;
+  return events.count(event) && known(stream) ? ok : invalid_value;
+}
+int cuEventSynchronize(void* event) {
+  ONE_AT_A_TIME;
+  return events.count(event) ? ok : invalid_value;
+}
 int cuEventElapsedTime(float* ms, void* from, void* to) {
   return *ms = 0.0f, events.count(from) && events.count(to) ? ok : invalid_value;
 }
@@ -254,6 +283,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
                    unsigned shared, void* stream, void** parameters, void** extra) {
   NEED_CONTEXT;
   if (!known(stream) || bx * by * bz > 1024 || !gx || !gy || !gz || shared) return invalid_value;
+  ONE_AT_A_TIME;
   auto* kernel = (Function*)function;
   std::vector<void*> unpacked;
   if (!parameters) {  // one packed buffer, as pycuda gives it: CU_LAUNCH_PARAM_BUFFER_POINTER, buffer, SIZE, size, END

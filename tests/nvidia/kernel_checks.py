@@ -24,6 +24,7 @@ from edge.cuda.kernels import (
     TOP,
     DetectionMemory,
     DevicePicture,
+    DeviceVectors,
     Kernels,
     Normalisation,
     SearchMemory,
@@ -210,21 +211,22 @@ def random_heads(images: int, size: tuple[int, int]) -> dict[str, npt.NDArray[np
 
 def check_search(bench: Bench) -> None:
     rng = np.random.default_rng(11)
-    for rows, dimensions, count in ((5, 128, 1), (1003, 512, PROBES), (300, 96, 3)):
+    for rows, dimensions, count in ((5, 128, 1), (1003, 512, PROBES), (300, 96, 3), (40, 64, 2 * PROBES + 3)):
         vectors = rng.normal(size=(rows, dimensions)).astype(np.float32)
         probes = rng.normal(size=(count, dimensions)).astype(np.float32)
         if rows > 900:
             vectors[900] = vectors[17]  # two rows that tie
             probes[0] = vectors[17]
         gallery, asked = bench.up(vectors), bench.up(probes)
-        memory = SearchMemory.on(bench.device)
+        memory = SearchMemory.on(bench.device, max(count, PROBES))
         bench.kernels.normalise(gallery.address, rows, dimensions, bench.stream)
         bench.kernels.normalise(asked.address, count, dimensions, bench.stream)
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         np.testing.assert_allclose(bench.down(gallery, vectors.shape, np.float32), unit, rtol=1e-5, atol=1e-6)
-        bench.kernels.search(gallery.address, rows, dimensions, asked.address, count, memory, bench.stream)
+        there = DeviceVectors(gallery.address, rows, dimensions)
+        bench.kernels.search(there, asked.address, count, memory, bench.stream)
         scores = bench.down(memory.scores, (count, TOP), np.float32)
-        places = bench.down(memory.rows, (count, TOP), np.int32)
+        places = bench.down(memory.groups, (count, TOP), np.int32)
         every = (probes / np.linalg.norm(probes, axis=1, keepdims=True)) @ unit.T
         want = np.argsort(-every, axis=1, kind="stable")[:, :TOP]
         some = min(rows, TOP)
@@ -235,10 +237,39 @@ def check_search(bench: Bench) -> None:
             assert places[0, :2].tolist() == [17, 900], "of equal rows the first comes first"
 
 
+def check_search_by_groups(bench: Bench) -> None:
+    """Each group once, by its best row, however many rows of it are better than anybody else's."""
+    rng = np.random.default_rng(12)
+    for rows, groups in ((600, 3), (1000, 40), (64, 64)):
+        vectors = rng.normal(size=(rows, 64)).astype(np.float32)
+        owners = rng.integers(0, groups, rows).astype(np.int32)
+        probes = rng.normal(size=(PROBES, 64)).astype(np.float32)
+        crowd = owners == owners[5]
+        vectors[crowd] = probes[0] + 0.3 * vectors[crowd]  # of this group all rows are nearest
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        probes /= np.linalg.norm(probes, axis=1, keepdims=True)
+        memory = SearchMemory.on(bench.device)
+        there = DeviceVectors(bench.up(vectors).address, rows, 64, bench.up(owners).address)
+        bench.kernels.search(there, bench.up(probes).address, PROBES, memory, bench.stream)
+        scores = bench.down(memory.scores, (PROBES, TOP), np.float32)
+        found = bench.down(memory.groups, (PROBES, TOP), np.int32)
+        every = probes @ vectors.T
+        whose = np.unique(owners)
+        best = np.stack([every[:, owners == group].max(axis=1) for group in whose], axis=1)
+        want = np.argsort(-best, axis=1, kind="stable")[:, :TOP]
+        some = min(len(whose), TOP)
+        np.testing.assert_array_equal(found[:, :some], whose[want])
+        np.testing.assert_allclose(scores[:, :some], np.take_along_axis(best, want, 1), rtol=1e-4, atol=1e-5)
+        assert (found[:, some:] == -1).all()
+        assert found[0, 0] == owners[5]
+
+
 def check_refusals(bench: Bench) -> None:
     memory = DetectionMemory.on(bench.device, 1, 4)
     for refused in (
-        lambda: bench.kernels.search(0, 10, 128, 0, PROBES + 1, SearchMemory.on(bench.device), bench.stream),
+        lambda: bench.kernels.search(
+            DeviceVectors(0, 10, 128), 0, PROBES + 1, SearchMemory.on(bench.device), bench.stream
+        ),
         lambda: bench.kernels.detect({}, 2, (64, 64), 0.5, 0.3, (1, 1), memory, bench.stream),
         lambda: DevicePicture(0, 5, 5, 4, chroma=1, chroma_pitch=5),
         lambda: bench.device.alloc(0),
