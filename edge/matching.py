@@ -9,10 +9,10 @@ import numpy as np
 from edge.gallery import Snapshot
 from edge.gallery.screen import candidates
 from edge.gallery.snapshot import Positions
+from edge.shortlist import NOBODY, Shortlist
 from edge.types import Floats, Match
 
-NOBODY = -1
-"""Place of the nearest identity where there is none."""
+__all__ = ["NOBODY", "Nearest", "assign", "match", "nearest", "similarity_to"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,32 @@ class Nearest:
     similarities: Floats
 
 
-def nearest(snapshot: Snapshot, embeddings: Floats, besides: int = NOBODY) -> Nearest:
+def nearest(
+    snapshot: Snapshot, embeddings: Floats, besides: int = NOBODY, shortlist: Shortlist | None = None
+) -> Nearest:
     """The nearest identity of each of the (F, D) probes; `besides`: the place of one that does not count.
 
     An identity does not count for a probe that is more like one of its negatives than like any of its own vectors.
+    shortlist: what a search of this snapshot elsewhere has found for these probes, or, where the snapshot can be
+    searched elsewhere, is asked for here. The answer is the same without.
     """
+    if shortlist is None and snapshot.finder is not None and besides == NOBODY:
+        shortlist = snapshot.finder.find(embeddings)
+    best = [] if shortlist is None else [shortlist.best(i) for i in range(len(embeddings))]
+    sure = [each for each in best if each is not None]
+    if shortlist is None or len(sure) < len(embeddings):
+        # All of them, though one alone may be unsure: the last digits of a product hang on how many are in it.
+        return _search(snapshot, embeddings, besides)
+    # Cosines are taken here, of the vectors that decide: evidence adds up, and is held against thresholds.
+    cosines = [
+        -1.0 if place == NOBODY else _likeness(snapshot, place, probe)
+        for (place, _), probe in zip(sure, embeddings, strict=True)
+    ]
+    places = np.array([place for place, _ in sure], np.intp)
+    return Nearest(places, np.clip(np.array(cosines, np.float32), -1.0, 1.0))
+
+
+def _search(snapshot: Snapshot, embeddings: Floats, besides: int) -> Nearest:
     places = np.full(len(embeddings), NOBODY, np.intp)
     found = np.full(len(embeddings), -1.0, np.float32)
     # One product for all probes reads the vectors once.
@@ -47,16 +68,20 @@ def similarity_to(snapshot: Snapshot, place: int, probe: Floats) -> float:
     return -1.0 if place in _vetoed(snapshot, probe) else own
 
 
-def match(snapshot: Snapshot, embeddings: Floats, threshold: float) -> list[Match]:
-    """A match for each of the (F, D) unit probes of one frame, in their order.
+def match(snapshot: Snapshot, embeddings: Floats, threshold: float, shortlist: Shortlist | None = None) -> list[Match]:
+    """A match for each of the (F, D) unit probes of one frame, in their order; see `nearest` and `assign`."""
+    return assign(snapshot, nearest(snapshot, embeddings, shortlist=shortlist), threshold)
+
+
+def assign(snapshot: Snapshot, found: Nearest, threshold: float) -> list[Match]:
+    """A match for each face of one frame, from who is nearest to each.
 
     One-to-one: of several faces nearest to one person the most similar gets the name and the others stay unknown. That
     is greedy on purpose. A face never falls back on its second-nearest person, as an assignment that maximises the sum
     of similarities would make it: a name is given for evidence, not because it was left over.
     """
-    found = nearest(snapshot, embeddings)
     given: set[int] = set()
-    matches = [Match(None, -1.0, threshold)] * len(embeddings)
+    matches = [Match(None, -1.0, threshold)] * len(found.places)
     for i in np.argsort(-found.similarities, kind="stable"):
         person, similarity = int(found.places[i]), float(found.similarities[i])
         if person == NOBODY:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.gallery.screen import Screen
+from edge.shortlist import Finder
 from edge.types import Floats
 
 Positions = npt.NDArray[np.intp]
@@ -34,7 +35,8 @@ class Snapshot:
     identity together, in the order of `names`. starts: (S,) first row of each of the first S identities; S < I where
     some have come since the file was written. late: vectors that came since. negatives: vectors that are not of their
     identity. screen: INT8 copy of `vectors` that makes the search of many quick; the result is the same without.
-    places: by name, of the first S identities; filled when first asked for, and shared by snapshots of one file.
+    finder: searches these very vectors on a GPU; the result is the same without. places: by name, of the first S
+    identities; filled when first asked for, and shared by snapshots of one file.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,7 @@ class Snapshot:
     negatives: Loose | None = None
     screen: Screen | None = None
     places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    finder: Finder | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Vectors, without negatives."""
