@@ -17,6 +17,7 @@ from edge.engines import Session, SessionOptions, open_session
 from edge.errors import EdgeError
 from edge.manifest import Threshold, Variant
 from edge.memory import release_unused
+from edge.recognition import Recognised
 from edge.selftest import require_faithful
 from edge.types import Face, Floats, Image
 
@@ -57,6 +58,13 @@ class Analyzer(Protocol):
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
+
+
+class Recogniser(Analyzer, Protocol):
+    """A set of models that looks for faces in a gallery as well."""
+
+    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Recognised:
+        """Aligned, embedded and looked for, N faces, N ≥ 1; see `FaceAnalyzer.recognise`."""
 
 
 class FaceAnalyzer:
@@ -118,6 +126,22 @@ class FaceAnalyzer:
         if self._gpu is not None and (answers := self._gpu.embed(crops)) is not None:
             return self.embedder.checked(answers)
         return self.embedder.embed(crops)
+
+    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Recognised:
+        """N faces of a frame, N ≥ 1, aligned, embedded, and looked for in the gallery that `gpu_frames` was given.
+
+        threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and crops.
+        """
+        if self._gpu is not None and (found := self._gpu.recognise(image, faces, threshold)) is not None:
+            vectors = None if found.vectors is None else self.embedder.checked(found.vectors)
+            return Recognised(vectors, found.crops, found.sought)
+        crops = self.align(image, faces)
+        return Recognised(self.embed(crops), crops, None)
+
+    @property
+    def gpu_frames(self) -> GpuFrames | None:
+        """The way of frames through the GPU; None where they stay on the CPU."""
+        return self._gpu
 
     def describe(self) -> dict[str, str]:
         """Models and engine in use, for logs and reports."""

@@ -1,8 +1,9 @@
-"""A frame's way through the GPU: it goes up once, and faces, crops and embeddings come down.
+"""A frame's way through the GPU: it goes up once, and faces and who they are come down.
 
 What `Detector`, `align` and `Embedder` do on the CPU around the models, the kernels of `edge.cuda` do beside them:
-letterbox into the detector's input, its heads to faces, aligned crops into the embedder's input. Only for models that
-TensorRT runs, and only what is proved at opening: a frame that is drawn must look the same to both.
+letterbox into the detector's input, its heads to faces, aligned crops into the embedder's input, its answers to the
+search of a gallery that lies on the device. Only for models that TensorRT runs, and only what is proved at opening: a
+frame that is drawn must look the same to both.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from edge.align import ARCFACE_112, CROP_SIZE, align, similarity_transform
 from edge.contract import ModelContract
 from edge.cuda.graphs import Recorded
 from edge.cuda.kernels import CANDIDATES, FAT_BINARY, FIELDS, DetectionMemory, DevicePicture, Kernels
-from edge.cuda.protocol import DeviceMemory, PinnedMemory
+from edge.cuda.protocol import CudaDevice, DeviceMemory, PinnedMemory
 from edge.detect import Detector
 from edge.detect.decode import OUTPUTS
 from edge.engines import Array, Session
 from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
+from edge.gpu_gallery import GpuGallery, SearchLane
+from edge.recognition import Sought
 from edge.types import Face, Image
 
 MOST_PIXELS = 3840 * 2160
@@ -53,6 +56,8 @@ class GpuFrames:
         self._faces_host = self._pinned(self._limit * FIELDS * 4)
         self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
         self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
+        self._gallery: GpuGallery | None = None
+        self._lane: SearchLane | None = None
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._on_device: Image | None = None
         self._cut: Image | None = None
@@ -87,26 +92,47 @@ class GpuFrames:
         A frame that was just searched is on the device already: what is on its way through a pipeline does not change.
         """
         count = len(faces)
-        if not 0 < count <= self._most_faces or not self._takes(image):
+        if not self._cut_there(image, faces):
             return None
-        landmarks = np.stack([face.landmarks for face in faces]).astype(np.float32)
-        for points in landmarks:
-            similarity_transform(points, ARCFACE_112)  # the kernel would give a black crop
-        device, stream = self._device, self._embedding.stream
-        device.activate()
-        if image is not self._on_device:
-            self._put(image)
-            device.copy_in(self._frame_there, self._frame_host, image.nbytes, stream)
-            self._on_device = image
-        self._points_host.array.view(np.float32)[: landmarks.size] = landmarks.reshape(-1)
-        device.copy_in(self._points_there, self._points_host, landmarks.nbytes, stream)
-        crops = self._embedding.memory_of(self._crop_input)
-        self._kernels.align(self._picture(image.shape), self._points_there.address, count, crops.address, stream)
-        size = count * 3 * CROP_SIZE * CROP_SIZE
-        device.copy_out(self._crops_host, crops, size, stream)
-        stream.synchronize()
+        size = self._crops_down(count)
+        self._embedding.stream.synchronize()
         self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
         return self._cut
+
+    def search_in(self, gallery: GpuGallery) -> None:
+        """`recognise` looks for faces there, until it is closed. In the thread that opened both."""
+        self._gallery, self._lane = gallery, gallery.lane(self._embedding.stream, self._most_faces)
+
+    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Answers | None:
+        """Crops, embeddings and who is nearest, queued as one; None where the CPU must cut the crops.
+
+        threshold: what decides who faces are, frame by frame; then embeddings come down only where the lists do not
+        settle it, and crops never. None: for a tracker, which gathers both. Raises ValueError as `align` does.
+        """
+        count = len(faces)
+        if not self._cut_there(image, faces):
+            return None
+        session, stream = self._embedding, self._embedding.stream
+        size = self._crops_down(count) if threshold is None else 0
+        prepared = session.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
+        session.enqueue(prepared)
+        if threshold is None:
+            self._vectors_down(prepared)
+        searched = None
+        if self._gallery is not None and self._lane is not None:
+            searched = self._gallery.queue(self._lane, session.memory_of(session.outputs[0].name).address, count)
+        if threshold is not None and searched is None:
+            self._vectors_down(prepared)
+        stream.synchronize()
+        sought = None
+        if searched is not None and self._lane is not None:
+            sought = Sought(searched, self._lane.shortlist(count))
+        settled = threshold is not None and sought is not None and sought.shortlist.settled(threshold) is not None
+        if threshold is not None and sought is not None and not settled:
+            self._vectors_down(prepared)  # of unit length by now
+            stream.synchronize()
+        crops = self._crops_host.array[:size].reshape(-1, CROP_SIZE, CROP_SIZE, 3).copy() if size else None
+        return Answers(None if settled else self._vectors(prepared), crops, sought)
 
     def embed(self, crops: Image) -> Array | None:
         """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
@@ -116,11 +142,14 @@ class GpuFrames:
         self._device.activate()
         prepared = session.prepare((crops.shape,))
         session.enqueue(prepared)
-        (spec,), (shape,) = session.outputs, prepared.outputs
-        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-        self._device.copy_out(self._vectors_host, session.memory_of(spec.name), size, session.stream)
+        self._vectors_down(prepared)
         session.stream.synchronize()
-        return self._vectors_host.array[:size].view(spec.dtype).reshape(len(crops), -1).copy()
+        return self._vectors(prepared)
+
+    @property
+    def device(self) -> CudaDevice:
+        """The GPU."""
+        return self._device
 
     def close(self) -> None:
         """Gives everything back; before the sessions are closed."""
@@ -132,6 +161,47 @@ class GpuFrames:
         for memory in self._owned:
             memory.free()
         self._owned.clear()
+
+    def _cut_there(self, image: Image, faces: Sequence[Face]) -> bool:
+        """Queues a frame's crops into the embedder's input; False where the CPU must cut them."""
+        count = len(faces)
+        if not 0 < count <= self._most_faces or not self._takes(image):
+            return False
+        landmarks = np.stack([face.landmarks for face in faces]).astype(np.float32)
+        for points in landmarks:
+            similarity_transform(points, ARCFACE_112)  # the kernel would give a black crop
+        device, stream = self._device, self._embedding.stream
+        device.activate()
+        if image is not self._on_device:
+            self._put(image)
+            device.copy_in(self._frame_there, self._frame_host, image.nbytes, stream)
+            self._on_device = image
+        self._cut = None
+        self._points_host.array.view(np.float32)[: landmarks.size] = landmarks.reshape(-1)
+        device.copy_in(self._points_there, self._points_host, landmarks.nbytes, stream)
+        crops = self._embedding.memory_of(self._crop_input)
+        self._kernels.align(self._picture(image.shape), self._points_there.address, count, crops.address, stream)
+        return True
+
+    def _crops_down(self, count: int) -> int:
+        """Queues the crops' way down; gives their bytes."""
+        size = count * 3 * CROP_SIZE * CROP_SIZE
+        crops = self._embedding.memory_of(self._crop_input)
+        self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
+        return size
+
+    def _vectors_down(self, prepared: Prepared) -> None:
+        """Queues the embedder's answers' way down."""
+        session, (spec,), (shape,) = self._embedding, self._embedding.outputs, prepared.outputs
+        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+        self._device.copy_out(self._vectors_host, session.memory_of(spec.name), size, session.stream)
+
+    def _vectors(self, prepared: Prepared) -> Array:
+        """The answers that came down, (N, D)."""
+        (spec,), (shape,) = self._embedding.outputs, prepared.outputs
+        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+        answers: Array = self._vectors_host.array[:size].view(spec.dtype).reshape(shape[0], -1).copy()
+        return answers
 
     def _takes(self, image: Image) -> bool:
         return bool(image.shape[0] * image.shape[1] <= MOST_PIXELS)
@@ -208,6 +278,15 @@ class GpuFrames:
         """Memory of the host and of the device for the same bytes."""
         self._owned.append(there := self._device.alloc(size))
         return self._pinned(size), there
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What `GpuFrames.recognise` brought down of N faces: what the embedder said, (N, D), crops, and lists."""
+
+    vectors: Array | None
+    crops: Image | None
+    sought: Sought | None
 
 
 @dataclass(frozen=True, slots=True)

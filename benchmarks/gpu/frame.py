@@ -1,8 +1,9 @@
-"""A frame from host memory to embeddings: through the GPU from the first byte on, and prepared on the CPU, in turns."""
+"""A frame from host memory to names: through the GPU from the first byte on, and prepared on the CPU, in turns."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import cv2
@@ -14,7 +15,10 @@ from benchmarks.provenance import NOT_MEASURED
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
-from edge.types import Image
+from edge.gallery import Snapshot
+from edge.gpu_gallery import GpuGallery
+from edge.recognition import matches_of
+from edge.types import Floats, Image
 
 FACES = 5
 LEAST_SAMPLES = 200
@@ -23,6 +27,9 @@ MOMENTS = 16
 FIVE_AND_NO_MORE = DetectorOptions(min_score=0.7)
 """The five score 0.8 and more; at the default score one moment has a sixth, which is none."""
 WAYS: tuple[Preprocess, ...] = ("gpu", "cpu")
+PEOPLE = 10_000
+"""In the gallery, a vector each."""
+THRESHOLD = 0.4
 
 
 def frame_precisions(bundle: Bundle) -> list[str]:
@@ -31,38 +38,65 @@ def frame_precisions(bundle: Bundle) -> list[str]:
     return list(dict.fromkeys(v.precision for v in bundle.variants("embedder") if v.precision in both))
 
 
-def measure_frame(bundle: Bundle, precision: str, size: tuple[int, int], rounds: int) -> dict[str, Any]:
+def measure_frame(
+    bundle: Bundle, precision: str, size: tuple[int, int], rounds: int, people: int = PEOPLE
+) -> dict[str, Any]:
     """Milliseconds of a frame of `size` (width, height) with five faces, wall time, both ways. Raises EdgeError.
 
-    A frame is searched, its faces are cut and embedded together; matching is not in it.
+    A frame is searched, its faces are cut, embedded together and named, of `people`; each frame alone, as the tracker
+    would cost both ways the same.
     """
     frames = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in scene(FACES, MOMENTS)]
-    analyzers: dict[str, FaceAnalyzer] = {}
-    try:
+    with ExitStack() as opened:
+        analyzers: dict[str, FaceAnalyzer] = {}
         for way in WAYS:
             options = AnalyzerOptions(precision, engine="tensorrt", preprocess=way, detector=FIVE_AND_NO_MORE)
-            analyzers[way] = FaceAnalyzer(bundle, options)
-        return _take_turns(analyzers, frames, rounds)
-    finally:
-        for analyzer in analyzers.values():
-            analyzer.close()
+            analyzers[way] = opened.enter_context(FaceAnalyzer(bundle, options))
+        dimensions = analyzers["gpu"].embedder.embedding_size
+        snapshot = crowd(people, dimensions, first_face(analyzers["cpu"], frames[0]))
+        on_gpu = analyzers["gpu"].gpu_frames
+        assert on_gpu is not None  # it was insisted on
+        gallery = opened.enter_context(GpuGallery(on_gpu.device, dimensions))
+        on_gpu.search_in(gallery)
+        gallery.hold(snapshot)
+        found = _take_turns(analyzers, snapshot, frames, rounds)
+        return {**found, "gallery": people, **gallery.describe()}
 
 
-def _take_turns(analyzers: dict[str, FaceAnalyzer], frames: list[Image], rounds: int) -> dict[str, Any]:
+def crowd(people: int, dimensions: int, known: Floats) -> Snapshot:
+    """A gallery of made-up people, one vector each, and somebody known, (1, D), at their end."""
+    rows = np.random.default_rng(0).normal(size=(people, dimensions)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[-1] = known[0]
+    return Snapshot(tuple(f"p{i}" for i in range(people)), rows, np.arange(people, dtype=np.intp), 1)
+
+
+def first_face(analyzer: FaceAnalyzer, image: Image) -> Floats:
+    """(1, D) of a frame's best face."""
+    return analyzer.embed(analyzer.align(image, analyzer.detect(image)[:1]))
+
+
+def _take_turns(
+    analyzers: dict[str, FaceAnalyzer], snapshot: Snapshot, frames: list[Image], rounds: int
+) -> dict[str, Any]:
     times: dict[str, list[float]] = {way: [] for way in analyzers}
     found: list[int] = []
+    named: dict[str, int] = dict.fromkeys(analyzers, 0)
     warm_up = max(3, rounds // 10)
     for turn in range(warm_up + rounds):
         image = frames[turn % len(frames)]
         for way, analyzer in analyzers.items():
             began = time.perf_counter()
             faces = analyzer.detect(image)
-            analyzer.embed(analyzer.align(image, faces))
+            seen = analyzer.recognise(image, faces, THRESHOLD)
+            matches = matches_of(seen.vectors, seen.sought, snapshot, THRESHOLD)
             if turn >= warm_up:
                 times[way].append(1000 * (time.perf_counter() - began))
                 found.append(len(faces))
+                named[way] += sum(match.identity is not None for match in matches)
     return {
         "faces": {"least": min(found), "most": max(found)},
+        "named": named,
         **{
             f"preprocess_{way}_ms": {**figures(values), "p99_over_p50": _spread(values)}
             for way, values in times.items()

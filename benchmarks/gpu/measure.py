@@ -27,7 +27,7 @@ from benchmarks.gpu.engines import (
     measure_engine,
     random_feeds,
 )
-from benchmarks.gpu.frame import frame_precisions, measure_frame
+from benchmarks.gpu.frame import PEOPLE, frame_precisions, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import measure_kernels
 from benchmarks.gpu.sanitizer import sanitize
@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write, or to go on with")
     parser.add_argument("--rounds", type=positive, default=1000, help="samples of each figure (default: %(default)s)")
     parser.add_argument("--rows", type=positive, default=1_000_000, help="gallery of the search (default: %(default)s)")
+    parser.add_argument("--people", type=positive, default=PEOPLE, help="gallery of a frame (default: %(default)s)")
     parser.add_argument("--frame", type=size, default=(1920, 1080), help="of the camera (default: 1920x1080)")
     parser.add_argument("--copy-bytes", type=positive, default=COPY_BYTES)
     parser.add_argument("--batches", type=_ascending, default=BATCHES, help="of embedders (default: 1,8,64,256)")
@@ -217,7 +218,7 @@ def _measure_bundle(
     for precision in frame_precisions(bundle):
 
         def frame(precision: str = precision) -> Any:
-            return measure_frame(bundle, precision, args.frame, args.rounds)
+            return measure_frame(bundle, precision, args.frame, args.rounds, args.people)
 
         report.part(precision, frame, entries["frames"], f"{name}, frame")
 

@@ -43,7 +43,10 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--preprocess",
         choices=("auto", "gpu", "cpu"),
         default="auto",
-        help="where frames are scaled and faces cut; gpu needs --engine tensorrt and the CUDA kernels (default: auto)",
+        help=(
+            "where frames are scaled, faces cut and, by edge run, matched; gpu needs --engine tensorrt and the CUDA "
+            "kernels (default: auto)"
+        ),
     )
     add_detection_score(parser)
     add_triton(parser)

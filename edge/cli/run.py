@@ -19,6 +19,9 @@ from edge.cli.verb import Verb
 from edge.errors import InputError, SourceError
 
 if TYPE_CHECKING:
+    from edge.analyze import FaceAnalyzer
+    from edge.gallery import Snapshot
+    from edge.gpu_gallery import GpuGallery
     from edge.pipeline import Stream
     from edge.replay import World
     from edge.sources import Source, SourceName
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if not gallery.snapshot().names:
             print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
         world = _world(args, names)
+        on_gpu = None if world is not None else opened.enter_context(_gallery_on_gpu(analyzers, gallery.snapshot()))
         wanted = SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps)
         sources: Sequence[Source] = world.sources() if world is not None else open_sources(names, wanted)
         for source in sources:
@@ -87,9 +91,11 @@ def run(args: argparse.Namespace) -> int:
         page = live_options.open_page(wanted_page, sources, gallery.snapshot, threshold)
         streams = [_stream(args, source, threshold, alone=len(sources) == 1) for source in sources]
         with _stopping_at_signals(stop):
-            read_gallery = gallery.snapshot if page is None else page.gallery
+            read_gallery: Callable[[], Snapshot] = gallery.snapshot if page is None else page.gallery
+            if on_gpu is not None:
+                read_gallery = on_gpu.reader(read_gallery)
             sinks = [*sink_options.open_sinks(args, stop, sources), *([] if page is None else [page.board])]
-            pipeline = Pipeline(analyzers, read_gallery, threshold, sinks)
+            pipeline = Pipeline(analyzers, read_gallery, threshold, sinks, recognise=on_gpu is not None)
             if world is not None:
                 pipeline = world.troubled(pipeline)
                 streams = [world.troubled_stream(stream) for stream in streams]
@@ -100,12 +106,28 @@ def run(args: argparse.Namespace) -> int:
             **summary.to_dict({source.name: source.counts() for source in sources}),
             "source": ", ".join(source.name for source in sources),
             "threshold": threshold,
-            "models": analyzer.describe(),
+            "models": {**analyzer.describe(), **({} if on_gpu is None else on_gpu.describe())},
         }
     # Where the events go to standard output, nothing else may.
     out = sys.stderr if str(args.events) == "-" else sys.stdout
     print(json.dumps(figures) if args.json_summary else as_text(figures), file=out)
     return SourceError.exit_code if summary.errors else 0
+
+
+@contextmanager
+def _gallery_on_gpu(analyzers: Sequence[FaceAnalyzer], snapshot: Snapshot) -> Iterator[GpuGallery | None]:
+    """The gallery where frames go through the GPU; None where they do not."""
+    frames = [analyzer.gpu_frames for analyzer in analyzers if analyzer.gpu_frames is not None]
+    if not frames:
+        yield None
+        return
+    from edge.gpu_gallery import GpuGallery
+
+    with GpuGallery(frames[0].device, analyzers[0].embedder.embedding_size) as gallery:
+        for each in frames:
+            each.search_in(gallery)
+        gallery.hold(snapshot)
+        yield gallery
 
 
 def _stream(args: argparse.Namespace, source: Source, threshold: float, *, alone: bool) -> Stream:

@@ -93,6 +93,15 @@ def device_info(index: int = 0) -> DeviceInfo:
     )
 
 
+def free_memory() -> int:
+    """Bytes of the GPU's memory that nobody has; of a context that is current. Raises EngineError."""
+    driver = library()
+    assert driver is not None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    check(driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)), "cuMemGetInfo")
+    return free.value
+
+
 def driver_release(file: Path = Path("/proc/driver/nvidia/version")) -> str:
     """The version of the kernel's NVIDIA module, "570.86.15"; empty where it is not told."""
     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
-from edge.analyze import Analyzer
+from edge.analyze import Analyzer, Recogniser
 from edge.clock import Clock
+from edge.gallery import Snapshot
 from edge.quality import Quality, measure
+from edge.recognition import Sought
 from edge.tracking import Sighting
 from edge.types import Face, Floats, Frame
 
@@ -17,7 +20,8 @@ class Job:
     """What was found in a frame so far, and milliseconds by stage.
 
     searched: the detector is to look at it, or has. late: its turn came so late that it was left out. places: of the
-    faces to be embedded, in `faces`; vectors and qualities: theirs.
+    faces to be embedded, in `faces`; vectors and qualities: theirs. snapshot: the gallery's, where it was asked before
+    they were embedded; sought: what was found in one on a GPU, after which there may be no vectors.
     """
 
     frame: Frame
@@ -29,6 +33,8 @@ class Job:
     qualities: list[Quality] = field(default_factory=list)
     searched: bool = True
     late: bool = False
+    snapshot: Snapshot | None = None
+    sought: Sought | None = None
 
 
 class Stopwatch:
@@ -77,3 +83,24 @@ def embed(analyzer: Analyzer, job: Job) -> Job:
     job.vectors = analyzer.embed(crops)
     watch.lap("embed")
     return job
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """As `embed`, by analyzers that look for the faces in a gallery in the same go."""
+
+    threshold: float
+
+    def __call__(self, analyzer: Analyzer, job: Job) -> Job:
+        if not job.places:
+            return job
+        watch = Stopwatch(job)
+        faces, tracked = [job.faces[place] for place in job.places], job.sightings is not None
+        threshold = None if tracked else self.threshold
+        found = cast(Recogniser, analyzer).recognise(job.frame.image, faces, threshold)
+        job.vectors, job.sought = found.vectors, found.sought
+        watch.lap("recognise")
+        if tracked and found.crops is not None:
+            job.qualities = [measure(face, crop) for face, crop in zip(faces, found.crops, strict=True)]
+            watch.lap("quality")
+        return job

@@ -14,11 +14,11 @@ from edge.analyze import Analyzer
 from edge.clock import SYSTEM_CLOCK, Clock
 from edge.errors import EdgeError, EngineError
 from edge.gallery import Snapshot
-from edge.matching import match
 from edge.pipeline.guards import LastingSink, LastSnapshot
-from edge.pipeline.job import Detection, Job, Stopwatch, embed
+from edge.pipeline.job import Detection, Job, Recognition, Stopwatch, embed
 from edge.pipeline.stream import Lane, Stream
 from edge.pipeline.workers import Line, Workers
+from edge.recognition import matches_of
 from edge.sinks import Sink
 from edge.sources import Source
 from edge.summary import Summary
@@ -51,7 +51,8 @@ class Pipeline:
 
     analyzers: one a worker. gallery: gives the snapshot to match against, asked once a frame, so that who is enrolled
     meanwhile is known. threshold: cosine from which a face has a name. sinks: take the results of all sources, those of
-    one source in order. tracker, search_every: of the source given to `run`.
+    one source in order. tracker, search_every: of the source given to `run`. recognise: analyzers look for faces in the
+    gallery themselves, as a `Recogniser` does.
     """
 
     analyzers: Sequence[Analyzer]
@@ -60,6 +61,7 @@ class Pipeline:
     sinks: Sequence[Sink] = ()
     tracker: Tracker | None = None
     search_every: int = 1
+    recognise: bool = False
     summary: Summary = field(default_factory=Summary)
     options: PipelineOptions = PipelineOptions()
     clock: Clock = SYSTEM_CLOCK
@@ -101,6 +103,7 @@ class _Run:
         self._workers = workers
         self._wake = wake
         self._detect = Detection(pipeline.clock, pipeline.options.late_seconds)
+        self._recognise = Recognition(pipeline.threshold) if pipeline.recognise else None
         self._snapshot = LastSnapshot(pipeline.gallery)
         self._sinks: dict[str, list[Sink]] = {}
         self._failures = 0
@@ -180,9 +183,16 @@ class _Run:
             moved = True
             job = self._result(lane, future)
             if job is not None and self._link(lane, job):
-                lane.embedding.put(self._workers.submit(embed, job))
+                lane.embedding.put(self._embed(job))
             self._finish_ready(lane)
         return self._finish_ready(lane, all_of_them=all_of_them) or moved
+
+    def _embed(self, job: Job) -> Future[Job]:
+        if self._recognise is None:
+            return self._workers.submit(embed, job)
+        # Asked here, so that a search on its way knows everybody who was enrolled before it began.
+        job.snapshot = self._snapshot()
+        return self._workers.submit(self._recognise, job)
 
     def _finish_ready(self, lane: Lane, *, all_of_them: bool = False) -> bool:
         moved = False
@@ -240,7 +250,7 @@ class _Run:
 
     def _finish(self, lane: Lane, job: Job) -> FrameResult:
         watch = Stopwatch(job)
-        snapshot = self._snapshot()
+        snapshot = self._snapshot() if job.snapshot is None else job.snapshot
         decided = self._decide(lane.stream.tracker, job, snapshot)
         watch.lap("match")
         frame, source = job.frame, job.frame.source
@@ -253,15 +263,18 @@ class _Run:
     def _decide(
         self, tracker: Tracker | None, job: Job, snapshot: Snapshot
     ) -> list[tuple[Match, Match | None, TrackView | None]]:
-        vectors = job.vectors
+        vectors, sought = job.vectors, job.sought
         if tracker is None or job.sightings is None:
-            matches = match(snapshot, vectors, self._pipeline.threshold) if vectors is not None else []
+            matches = matches_of(vectors, sought, snapshot, self._pipeline.threshold)
             return [(found, found, None) for found in matches]
         looks = {}
         if vectors is not None:
             pairs = zip(vectors, job.qualities, strict=True)
             looks = dict(zip(job.places, pairs, strict=True))
-        return [*tracker.finish(job.frame.time, job.sightings, looks, snapshot)]
+        # Another frame may have brought a newer gallery up meanwhile.
+        same = sought is not None and sought.snapshot.generation == snapshot.generation
+        shortlist = sought.shortlist if sought is not None and same else None
+        return [*tracker.finish(job.frame.time, job.sightings, looks, snapshot, shortlist)]
 
     def _deliver(self, lane: Lane, result: FrameResult) -> None:
         name = lane.stream.source.name

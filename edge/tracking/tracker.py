@@ -14,6 +14,7 @@ import numpy as np
 from edge.gallery import Snapshot
 from edge.matching import match
 from edge.quality import Quality, frontality
+from edge.shortlist import Shortlist
 from edge.tracking.evidence import Evidence, EvidenceOptions
 from edge.tracking.linking import CutDetector, iou, link
 from edge.types import Face, Floats, Frame, Match, TrackView
@@ -152,10 +153,12 @@ class Tracker:
         sightings: Sequence[Sighting],
         looks: Mapping[int, tuple[Floats, Quality]],
         gallery: Snapshot,
+        shortlist: Shortlist | None = None,
     ) -> list[tuple[Match, Match | None, TrackView]]:
         """Decisions of a frame's sightings: of the track, of this frame alone (None where not embedded), the track.
 
-        looks: (D,) embedding and quality by place in `sightings`.
+        looks: (D,) embedding and quality by place in `sightings`. shortlist: what a search of this gallery has found
+        for them already.
         """
         if gallery.generation != self._generation:
             # Somebody was enrolled or forgotten: it counts for everybody in view at once.
@@ -164,7 +167,7 @@ class Tracker:
                 track.evidence.judge(gallery)
         for place, (embedding, quality) in looks.items():
             self._look(sightings[place].track, embedding, quality, gallery)
-        single = self._frame_matches(looks, gallery)
+        single = self._frame_matches(looks, gallery, shortlist)
         return [
             (decided, single.get(place), self._view(sighting))
             for place, (sighting, decided) in enumerate(zip(sightings, self._one_to_one(sightings), strict=True))
@@ -238,11 +241,13 @@ class Tracker:
             matches.append(found)
         return matches
 
-    def _frame_matches(self, looks: Mapping[int, tuple[Floats, Quality]], gallery: Snapshot) -> dict[int, Match]:
+    def _frame_matches(
+        self, looks: Mapping[int, tuple[Floats, Quality]], gallery: Snapshot, shortlist: Shortlist | None
+    ) -> dict[int, Match]:
         if not looks:
             return {}
         vectors = np.stack([embedding for embedding, _ in looks.values()])
-        return dict(zip(looks, match(gallery, vectors, self._options.evidence.threshold), strict=True))
+        return dict(zip(looks, match(gallery, vectors, self._options.evidence.threshold, shortlist), strict=True))
 
     def _new_track(self, face: Face, moment: float) -> Track:
         evidence = Evidence(self._options.evidence)

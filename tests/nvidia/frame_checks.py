@@ -177,7 +177,10 @@ def check_refusals(bundle: Bundle) -> None:
 def check_measured(bundle: Bundle) -> None:
     """The benchmark of a whole frame runs to its end, both ways, and finds the same faces."""
     assert frame_precisions(bundle) == ["fp32"]
-    found = measure_frame(bundle, "fp32", (640, 360), 2)
+    found = measure_frame(bundle, "fp32", (640, 360), 2, people=70)
+    assert (found["gallery"], found["match"]) == (70, "gpu")
+    # The five are two people, one of whom is known; in a frame a name is given once.
+    assert found["named"] == {"gpu": 2, "cpu": 2}
     assert found["faces"] == {"least": 5, "most": 5}
     assert found["preprocess_gpu_ms"]["count"] == found["preprocess_cpu_ms"]["count"] == 2
     with pytest.MonkeyPatch.context() as patch:
@@ -264,7 +267,20 @@ def check_the_whole_command(bundle: Bundle) -> None:
         folder = Path(name)
         pairs, out = write_pairs(folder), folder / "out.json"
         command = ["--bundle", bundle.path, "--photos", folder, "--pairs", pairs, "--images", folder, "--out", out]
-        command += ["--rounds", 4, "--rows", 64, "--frame", "640x360", "--batches", "1,2", "--frames", "1,2"]
+        command += [
+            "--rounds",
+            4,
+            "--rows",
+            64,
+            "--people",
+            50,
+            "--frame",
+            "640x360",
+            "--batches",
+            "1,2",
+            "--frames",
+            "1,2",
+        ]
         command += ["--copy-bytes", 4096, "--energy-seconds", 0.01]
         assert measure([str(part) for part in command]) == 0
         found = json.loads(out.read_text(encoding="utf-8"))
