@@ -19,7 +19,7 @@ from edge.manifest import Threshold, Variant
 from edge.memory import release_unused
 from edge.recognition import Recognised
 from edge.selftest import require_faithful
-from edge.types import Face, Floats, Image
+from edge.types import Face, Floats, Image, Picture, bgr_of
 
 if TYPE_CHECKING:
     from edge.gpu_frames import GpuFrames
@@ -50,10 +50,10 @@ class AnalyzerOptions:
 class Analyzer(Protocol):
     """What a camera needs of a set of models; the methods are those of `FaceAnalyzer`."""
 
-    def detect(self, image: Image) -> list[Face]:
+    def detect(self, image: Picture) -> list[Face]:
         """Faces of a frame, best first."""
 
-    def align(self, image: Image, faces: Sequence[Face]) -> Image:
+    def align(self, image: Picture, faces: Sequence[Face]) -> Image:
         """(N, 112, 112, 3) uint8 BGR crops of the faces."""
 
     def embed(self, crops: Image) -> Floats:
@@ -63,7 +63,7 @@ class Analyzer(Protocol):
 class Recogniser(Analyzer, Protocol):
     """A set of models that looks for faces in a gallery as well."""
 
-    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Recognised:
+    def recognise(self, image: Picture, faces: Sequence[Face], threshold: float | None) -> Recognised:
         """Aligned, embedded and looked for, N faces, N ≥ 1; see `FaceAnalyzer.recognise`."""
 
 
@@ -104,22 +104,22 @@ class FaceAnalyzer:
         """The threshold the bundle states for this embedder, if it was fitted."""
         return self.embedder_variant.threshold
 
-    def detect(self, image: Image) -> list[Face]:
+    def detect(self, image: Picture) -> list[Face]:
         """Faces of a frame, best first."""
         found = self._gpu.detect(image) if self._gpu is not None else None
-        return self.detector.detect(image) if found is None else found
+        return self.detector.detect(bgr_of(image)) if found is None else found
 
     def main_face(self, image: Image) -> Face | None:
         """The face a photo is about, with the policy for tight crops; None where there is none."""
         return find_main_face(self.detector, image)
 
-    def align(self, image: Image, faces: Sequence[Face]) -> Image:
+    def align(self, image: Picture, faces: Sequence[Face]) -> Image:
         """(N, 112, 112, 3) uint8 BGR crops of the faces."""
         if not faces:
             return np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         if self._gpu is not None and (crops := self._gpu.align(image, faces)) is not None:
             return crops
-        return np.stack([align(image, face.landmarks) for face in faces])
+        return np.stack([align(bgr_of(image), face.landmarks) for face in faces])
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
@@ -127,7 +127,7 @@ class FaceAnalyzer:
             return self.embedder.checked(answers)
         return self.embedder.embed(crops)
 
-    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Recognised:
+    def recognise(self, image: Picture, faces: Sequence[Face], threshold: float | None) -> Recognised:
         """N faces of a frame, N ≥ 1, aligned, embedded, and looked for in the gallery that `gpu_frames` was given.
 
         threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and crops.

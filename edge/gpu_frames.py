@@ -24,8 +24,9 @@ from edge.engines import Array, Session
 from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
 from edge.gpu_gallery import GpuGallery, SearchLane
+from edge.nv12 import Nv12
 from edge.recognition import Sought
-from edge.types import Face, Image
+from edge.types import Face, Floats, Image, Picture, bgr_of
 
 MOST_PIXELS = 3840 * 2160
 """Of a frame: memory for so many is set aside when the models are opened, so that nothing is allocated later."""
@@ -58,8 +59,8 @@ class GpuFrames:
         self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
         self._gallery: GpuGallery | None = None
         self._lane: SearchLane | None = None
-        self._plans: dict[tuple[int, ...], _Plan] = {}
-        self._on_device: Image | None = None
+        self._plans: dict[tuple[str, int, int], _Plan] = {}
+        self._on_device: Picture | None = None
         self._cut: Image | None = None
         try:
             self._prove()
@@ -67,14 +68,14 @@ class GpuFrames:
             self.close()
             raise
 
-    def detect(self, image: Image) -> list[Face] | None:
-        """Faces of a frame (H, W, 3) uint8 BGR, best first; None for a frame the CPU must look at: larger than
+    def detect(self, image: Picture) -> list[Face] | None:
+        """Faces of a frame, (H, W, 3) uint8 BGR or NV12, best first; None for a frame the CPU must look at: larger than
         `MOST_PIXELS`, or with more cells above the score than the kernels keep.
         """
         if not self._takes(image):
             return None
         self._device.activate()
-        plan = self._plan_of(image.shape)
+        plan = self._plan_of(image)
         self._put(image)
         plan.work.start()
         self._detection.stream.synchronize()
@@ -85,7 +86,7 @@ class GpuFrames:
         rows = self._faces_host.array.view(np.float32).reshape(-1, FIELDS)[:kept].copy()
         return [Face(box=row[:4], landmarks=row[4:14].reshape(5, 2), score=float(row[14])) for row in rows]
 
-    def align(self, image: Image, faces: Sequence[Face]) -> Image | None:
+    def align(self, image: Picture, faces: Sequence[Face]) -> Image | None:
         """(N, 112, 112, 3) uint8 BGR crops of a frame's faces, which stay in the embedder's input as well; None where
         the CPU must cut them. Raises ValueError where a face's landmarks coincide.
 
@@ -103,7 +104,7 @@ class GpuFrames:
         """`recognise` looks for faces there, until it is closed. In the thread that opened both."""
         self._gallery, self._lane = gallery, gallery.lane(self._embedding.stream, self._most_faces)
 
-    def recognise(self, image: Image, faces: Sequence[Face], threshold: float | None) -> Answers | None:
+    def recognise(self, image: Picture, faces: Sequence[Face], threshold: float | None) -> Answers | None:
         """Crops, embeddings and who is nearest, queued as one; None where the CPU must cut the crops.
 
         threshold: what decides who faces are, frame by frame; then embeddings come down only where the lists do not
@@ -162,7 +163,7 @@ class GpuFrames:
             memory.free()
         self._owned.clear()
 
-    def _cut_there(self, image: Image, faces: Sequence[Face]) -> bool:
+    def _cut_there(self, image: Picture, faces: Sequence[Face]) -> bool:
         """Queues a frame's crops into the embedder's input; False where the CPU must cut them."""
         count = len(faces)
         if not 0 < count <= self._most_faces or not self._takes(image):
@@ -174,13 +175,13 @@ class GpuFrames:
         device.activate()
         if image is not self._on_device:
             self._put(image)
-            device.copy_in(self._frame_there, self._frame_host, image.nbytes, stream)
+            device.copy_in(self._frame_there, self._frame_host, _bytes_of(image).nbytes, stream)
             self._on_device = image
         self._cut = None
         self._points_host.array.view(np.float32)[: landmarks.size] = landmarks.reshape(-1)
         device.copy_in(self._points_there, self._points_host, landmarks.nbytes, stream)
         crops = self._embedding.memory_of(self._crop_input)
-        self._kernels.align(self._picture(image.shape), self._points_there.address, count, crops.address, stream)
+        self._kernels.align(self._picture(image), self._points_there.address, count, crops.address, stream)
         return True
 
     def _crops_down(self, count: int) -> int:
@@ -203,43 +204,54 @@ class GpuFrames:
         answers: Array = self._vectors_host.array[:size].view(spec.dtype).reshape(shape[0], -1).copy()
         return answers
 
-    def _takes(self, image: Image) -> bool:
+    def _takes(self, image: Picture) -> bool:
         return bool(image.shape[0] * image.shape[1] <= MOST_PIXELS)
 
-    def _put(self, image: Image) -> None:
+    def _put(self, image: Picture) -> None:
         """Into pinned memory, from where the device takes it."""
         self._cut = None
-        np.copyto(self._frame_host.array[: image.nbytes].reshape(image.shape), image)
+        raw = _bytes_of(image)
+        np.copyto(self._frame_host.array[: raw.nbytes].reshape(raw.shape), raw)
 
-    def _picture(self, shape: tuple[int, ...]) -> DevicePicture:
-        height, width = shape[:2]
-        return DevicePicture(self._frame_there.address, 3 * width, width, height)
+    def _picture(self, image: Picture) -> DevicePicture:
+        (height, width), there = image.shape[:2], self._frame_there.address
+        if isinstance(image, Nv12):
+            return DevicePicture(there, width, width, height, there + width * height, width)
+        return DevicePicture(there, 3 * width, width, height)
 
-    def _plan_of(self, shape: tuple[int, ...]) -> _Plan:
-        """The recorded search of frames of this size; recorded anew where TensorRT gave its context to another."""
-        plan = self._plans.pop(shape, None)
-        scaled = self._cpu.scaled_size(*shape[:2])
+    def _plan_of(self, image: Picture) -> _Plan:
+        """The recorded search of frames like this; recorded anew where TensorRT gave its context to another."""
+        picture = self._picture(image)
+        like = picture.kind, picture.height, picture.width
+        plan = self._plans.pop(like, None)
+        scaled = self._cpu.scaled_size(picture.height, picture.width)
         size = self._cpu.input_size(*scaled)
         prepared = self._detection.prepare(((1, *size, 3),))
         if plan is not None and plan.prepared is not prepared:
             plan.work.close()
             plan = None
         if plan is None:
-            plan = _Plan(prepared, Recorded(self._detection.stream, self._search(shape, scaled, size, prepared)))
-        self._plans[shape] = plan  # the last used is the last
+            search = self._search(picture, _bytes_of(image).nbytes, scaled, size, prepared)
+            plan = _Plan(prepared, Recorded(self._detection.stream, search))
+        self._plans[like] = plan  # the last used is the last
         while len(self._plans) > MOST_SIZES:
             self._plans.pop(next(iter(self._plans))).work.close()
         return plan
 
     def _search(
-        self, shape: tuple[int, ...], scaled: tuple[int, int], size: tuple[int, int], prepared: Prepared
+        self,
+        picture: DevicePicture,
+        bytes_up: int,
+        scaled: tuple[int, int],
+        size: tuple[int, int],
+        prepared: Prepared,
     ) -> Callable[[], None]:
         """Frame up, letterbox, detector, faces, and these down."""
         session, device, memory, options = self._detection, self._device, self._memory, self._cpu.options
-        stream, bytes_up = session.stream, int(np.prod(shape))
+        stream = session.stream
         heads = {name: session.memory_of(name).address for name in OUTPUTS}
-        back = (shape[1] / scaled[1], shape[0] / scaled[0])
-        picture, there = self._picture(shape), session.memory_of(self._input).address
+        back = (picture.width / scaled[1], picture.height / scaled[0])
+        there = session.memory_of(self._input).address
 
         def queue() -> None:
             device.copy_in(self._frame_there, self._frame_host, bytes_up, stream)
@@ -253,8 +265,13 @@ class GpuFrames:
         return queue
 
     def _prove(self) -> None:
-        """Holds the kernels against the CPU on a frame that is drawn. Raises EngineError where they differ."""
+        """Holds the kernels against the CPU on frames that are drawn. Raises EngineError where they differ."""
         frame = drawn_frame()
+        points = (ARCFACE_112 * 1.4 + (90, 60)).astype(np.float32)
+        self._prove_with("", frame, points)
+        self._prove_with(" of NV12", drawn_nv12(), points)
+
+    def _prove_with(self, kind: str, frame: Picture, points: Floats) -> None:
         scaled = self._cpu.scaled_size(*frame.shape[:2])
         size = self._cpu.input_size(*scaled)
         self.detect(frame)
@@ -263,12 +280,11 @@ class GpuFrames:
         stream.synchronize()
         self._on_device = None
         prepared = self._frame_host.array[: 3 * size[0] * size[1]].reshape(1, *size, 3)
-        _require_alike("letterbox", prepared, self._cpu.prepare(frame, *scaled))
-        points = (ARCFACE_112 * 1.4 + (90, 60)).astype(np.float32)
+        _require_alike(f"letterbox{kind}", prepared, self._cpu.prepare(bgr_of(frame), *scaled))
         face = Face(box=np.array([90, 60, 250, 220], np.float32), landmarks=points, score=1.0)
         crops = self.align(frame, [face])
         assert crops is not None
-        _require_alike("alignment", crops[0], align(frame, points))
+        _require_alike(f"alignment{kind}", crops[0], align(bgr_of(frame), points))
 
     def _pinned(self, size: int) -> PinnedMemory:
         self._owned.append(memory := self._device.alloc_pinned(size))
@@ -318,6 +334,17 @@ def drawn_frame() -> Image:
     frame = np.stack(waves, axis=-1).astype(np.uint8)
     frame[100:180, 140:260] = (20, 200, 90)
     return frame
+
+
+def drawn_nv12() -> Nv12:
+    """The same, its three channels taken for luma and chroma."""
+    frame = drawn_frame()
+    return Nv12(np.concatenate([frame[..., 0], frame[::2, ::2, 1:].reshape(frame.shape[0] // 2, -1)]))
+
+
+def _bytes_of(picture: Picture) -> Image:
+    """What goes up of a frame."""
+    return picture.planes if isinstance(picture, Nv12) else picture
 
 
 def _require_alike(what: str, found: Array, wanted: Array) -> None:

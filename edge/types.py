@@ -11,8 +11,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge.nv12 import Nv12
+
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR: the order OpenCV reads."""
+
+Picture = Image | Nv12
+"""What a source gives: BGR, or NV12 where nobody has converted it yet."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,16 +33,21 @@ def require_image(image: Image) -> None:
         raise ValueError(f"an image is a non-empty (H, W, 3) uint8 array, not {image.shape} {image.dtype}")
 
 
+def bgr_of(picture: Picture) -> Image:
+    """The picture as BGR; of NV12 converted when first asked for."""
+    return picture.bgr if isinstance(picture, Nv12) else picture
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a stream. `time` is seconds since the epoch for a live source, since the start for a file.
+    """One picture of a stream, with its pixels as the source gave them; `image` is BGR, converted only when asked for.
 
-    source: its name. arrived: seconds on the monotonic clock when a live source had it; None where nothing is in a
-    hurry.
-    picture: the file it is, where a source is pictures that do not follow each other; None in a stream.
+    time: seconds since the epoch for a live source, since the start for a file. source: its name. arrived: seconds on
+    the monotonic clock when a live source had it; None where nothing is in a hurry. picture: the file it is, where a
+    source is pictures that do not follow each other; None in a stream.
     """
 
-    image: Image
+    pixels: Picture
     index: int
     time: float
     source: str
@@ -45,9 +55,21 @@ class Frame:
     picture: str | None = None
 
     def __post_init__(self) -> None:
-        require_image(self.image)
+        if not isinstance(self.pixels, Nv12):
+            require_image(self.pixels)
         if self.index < 0:
             raise ValueError(f"a frame's index is 0 or more, not {self.index}")
+
+    @property
+    def image(self) -> Image:
+        """(H, W, 3) uint8 BGR."""
+        return bgr_of(self.pixels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.pixels.shape[:2]
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "gpu", "cpu"),
         default="auto",
         help=(
-            "where frames are scaled, faces cut and, by edge run, matched; gpu needs --engine tensorrt and the CUDA "
-            "kernels (default: auto)"
+            "where frames are scaled, faces cut and, by edge run, matched; cameras may give NV12 to a GPU. gpu needs "
+            "--engine tensorrt and the CUDA kernels (default: auto)"
         ),
     )
     add_detection_score(parser)

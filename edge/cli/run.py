@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
         world = _world(args, names)
         on_gpu = None if world is not None else opened.enter_context(_gallery_on_gpu(analyzers, gallery.snapshot()))
-        wanted = SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps)
+        through_gpu = world is None and all(analyzer.gpu_frames is not None for analyzer in analyzers)
+        wanted = SourceOptions(realtime=args.realtime, size=args.size, fps=args.fps, nv12=through_gpu)
         sources: Sequence[Source] = world.sources() if world is not None else open_sources(names, wanted)
         for source in sources:
             opened.enter_context(source)

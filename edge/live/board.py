@@ -51,7 +51,6 @@ class Board:
 
     def write(self, result: FrameResult) -> None:
         now = self._now()
-        image = result.frame.image
         with self._lock:
             board = self.sources[result.frame.source]
             board.newest, board.version, board.at = result, board.version + 1, self._monotonic()
@@ -60,9 +59,9 @@ class Board:
                 board.decisions[state] += 1
                 if decision.match.identity is not None:
                     self._strangers.named(decision)
-                    self._people.see(decision, image, now)
+                    self._people.see(decision, result.frame, now)
                 elif state == "unknown":
-                    self._strangers.see(decision, image, now)
+                    self._strangers.see(decision, result.frame, now)
 
     def close(self) -> None:
         self.ended = True

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from edge.live.portraits import BETTER, Portrait, cut, rank_of
-from edge.types import Decision, Image
+from edge.types import Decision, Frame
 
 MOST = 200
 """People who are remembered; beyond, whoever was not seen for longest is left out."""
@@ -36,13 +36,13 @@ class People:
     def __init__(self) -> None:
         self._people: OrderedDict[str, Person] = OrderedDict()
 
-    def see(self, decision: Decision, image: Image, now: float) -> None:
+    def see(self, decision: Decision, frame: Frame, now: float) -> None:
         """Counts one frame of somebody who has a name."""
         name, found = decision.match.identity, decision.match.similarity
         assert name is not None, "a person here has a name"
         before = self._people.get(name)
         if before is None:
-            portrait = cut(image, decision.face, rank_of(decision.face))
+            portrait = cut(frame.image, decision.face, rank_of(decision.face))
             person = Person(name, now, now, decision.source, found, found, 1, portrait, now)
             if len(self._people) >= MOST:
                 self._people.popitem(last=False)
@@ -58,7 +58,7 @@ class People:
             if now - before.looked >= REST:
                 rank = rank_of(decision.face)
                 better = rank > BETTER * before.portrait.rank
-                portrait = cut(image, decision.face, rank) if better else before.portrait
+                portrait = cut(frame.image, decision.face, rank) if better else before.portrait
                 person = replace(person, portrait=portrait, looked=now)
         self._people[name] = person
         self._people.move_to_end(name)

@@ -65,7 +65,7 @@ class PageState:
             "state": watched.state_of(source),
             "error": figures.error,
             "live": source.live,
-            "size": None if newest is None else [*newest.frame.image.shape[1::-1]],
+            "size": None if newest is None else [*newest.frame.size[::-1]],
             "age": round(watched.board.age(source.name), 1),
             "frames": figures.frames,
             "captured": counts.frames,
@@ -85,7 +85,7 @@ def faces_of(watched: Watched, result: FrameResult) -> list[dict[str, Any]]:
 
 
 def _face(watched: Watched, result: FrameResult, decision: Decision) -> dict[str, Any]:
-    height, width = result.frame.image.shape[:2]
+    height, width = result.frame.size
     x1, y1, x2, y2 = (float(value) for value in decision.face.box)
     match = decision.match
     state = "known" if match.identity is not None else "pending" if is_pending(decision) else "unknown"

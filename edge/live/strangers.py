@@ -9,7 +9,7 @@ from edge.align import align
 from edge.live.people import REST
 from edge.live.portraits import BETTER, Portrait, cut, rank_of
 from edge.quality import Quality, measure
-from edge.types import Decision, Floats, Image
+from edge.types import Decision, Floats, Frame, Image
 
 MOST = 48
 """Strangers kept; beyond, whoever was not seen for longest goes."""
@@ -74,7 +74,7 @@ class Strangers:
         self._next = 1
         self._untracked: dict[str, float] = {}
 
-    def see(self, decision: Decision, image: Image, now: float) -> None:
+    def see(self, decision: Decision, frame: Frame, now: float) -> None:
         """One more frame of somebody unknown."""
         if decision.track is None:
             if now - self._untracked.get(decision.source, -REST) < REST:
@@ -84,7 +84,7 @@ class Strangers:
         else:
             key = decision.source, decision.track.number
         before = self._known_by(key) or self._come_back(decision)
-        stranger = self._new(key, decision, image, now) if before is None else _seen_again(before, decision, image, now)
+        stranger = self._new(key, decision, frame, now) if before is None else _seen_again(before, decision, frame, now)
         if key not in stranger.keys:
             stranger = replace(stranger, keys=(*stranger.keys, key)[-MOST_TRACKS:])
         self._keep(stranger)
@@ -147,7 +147,7 @@ class Strangers:
         self._strangers[stranger.number] = stranger
         self._strangers.move_to_end(stranger.number)
 
-    def _new(self, key: Key, decision: Decision, image: Image, now: float) -> Stranger:
+    def _new(self, key: Key, decision: Decision, frame: Frame, now: float) -> Stranger:
         self._next += 1
         return Stranger(
             number=self._next - 1,
@@ -159,13 +159,13 @@ class Strangers:
             nearest=decision.match.nearest,
             similarity=decision.match.similarity,
             template=None if decision.track is None else decision.track.template,
-            portrait=cut(image, decision.face, rank_of(decision.face)),
-            looks=(_look(decision, image),),
+            portrait=cut(frame.image, decision.face, rank_of(decision.face)),
+            looks=(_look(decision, frame),),
             looked=now,
         )
 
 
-def _seen_again(before: Stranger, decision: Decision, image: Image, now: float) -> Stranger:
+def _seen_again(before: Stranger, decision: Decision, frame: Frame, now: float) -> Stranger:
     match, track = decision.match, decision.track
     stranger = replace(
         before,
@@ -179,12 +179,12 @@ def _seen_again(before: Stranger, decision: Decision, image: Image, now: float) 
     if expected or now - before.looked < REST:
         return stranger
     rank = rank_of(decision.face)
-    portrait = cut(image, decision.face, rank) if rank > BETTER * before.portrait.rank else before.portrait
-    looks = sorted((*before.looks, _look(decision, image)), key=lambda look: -look.quality.rank)[:LOOKS]
+    portrait = cut(frame.image, decision.face, rank) if rank > BETTER * before.portrait.rank else before.portrait
+    looks = sorted((*before.looks, _look(decision, frame)), key=lambda look: -look.quality.rank)[:LOOKS]
     template = before.template if track is None else track.template
     return replace(stranger, template=template, portrait=portrait, looks=tuple(looks), looked=now)
 
 
-def _look(decision: Decision, image: Image) -> Look:
-    crop = align(image, decision.face.landmarks)
+def _look(decision: Decision, frame: Frame) -> Look:
+    crop = align(frame.image, decision.face.landmarks)
     return Look(crop, measure(decision.face, crop), f"{decision.source} at {decision.time:.2f} s")

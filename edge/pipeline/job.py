@@ -64,7 +64,7 @@ class Detection:
             job.late = True
         elif job.searched:
             watch = Stopwatch(job)
-            job.faces = analyzer.detect(job.frame.image)
+            job.faces = analyzer.detect(job.frame.pixels)
             watch.lap("detect")
         return job
 
@@ -75,7 +75,7 @@ def embed(analyzer: Analyzer, job: Job) -> Job:
         return job
     watch = Stopwatch(job)
     faces = [job.faces[place] for place in job.places]
-    crops = analyzer.align(job.frame.image, faces)
+    crops = analyzer.align(job.frame.pixels, faces)
     watch.lap("align")
     if job.sightings is not None:
         job.qualities = [measure(face, crop) for face, crop in zip(faces, crops, strict=True)]
@@ -97,7 +97,7 @@ class Recognition:
         watch = Stopwatch(job)
         faces, tracked = [job.faces[place] for place in job.places], job.sightings is not None
         threshold = None if tracked else self.threshold
-        found = cast(Recogniser, analyzer).recognise(job.frame.image, faces, threshold)
+        found = cast(Recogniser, analyzer).recognise(job.frame.pixels, faces, threshold)
         job.vectors, job.sought = found.vectors, found.sought
         watch.lap("recognise")
         if tracked and found.crops is not None:

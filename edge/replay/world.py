@@ -16,7 +16,7 @@ from edge.replay.source import ReplaySource, clock_jumps
 from edge.replay.timetable import Timetable
 from edge.sinks import Sink, name_of
 from edge.summary import Summary
-from edge.types import Face, Floats, FrameResult, Image
+from edge.types import Face, Floats, FrameResult, Image, Picture
 
 SCHEME = "replay://"
 
@@ -98,11 +98,11 @@ class _TroubledAnalyzer:
         self._moments = moments
         self._draw = draw
 
-    def detect(self, image: Image) -> list[Face]:
+    def detect(self, image: Picture) -> list[Face]:
         self._strike()
         return self._analyzer.detect(image)
 
-    def align(self, image: Image, faces: Sequence[Face]) -> Image:
+    def align(self, image: Picture, faces: Sequence[Face]) -> Image:
         return self._analyzer.align(image, faces)
 
     def embed(self, crops: Image) -> Floats:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from edge.clock import SYSTEM_CLOCK
 from edge.errors import SourceError
-from edge.types import Image
+from edge.nv12 import Nv12
+from edge.types import Image, Picture
 
 OPEN_TIMEOUT_MS = 8000
 READ_TIMEOUT_MS = 8000
@@ -32,8 +33,8 @@ class Capture(Protocol):
     fps: float
     length: int
 
-    def read(self) -> tuple[Image, float]:
-        """The next image (H, W, 3) uint8 BGR and its time in seconds; blocks.
+    def read(self) -> tuple[Picture, float]:
+        """The next picture and its time in seconds; blocks.
 
         Raises EndOfStream, CorruptFrame, or SourceError where the stream is lost.
         """
@@ -45,15 +46,19 @@ class Capture(Protocol):
 class OpenCvCapture:
     """What `cv2.VideoCapture` opens: files, V4L2 cameras, network streams, GStreamer pipelines.
 
-    A file's times are seconds from its start, everything else's seconds since the epoch.
+    A file's times are seconds from its start, everything else's seconds since the epoch. nv12: what is opened ends in
+    NV12, which OpenCV gives as one channel of one and a half times the height.
     """
 
-    def __init__(self, what: str | int, backend: int, settings: dict[int, float], *, is_file: bool, name: str) -> None:
+    def __init__(
+        self, what: str | int, backend: int, settings: dict[int, float], *, is_file: bool, name: str, nv12: bool = False
+    ) -> None:
         _hush()
         parameters = [int(value) for pair in settings.items() for value in pair]
         self._capture = cv2.VideoCapture(what, backend, parameters)
         self._is_file = is_file
         self._name = name
+        self._nv12 = nv12
         self._read = 0
         self._last = -1.0
         if not self._capture.isOpened():
@@ -62,17 +67,16 @@ class OpenCvCapture:
         self.fps = max(0.0, float(self._capture.get(cv2.CAP_PROP_FPS)))
         self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_file else 0
 
-    def read(self) -> tuple[Image, float]:
+    def read(self) -> tuple[Picture, float]:
         done, image = self._capture.read()
         if not done:
             if self._is_file:
                 raise EndOfStream
             raise SourceError(f"{self._name}: gives no frame")
-        if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise CorruptFrame
+        picture = _checked_nv12(image) if self._nv12 else _checked(image)
         moment = self._file_time() if self._is_file else SYSTEM_CLOCK.time()
         self._read += 1
-        return image, moment
+        return picture, moment
 
     def close(self) -> None:
         self._capture.release()
@@ -113,20 +117,40 @@ def open_camera(device: str, name: str, size: tuple[int, int] | None, fps: float
     return OpenCvCapture(device, cv2.CAP_V4L2, settings, is_file=False, name=name)
 
 
-def open_pipeline(pipeline: str, name: str) -> OpenCvCapture:
-    """A GStreamer pipeline that ends in an appsink. Raises SourceError, also where OpenCV has no GStreamer."""
+def open_pipeline(pipeline: str, name: str, *, nv12: bool = False) -> OpenCvCapture:
+    """A GStreamer pipeline that ends in an appsink, of NV12 or BGR.
+
+    Raises SourceError, also where OpenCV has no GStreamer.
+    """
     if not has_gstreamer():
         raise SourceError(
             f"{name}: needs an OpenCV with GStreamer, which PyPI's has not; on a Jetson use the system's python3-opencv"
         )
     settings: dict[int, float] = {cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS}
-    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, settings, is_file=False, name=name)
+    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, settings, is_file=False, name=name, nv12=nv12)
 
 
 def has_gstreamer() -> bool:
     """Whether this OpenCV can open GStreamer pipelines."""
     # The registry of backends lists plug-ins as well that are not there.
     return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def _checked(image: Any) -> Image:
+    """What OpenCV gave, if it is BGR. Raises CorruptFrame."""
+    if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise CorruptFrame
+    return np.asarray(image)
+
+
+def _checked_nv12(image: Any) -> Nv12:
+    """What OpenCV gave, if it is NV12. Raises CorruptFrame."""
+    if image is not None and image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    try:
+        return Nv12(np.asarray(image))
+    except ValueError as error:
+        raise CorruptFrame from error
 
 
 def _hush() -> None:

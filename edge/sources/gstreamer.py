@@ -8,6 +8,8 @@ from edge.errors import SourceError
 
 _APPSINK = "appsink drop=true max-buffers=1 sync=false"
 _TO_BGR = "video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
+_TO_NV12 = "video/x-raw,format=NV12"
+"""Out of the memory of the camera or decoder, as it is: OpenCV takes it where it is offered nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +26,23 @@ class CsiOptions:
         if self.sensor < 0 or min(self.width, self.height, self.fps) < 1 or not 0 <= self.flip <= 7:
             raise SourceError(f"csi://{self.sensor}: size, rate or flip out of range ({self})")
 
+    @property
+    def gives_nv12(self) -> bool:
+        """Whether its frames can be NV12 in OpenCV: of even sides."""
+        return self.width % 2 == 0 and self.height % 2 == 0
 
-def csi_pipeline(options: CsiOptions) -> str:
-    """NVIDIA's camera service to BGR frames, newest only."""
+
+def csi_pipeline(options: CsiOptions, *, nv12: bool = False) -> str:
+    """NVIDIA's camera service to BGR frames, or to the NV12 they come as; newest only."""
     return (
         f"nvarguscamerasrc sensor-id={options.sensor} ! video/x-raw(memory:NVMM),width={options.width},"
         f"height={options.height},format=NV12,framerate={options.fps}/1 ! nvvidconv flip-method={options.flip} ! "
-        f"{_TO_BGR} ! {_APPSINK}"
+        f"{_TO_NV12 if nv12 else _TO_BGR} ! {_APPSINK}"
     )
 
 
-def rtsp_pipeline(url: str, latency_ms: int = 100) -> str:
-    """An H.264 RTSP stream through the hardware decoder to BGR frames, newest only.
+def rtsp_pipeline(url: str, latency_ms: int = 100, *, nv12: bool = False) -> str:
+    """An H.264 RTSP stream through the hardware decoder to BGR frames, or to its own NV12; newest only.
 
     Raises SourceError for a URL with characters that would end the quotation, or add elements to the pipeline.
     """
@@ -43,5 +50,5 @@ def rtsp_pipeline(url: str, latency_ms: int = 100) -> str:
         raise SourceError("the rtsp address holds a blank, quote, backslash or '!'; write it percent-encoded")
     return (
         f'rtspsrc location="{url}" latency={latency_ms} ! rtph264depay ! h264parse ! nvv4l2decoder ! nvvidconv ! '
-        f"{_TO_BGR} ! {_APPSINK}"
+        f"{_TO_NV12 if nv12 else _TO_BGR} ! {_APPSINK}"
     )

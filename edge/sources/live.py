@@ -11,7 +11,7 @@ from edge.errors import SourceError
 from edge.sources.base import Source, SourceCounts
 from edge.sources.capture import Capture
 from edge.sources.supervision import SupervisedCapture, Supervision
-from edge.types import Frame, Image
+from edge.types import Frame, Picture
 
 LIVE_FPS = 25.0
 """Taken where a stream does not say its rate."""
@@ -89,8 +89,8 @@ class LiveSource(Source):
 
     def _work(self, capture: Capture | None) -> None:
         try:
-            for image, moment in self._supervised.frames(capture, self._stopping):
-                self._offer(image, moment)
+            for picture, moment in self._supervised.frames(capture, self._stopping):
+                self._offer(picture, moment)
         except BaseException as error:
             # A bug in this thread belongs into the reader's traceback.
             self._failure = error
@@ -99,8 +99,8 @@ class LiveSource(Source):
                 self._over = True
             self._wake()
 
-    def _offer(self, image: Image, moment: float) -> None:
-        frame = Frame(image, self._frames, moment, self.name, self._how.clock.monotonic())
+    def _offer(self, picture: Picture, moment: float) -> None:
+        frame = Frame(picture, self._frames, moment, self.name, self._how.clock.monotonic())
         with self._lock:
             self._frames += 1
             self._dropped += self._newest is not None
@@ -118,13 +118,13 @@ class PacedCapture:
         self.length = capture.length
         self._start: float | None = None
 
-    def read(self) -> tuple[Image, float]:
-        image, moment = self._capture.read()
+    def read(self) -> tuple[Picture, float]:
+        picture, moment = self._capture.read()
         now = self._clock.monotonic()
         if self._start is None:
             self._start = now - moment
         self._clock.sleep(self._start + moment - now)
-        return image, moment
+        return picture, moment
 
     def close(self) -> None:
         self._capture.close()

@@ -24,13 +24,14 @@ class SourceOptions:
     """realtime: files are played at their own speed and frames that come too late are dropped, as from a camera.
 
     size: (width, height) asked of a camera; fps: rate asked of it. patient: a camera or stream that is not there yet is
-    waited for, as one that is lost is.
+    waited for, as one that is lost is. nv12: a source whose frames are NV12 gives them so, without converting them.
     """
 
     realtime: bool = False
     size: tuple[int, int] | None = None
     fps: float | None = None
     patient: bool = False
+    nv12: bool = False
 
 
 def open_source(name: str, options: SourceOptions | None = None, label: str | None = None) -> Source:
@@ -89,11 +90,13 @@ def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], 
     """What opens a camera or stream; None for a path. Raises SourceError for what can be neither."""
     scheme = urlsplit(name).scheme.lower() if "://" in name else ""
     if scheme == "csi":
-        pipeline = gstreamer.csi_pipeline(_csi_options(name, wanted))
-        return lambda: open_pipeline(pipeline, shown)
+        camera = _csi_options(name, wanted)
+        nv12 = wanted.nv12 and camera.gives_nv12
+        pipeline = gstreamer.csi_pipeline(camera, nv12=nv12)
+        return lambda: open_pipeline(pipeline, shown, nv12=nv12)
     if scheme in ("rtsp", "rtsps") and _TEGRA_RELEASE.exists() and has_gstreamer():
-        pipeline = gstreamer.rtsp_pipeline(name)
-        return lambda: open_pipeline(pipeline, shown)
+        pipeline = gstreamer.rtsp_pipeline(name, nv12=wanted.nv12)
+        return lambda: open_pipeline(pipeline, shown, nv12=wanted.nv12)
     if scheme in ("rtsp", "rtsps", "http", "https"):
         return lambda: open_network(name, shown)
     if scheme:

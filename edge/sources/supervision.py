@@ -12,7 +12,7 @@ from edge.clock import SYSTEM_CLOCK, Clock
 from edge.errors import SourceError
 from edge.sources.backoff import Backoff
 from edge.sources.capture import Capture, CorruptFrame, EndOfStream
-from edge.types import Image
+from edge.types import Picture
 
 MAX_CORRUPT_RUN = 50
 """Unusable frames in a row after which a stream counts as lost."""
@@ -42,8 +42,8 @@ class SupervisedCapture:
         self.corrupt = 0
         self.reconnects = 0
 
-    def frames(self, capture: Capture | None, stopping: threading.Event) -> Iterator[tuple[Image, float]]:
-        """Image and time of each usable frame, beginning with an opened `capture`, or by opening one where it is None.
+    def frames(self, capture: Capture | None, stopping: threading.Event) -> Iterator[tuple[Picture, float]]:
+        """Picture and time of each usable frame, beginning with an opened `capture`, else by opening one.
 
         Blocks while a capture does, and between attempts.
         """
@@ -60,7 +60,7 @@ class SupervisedCapture:
             current = self._reopen(stopping)
             self.reconnects += current is not None
 
-    def _until_lost(self, capture: Capture, stopping: threading.Event) -> Iterator[tuple[Image, float]]:
+    def _until_lost(self, capture: Capture, stopping: threading.Event) -> Iterator[tuple[Picture, float]]:
         corrupt_run = 0
         while not stopping.is_set():
             try:

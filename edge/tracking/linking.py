@@ -7,7 +7,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from edge.types import Floats, Image
+from edge.nv12 import Nv12
+from edge.types import Floats, Picture
 
 CUT_DIFFERENCE = 12.0
 """Mean absolute difference of grey values between two frames, of 255, below which they always are one scene."""
@@ -58,10 +59,12 @@ class CutDetector:
         self._last: npt.NDArray[np.float32] | None = None
         self._changes: deque[float] = deque(maxlen=CUT_MEMORY)
 
-    def is_cut(self, image: Image) -> bool:
+    def is_cut(self, image: Picture) -> bool:
         """Whether this frame shows another scene than the one before; False for the first."""
         height, width = image.shape[:2]
-        thumbnail = image[:: max(1, height // 36), :: max(1, width // 64), 1].astype(np.float32)
+        down, across = max(1, height // 36), max(1, width // 64)
+        green = image.green(down, across) if isinstance(image, Nv12) else image[::down, ::across, 1]
+        thumbnail = green.astype(np.float32)
         last, self._last = self._last, thumbnail
         if last is None:
             return False

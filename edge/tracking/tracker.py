@@ -114,7 +114,7 @@ class Tracker:
 
         After None the frame has to be searched: call `begin`.
         """
-        if self._cuts.is_cut(frame.image):
+        if self._cuts.is_cut(frame.pixels):
             self._cut = True
             return None
         active = self._people.active
@@ -123,7 +123,7 @@ class Tracker:
     def begin(self, frame: Frame, faces: Sequence[Face]) -> list[Sighting]:
         """Links a frame's faces to tracks, new ones where none fits; a sighting for each face, in their order."""
         people, moment = self._people, frame.time
-        if self._cut or self._cuts.is_cut(frame.image):
+        if self._cut or self._cuts.is_cut(frame.pixels):
             self._cut = False
             people.lost += people.active
             people.active = []

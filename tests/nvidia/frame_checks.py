@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,7 @@ import fake_tensorrt  # noqa: E402
 
 from benchmarks.demo.video import portraits  # noqa: E402
 from benchmarks.gpu.engines import aligned_crops, measure_accuracy  # noqa: E402
-from benchmarks.gpu.frame import frame_precisions, measure_frame  # noqa: E402
+from benchmarks.gpu.frame import as_nv12, frame_precisions, measure_frame  # noqa: E402
 from benchmarks.gpu.measure import main as measure  # noqa: E402
 from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
@@ -40,6 +41,7 @@ from edge.cuda.kernels import Kernels  # noqa: E402
 from edge.device_engines import as_probes, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
 from edge.errors import EngineError, InputError  # noqa: E402
+from edge.nv12 import Nv12  # noqa: E402
 from edge.types import Face, Image  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
@@ -102,6 +104,35 @@ def check_up_once(bundle: Bundle) -> None:
         assert np.abs(crops[0].astype(int) - align(other, faces[0].landmarks)).max() <= 1
 
 
+def check_nv12(bundle: Bundle) -> None:
+    """NV12 goes up as it is, half of BGR's bytes, and gives what its image gives on the CPU, in turns with BGR."""
+    frames = [as_nv12(portrait()), as_nv12(pair())]
+    with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+        for turn in range(6):
+            frame = Nv12(frames[turn % 2].planes)
+            up = driver.emulated_bytes_up()
+            found = gpu.detect(frame)
+            assert driver.emulated_bytes_up() - up == frame.planes.nbytes == np.prod(frame.shape) // 2
+            crops = gpu.align(frame, found)
+            assert driver.emulated_bytes_up() - up == frame.planes.nbytes + len(found) * LANDMARKS
+            vectors = gpu.embed(crops)
+            assert frame._bgr is None, "nobody needed an image"
+            wanted = cpu.detect(frame)
+            assert len(found) == len(wanted) == 1 + turn % 2
+            for face in found:
+                other = min(wanted, key=lambda each: float(np.abs(each.box - face.box).max()))
+                np.testing.assert_allclose(face.box, other.box, atol=0.6)
+            for crop, face in zip(crops, found, strict=True):
+                assert np.abs(crop.astype(int) - align(frame.bgr, face.landmarks)).max() <= 1
+            np.testing.assert_allclose(vectors, cpu.embed(crops), atol=1e-5)
+            assert len(gpu.detect(frame.bgr)) == len(found), "the same size as BGR, which has a plan of its own"
+        large = Nv12(frames[0].planes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpu_frames, "MOST_PIXELS", 512 * 511)
+            assert len(gpu.detect(large)) == 1
+        assert large._bgr is not None, "the CPU had to look"
+
+
 def check_memory_returns(bundle: Bundle) -> None:
     before = driver.emulated_allocations()
     opened(bundle).close()
@@ -154,10 +185,14 @@ def check_a_wrong_kernel_is_caught(bundle: Bundle) -> None:
         ("letterbox", lambda run: lambda self, picture, out, size, scaled, stream: run(
             self, picture, out, size, (scaled[0] - 8, scaled[1]), stream)),
         ("align", lambda run: lambda self, picture, points, faces, crops, stream: None),
+        ("letterbox of NV12", lambda run: lambda self, picture, *rest: run(
+            self, picture if picture.chroma is None else replace(picture, chroma=picture.address), *rest)),
     ):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Kernels, name, spoil(getattr(Kernels, name)))
-            with pytest.raises(EngineError, match=r"on the GPU is \d+ grey levels from the CPU's; [^\n]+$"):
+            kernel = name.split()[0]
+            patch.setattr(Kernels, kernel, spoil(getattr(Kernels, kernel)))
+            said = {"align": "alignment"}.get(name, name)
+            with pytest.raises(EngineError, match=rf"^{said} on the GPU is \d+ grey levels from the CPU's; [^\n]+$"):
                 opened(bundle)
     assert driver.emulated_allocations() == before
 
@@ -180,9 +215,10 @@ def check_measured(bundle: Bundle) -> None:
     found = measure_frame(bundle, "fp32", (640, 360), 2, people=70)
     assert (found["gallery"], found["match"]) == (70, "gpu")
     # The five are two people, one of whom is known; in a frame a name is given once.
-    assert found["named"] == {"gpu": 2, "cpu": 2}
+    assert found["named"] == {"gpu": 2, "cpu": 2, "gpu_nv12": 2}
+    assert "gpu_nv12" not in measure_frame(bundle, "fp32", (641, 360), 2, people=70)["named"], "of odd sides"
     assert found["faces"] == {"least": 5, "most": 5}
-    assert found["preprocess_gpu_ms"]["count"] == found["preprocess_cpu_ms"]["count"] == 2
+    assert {found[f"preprocess_{way}_ms"]["count"] for way in found["named"]} == {2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCEDGE_KERNELS", str(HERE / "absent.fatbin"))
         with pytest.raises(EngineError, match="kernels are not there"):

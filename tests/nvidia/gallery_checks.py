@@ -30,6 +30,7 @@ import fake_tensorrt  # noqa: E402
 from frame_checks import opened, pair, portrait  # noqa: E402
 
 from benchmarks.demo.video import portraits  # noqa: E402
+from benchmarks.gpu.frame import as_nv12  # noqa: E402
 from edge import gpu_gallery  # noqa: E402
 from edge.analyze import FaceAnalyzer  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
@@ -43,6 +44,7 @@ from edge.gallery import Binding, Gallery, Loose, Snapshot  # noqa: E402
 from edge.gpu_gallery import GpuGallery  # noqa: E402
 from edge.matching import match, nearest  # noqa: E402
 from edge.shortlist import Shortlist  # noqa: E402
+from edge.sources import capture  # noqa: E402
 from edge.types import Floats  # noqa: E402
 from tests.support.lists import crowded, search, unit  # noqa: E402
 
@@ -356,7 +358,56 @@ def check_the_whole_run(bundle: Bundle) -> None:
         assert {entry["identity"] for entry in told(bundle, folder, pictures, True)} == {"eileen_collins", None}
 
 
-def told(bundle: Bundle, folder: Path, source: Path, on_gpu: bool) -> list[dict[str, Any]]:
+class Csi:
+    """Stands for cv2.VideoCapture on a Jetson: seven frames, as the pipeline's end says, then nothing for ever."""
+
+    def __init__(self, pipeline: str, *_: Any) -> None:
+        self.nv12 = "format=NV12 ! appsink" in pipeline
+        self.left = 7
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def get(self, _: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, Any]:
+        self.left -= 1
+        if self.left < 0:
+            raise capture.EndOfStream
+        # The stream gives its newest frame: each waits until it was taken.
+        time.sleep(0.6)
+        frame = as_nv12(np.roll(pair(), 4 * self.left, axis=1))
+        return True, frame.planes if self.nv12 else frame.bgr
+
+    def release(self) -> None:
+        return
+
+
+def check_a_camera_of_nv12(bundle: Bundle) -> None:
+    """`edge run` asks a CSI camera for NV12 where frames go through the GPU, and for BGR else; it tells the same."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        gallery_of(bundle, folder).close()
+        asked: list[bool] = []
+
+        def camera(*what: Any) -> Csi:
+            asked.append((opened_one := Csi(*what)).nv12)
+            return opened_one
+
+        patch.setattr(capture, "has_gstreamer", lambda: True)
+        patch.setattr(capture.cv2, "VideoCapture", camera)
+        found = told(bundle, folder, "csi://0", True)
+        patch.setenv("ARCEDGE_KERNELS", str(HERE / "absent.fatbin"))
+        wanted = told(bundle, folder, "csi://0", False)
+        assert asked == [True, False]
+        assert [entry["identity"] for entry in found].count("eileen_collins") > 3
+        assert {entry["identity"] for entry in found} == {entry["identity"] for entry in wanted}
+        for entry in (*found, *wanted):
+            assert entry["source"] == "csi://0"
+
+
+def told(bundle: Bundle, folder: Path, source: Path | str, on_gpu: bool) -> list[dict[str, Any]]:
     """The events of a run, without what time it took."""
     events, summary = folder / "events.jsonl", folder / "summary.json"
     events.unlink(missing_ok=True)
