@@ -17,6 +17,7 @@ from edge.engines import Session, SessionOptions, open_session
 from edge.errors import EdgeError
 from edge.manifest import Threshold, Variant
 from edge.memory import release_unused
+from edge.quality import measure, quality_of
 from edge.recognition import Recognised
 from edge.selftest import require_faithful
 from edge.types import Face, Floats, Image, Picture, bgr_of
@@ -130,13 +131,15 @@ class FaceAnalyzer:
     def recognise(self, image: Picture, faces: Sequence[Face], threshold: float | None) -> Recognised:
         """N faces of a frame, N ≥ 1, aligned, embedded, and looked for in the gallery that `gpu_frames` was given.
 
-        threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and crops.
+        threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and qualities.
         """
         if self._gpu is not None and (found := self._gpu.recognise(image, faces, threshold)) is not None:
             vectors = None if found.vectors is None else self.embedder.checked(found.vectors)
-            return Recognised(vectors, found.crops, found.sought)
+            sharp = zip(faces, found.sharpness, strict=True) if found.sharpness else ()
+            return Recognised(vectors, [quality_of(face, sharpness) for face, sharpness in sharp], found.sought)
         crops = self.align(image, faces)
-        return Recognised(self.embed(crops), crops, None)
+        seen = zip(faces, crops, strict=True) if threshold is None else ()
+        return Recognised(self.embed(crops), [measure(face, crop) for face, crop in seen], None)
 
     @property
     def gpu_frames(self) -> GpuFrames | None:

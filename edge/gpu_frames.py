@@ -25,6 +25,7 @@ from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
 from edge.gpu_gallery import GpuGallery, SearchLane
 from edge.nv12 import Nv12
+from edge.quality import sharpness, sharpness_of
 from edge.recognition import Sought
 from edge.types import Face, Floats, Image, Picture, bgr_of
 
@@ -54,6 +55,7 @@ class GpuFrames:
         self._points_host, self._points_there = self._pair(self._most_faces * 10 * 4)
         crop = 3 * CROP_SIZE * CROP_SIZE
         self._crops_host = self._pinned(self._most_faces * crop)
+        self._sums_host, self._sums_there = self._pair(self._most_faces * 2 * 8)
         self._faces_host = self._pinned(self._limit * FIELDS * 4)
         self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
         self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
@@ -95,7 +97,8 @@ class GpuFrames:
         count = len(faces)
         if not self._cut_there(image, faces):
             return None
-        size = self._crops_down(count)
+        size, crops = count * 3 * CROP_SIZE * CROP_SIZE, self._embedding.memory_of(self._crop_input)
+        self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
         self._embedding.stream.synchronize()
         self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
         return self._cut
@@ -108,13 +111,15 @@ class GpuFrames:
         """Crops, embeddings and who is nearest, queued as one; None where the CPU must cut the crops.
 
         threshold: what decides who faces are, frame by frame; then embeddings come down only where the lists do not
-        settle it, and crops never. None: for a tracker, which gathers both. Raises ValueError as `align` does.
+        settle it. None: for a tracker, which gathers embeddings, and how sharp each face is. Crops never come down.
+        Raises ValueError as `align` does.
         """
         count = len(faces)
         if not self._cut_there(image, faces):
             return None
         session, stream = self._embedding, self._embedding.stream
-        size = self._crops_down(count) if threshold is None else 0
+        if threshold is None:
+            self._sharpness_down(count)
         prepared = session.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
         session.enqueue(prepared)
         if threshold is None:
@@ -132,8 +137,8 @@ class GpuFrames:
         if threshold is not None and sought is not None and not settled:
             self._vectors_down(prepared)  # of unit length by now
             stream.synchronize()
-        crops = self._crops_host.array[:size].reshape(-1, CROP_SIZE, CROP_SIZE, 3).copy() if size else None
-        return Answers(None if settled else self._vectors(prepared), crops, sought)
+        sharp = self._sharpness(count) if threshold is None else []
+        return Answers(None if settled else self._vectors(prepared), sharp, sought)
 
     def embed(self, crops: Image) -> Array | None:
         """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
@@ -184,12 +189,15 @@ class GpuFrames:
         self._kernels.align(self._picture(image), self._points_there.address, count, crops.address, stream)
         return True
 
-    def _crops_down(self, count: int) -> int:
-        """Queues the crops' way down; gives their bytes."""
-        size = count * 3 * CROP_SIZE * CROP_SIZE
-        crops = self._embedding.memory_of(self._crop_input)
-        self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
-        return size
+    def _sharpness_down(self, count: int) -> None:
+        """Queues how sharp the crops are, and its way down."""
+        crops, stream = self._embedding.memory_of(self._crop_input), self._embedding.stream
+        self._kernels.sharpness(crops.address, count, self._sums_there.address, stream)
+        self._device.copy_out(self._sums_host, self._sums_there, 16 * count, stream)
+
+    def _sharpness(self, count: int) -> list[float]:
+        sums = self._sums_host.array[: 16 * count].view(np.int64).reshape(count, 2)
+        return [sharpness_of(total, squares) for total, squares in sums.tolist()]
 
     def _vectors_down(self, prepared: Prepared) -> None:
         """Queues the embedder's answers' way down."""
@@ -285,6 +293,15 @@ class GpuFrames:
         crops = self.align(frame, [face])
         assert crops is not None
         _require_alike(f"alignment{kind}", crops[0], align(bgr_of(frame), points))
+        # The embedder's input still holds this very crop.
+        self._sharpness_down(1)
+        self._embedding.stream.synchronize()
+        (found,), wanted = self._sharpness(1), sharpness(crops[0])
+        if not np.isclose(found, wanted, rtol=1e-6):
+            raise EngineError(
+                f"sharpness{kind} on the GPU is {found:.3f}, on the CPU {wanted:.3f}; build {FAT_BINARY} again, "
+                "and run with --preprocess cpu meanwhile"
+            )
 
     def _pinned(self, size: int) -> PinnedMemory:
         self._owned.append(memory := self._device.alloc_pinned(size))
@@ -298,10 +315,10 @@ class GpuFrames:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What `GpuFrames.recognise` brought down of N faces: what the embedder said, (N, D), crops, and lists."""
+    """What `GpuFrames.recognise` brought down of N faces: what the embedder said, (N, D), sharpness, and lists."""
 
     vectors: Array | None
-    crops: Image | None
+    sharpness: list[float]
     sought: Sought | None
 
 

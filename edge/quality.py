@@ -19,6 +19,10 @@ TURNED = 0.45
 """Frontality; below, one half of the face is hardly seen."""
 
 
+_FACE = slice(20, 108), slice(22, 90)
+_PIXELS = (108 - 20) * (90 - 22)
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """size: pixels of the box's shorter side. sharpness: variance of the Laplacian of the crop's grey values.
@@ -43,13 +47,24 @@ class Quality:
 
 def measure(face: Face, crop: Image) -> Quality:
     """Quality of a face from its detection and its aligned crop (112, 112, 3)."""
-    return Quality(min(face.width, face.height), sharpness(crop), frontality(face.landmarks))
+    return quality_of(face, sharpness(crop))
+
+
+def quality_of(face: Face, sharpness: float) -> Quality:
+    """The same where the crop's sharpness is known."""
+    return Quality(min(face.width, face.height), sharpness, frontality(face.landmarks))
 
 
 def sharpness(crop: Image) -> float:
     """Variance of the Laplacian (Pech-Pacheco et al., 2000) inside the face, where background adds no edges."""
-    grey = cv2.cvtColor(crop[20:108, 22:90], cv2.COLOR_BGR2GRAY)
+    grey = cv2.cvtColor(crop[_FACE], cv2.COLOR_BGR2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def sharpness_of(total: int, squares: int) -> float:
+    """The same, of the sum of that Laplacian's whole numbers and of their squares, as the GPU adds them up."""
+    mean = total / _PIXELS
+    return squares / _PIXELS - mean * mean
 
 
 def frontality(landmarks: Floats) -> float:

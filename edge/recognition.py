@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from edge.gallery import Snapshot
 from edge.matching import Nearest, assign, match
+from edge.quality import Quality
 from edge.shortlist import Shortlist
-from edge.types import Floats, Image, Match
+from edge.types import Floats, Match
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,11 @@ class Sought:
 class Recognised:
     """Of N faces. vectors: (N, D) float32 unit rows; None where nobody needs them, as `sought` settles who they are.
 
-    crops: (N, 112, 112, 3) uint8 BGR; None where nobody asked for them. sought: None where no gallery was searched.
+    qualities: empty where nobody asked for them. sought: None where no gallery was searched.
     """
 
     vectors: Floats | None
-    crops: Image | None
+    qualities: list[Quality]
     sought: Sought | None
 
 

@@ -4,6 +4,7 @@
 #include "detections.cuh"
 #include "letterbox.cuh"
 #include "search.cuh"
+#include "sharpness.cuh"
 
 using namespace arc;
 
@@ -79,6 +80,35 @@ extern "C" __global__ void align_bgr(const uint8_t* source, int pitch, int sourc
 extern "C" __global__ void align_nv12(const uint8_t* luma, const uint8_t* chroma, int luma_pitch, int chroma_pitch,
                                       int source_width, int source_height, const float* landmarks, uint8_t* crops) {
   align_block(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, landmarks, crops);
+}
+
+// ---- sharpness: a block a crop, of kSummers threads, grid (faces) ----
+
+// crops (faces, 112, 112, 3) uint8 BGR; sums (faces, 2): of the Laplacian, and of its squares. Whole numbers, so that the
+// order of adding changes nothing.
+extern "C" __global__ void sharpness(const uint8_t* crops, long long* sums) {
+  __shared__ long long total[kSummers], squares[kSummers];
+  const int thread = threadIdx.x;
+  const uint8_t* crop = crops + (size_t)blockIdx.x * kCrop * kCrop * 3;
+  long long sum = 0, square = 0;
+  for (int i = thread; i < kFaceWidth * kFaceHeight; i += kSummers) {
+    const int value = laplacian(crop, i % kFaceWidth, i / kFaceWidth);
+    sum += value;
+    square += value * value;
+  }
+  total[thread] = sum;
+  squares[thread] = square;
+  for (int half = kSummers / 2; half > 0; half >>= 1) {
+    __syncthreads();
+    if (thread < half) {
+      total[thread] += total[thread + half];
+      squares[thread] += squares[thread + half];
+    }
+  }
+  if (thread == 0) {
+    sums[2 * blockIdx.x] = total[0];
+    sums[2 * blockIdx.x + 1] = squares[0];
+  }
 }
 
 // ---- detections ----

@@ -79,10 +79,14 @@ def measure_kernels(
             read + 4 * pixels,
         )
         found[f"align_{kind}_{FACES}_faces"] = measured(align, boxes + FACES * 3 * 112 * 112)
+    sums = device.alloc(FACES * 2 * 8)
+    found[f"sharpness_{FACES}_faces"] = measured(
+        lambda: kernels.sharpness(crops.address, FACES, sums.address, stream), FACES * (3 * 88 * 68 + 16)
+    )
     found["decode_suppress_vote"] = _detect(device, kernels, size, stream, measured)
     found |= _search(device, kernels, rows, rounds, bandwidth)
     stream.synchronize()
-    for memory in (bgr, luma, chroma, out, landmarks, crops):
+    for memory in (bgr, luma, chroma, out, landmarks, crops, sums):
         memory.free()
     return {"frame": [width, height], "input": list(size), "kernels": found}
 

@@ -1,7 +1,7 @@
 """The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
 
 Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
-`Detector.prepare`, `align`, `decode` with `nms` and `vote`, and `matching.nearest`.
+`Detector.prepare`, `align`, `quality.sharpness`, `decode` with `nms` and `vote`, and `matching.nearest`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PROBES: Final = 8
 MAX_DIMENSIONS: Final = 512
 
 _VOTERS = 64
+_SUMMERS = 128
 _WARPS = 8
 _MOST_BLOCKS = 1024
 _LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
@@ -42,6 +43,7 @@ SIGNATURES: Final[dict[str, str]] = {
     **{f"letterbox_{kind}_u8": source + "Piiii" for kind, source in _LETTERBOX.items()},
     **{f"letterbox_{kind}_f32": source + "Piiiiffffffi" for kind, source in _LETTERBOX.items()},
     **{f"align_{kind}": source + "PP" for kind, source in _LETTERBOX.items()},
+    "sharpness": "PP",
     "decode_heads": "P" * 12 + "iifPPP",
     "suppress": "PPPfiffPPP",
     "vote": "PPPPPifffP",
@@ -196,6 +198,11 @@ class Kernels:
         if faces:
             arguments = (*picture.arguments, landmarks, crops)
             self._launch[f"align_{picture.kind}"]((14, faces, 1), (112, 8, 1), stream, arguments)
+
+    def sharpness(self, crops: int, faces: int, sums: int, stream: Stream) -> None:
+        """(faces, 112, 112, 3) uint8 BGR → (faces, 2) int64, which `edge.quality.sharpness_of` takes."""
+        if faces:
+            self._launch["sharpness"]((faces, 1, 1), (_SUMMERS, 1, 1), stream, (crops, sums))
 
     def detect(
         self,

@@ -98,9 +98,6 @@ class Recognition:
         faces, tracked = [job.faces[place] for place in job.places], job.sightings is not None
         threshold = None if tracked else self.threshold
         found = cast(Recogniser, analyzer).recognise(job.frame.pixels, faces, threshold)
-        job.vectors, job.sought = found.vectors, found.sought
+        job.vectors, job.qualities, job.sought = found.vectors, found.qualities, found.sought
         watch.lap("recognise")
-        if tracked and found.crops is not None:
-            job.qualities = [measure(face, crop) for face, crop in zip(faces, found.crops, strict=True)]
-            watch.lap("quality")
         return job

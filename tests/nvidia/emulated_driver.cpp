@@ -66,6 +66,7 @@ std::map<std::string, Function> functions() {
   KERNEL(letterbox_nv12_f32);
   KERNEL(align_bgr);
   KERNEL(align_nv12);
+  KERNEL(sharpness);
   KERNEL(decode_heads);
   KERNEL(suppress);
   KERNEL(vote);

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -194,6 +195,11 @@ def check_a_wrong_kernel_is_caught(bundle: Bundle) -> None:
             said = {"align": "alignment"}.get(name, name)
             with pytest.raises(EngineError, match=rf"^{said} on the GPU is \d+ grey levels from the CPU's; [^\n]+$"):
                 opened(bundle)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernels, "sharpness", lambda self, crops, faces, sums, stream: self._device.zero(
+            SimpleNamespace(address=sums), 16 * faces, stream))  # fmt: skip
+        with pytest.raises(EngineError, match=r"^sharpness on the GPU is 0.000, on the CPU [\d.]+; [^\n]+$"):
+            opened(bundle)
     assert driver.emulated_allocations() == before
 
 

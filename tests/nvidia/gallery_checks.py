@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from edge.errors import EngineError  # noqa: E402
 from edge.gallery import Binding, Gallery, Loose, Snapshot  # noqa: E402
 from edge.gpu_gallery import GpuGallery  # noqa: E402
 from edge.matching import match, nearest  # noqa: E402
+from edge.quality import measure  # noqa: E402
 from edge.shortlist import Shortlist  # noqa: E402
 from edge.sources import capture  # noqa: E402
 from edge.types import Floats  # noqa: E402
@@ -239,7 +240,7 @@ def watched(bundle: Bundle) -> Iterator[tuple[FaceAnalyzer, GpuGallery, Gallery]
 
 
 def check_identities_come_down(bundle: Bundle) -> None:
-    """Frame by frame only the lists do; a tracker gets crops and embeddings besides; nothing is allocated."""
+    """Frame by frame only the lists do; a tracker gets embeddings and sharpness besides; nothing is allocated."""
     image = pair()
     with watched(bundle) as (analyzer, _, gallery):
         threshold = 0.4
@@ -252,19 +253,20 @@ def check_identities_come_down(bundle: Bundle) -> None:
         found = analyzer.recognise(image, faces, threshold)
         assert driver.emulated_bytes_up() - up == 2 * 40, "landmarks"
         assert driver.emulated_bytes_down() - down == 2 * LIST
-        assert (found.vectors, found.crops) == (None, None)
+        assert (found.vectors, found.qualities) == (None, [])
         assert found.sought is not None
         (places, scores) = found.sought.shortlist.settled(threshold) or ([], [])
         names = [found.sought.snapshot.names[place] for place in places]
         down = driver.emulated_bytes_down()
         tracked = analyzer.recognise(image, faces, None)
         size = analyzer.embedder.embedding_size
-        assert driver.emulated_bytes_down() - down == 2 * (LIST + 3 * 112 * 112 + 4 * size)
+        assert driver.emulated_bytes_down() - down == 2 * (LIST + 2 * 8 + 4 * size)
         assert driver.emulated_allocations() == allocations
         assert tracked.vectors is not None
-        assert tracked.crops is not None
-        np.testing.assert_array_equal(tracked.crops, analyzer.align(image, faces))
-        np.testing.assert_allclose(tracked.vectors, analyzer.embed(tracked.crops), atol=1e-6)
+        crops = analyzer.align(image, faces)
+        np.testing.assert_allclose(tracked.vectors, analyzer.embed(crops), atol=1e-6)
+        for quality, face, crop in zip(tracked.qualities, faces, crops, strict=True):
+            assert astuple(quality) == pytest.approx(astuple(measure(face, crop)), rel=1e-9)
         wanted = nearest(gallery.snapshot(), tracked.vectors)
         assert names == [gallery.snapshot().names[place] for place in wanted.places] == ["eileen_collins"] * 2
         np.testing.assert_allclose(scores, wanted.similarities, atol=1e-5)
@@ -272,7 +274,7 @@ def check_identities_come_down(bundle: Bundle) -> None:
         level = analyzer.recognise(image, faces, float(scores[0]))
         assert level.vectors is not None
         np.testing.assert_allclose(level.vectors, tracked.vectors, atol=1e-6)
-        assert level.crops is None
+        assert level.qualities == []
 
 
 def check_a_crowd_and_a_large_frame(bundle: Bundle) -> None:
@@ -288,6 +290,7 @@ def check_a_crowd_and_a_large_frame(bundle: Bundle) -> None:
         assert crowd.sought is None
         assert crowd.vectors is not None
         assert len(crowd.vectors) == 70
+        assert len(analyzer.recognise(image, face * 70, None).qualities) == 70
         analyzer.gpu_frames._gallery._let_go()  # type: ignore[union-attr]
         alone = analyzer.recognise(image, face, 0.4)
         assert alone.sought is None

@@ -34,6 +34,7 @@ from edge.detect.detector import to_model
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.errors import EngineError
+from edge.quality import sharpness, sharpness_of
 
 WIDTH, HEIGHT = 480, 270 + 2  # NV12 needs even sides
 
@@ -153,6 +154,27 @@ def check_align(bench: Bench) -> None:
         for crop, points in zip(found[:-1], landmarks[:-1], strict=True):
             require_grey(crop, align(image, points))
         assert not found[-1].any(), "landmarks that coincide give a black crop"
+
+
+def check_sharpness(bench: Bench) -> None:
+    """Of noise, of photographs' smoothness, of the most there can be, of nothing: to the last bit of the sums."""
+    rng = np.random.default_rng(4)
+    noise = rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    checks = np.indices((112, 112)).sum(axis=0) % 2 * 255
+    crops = [
+        noise,
+        cv2.GaussianBlur(noise, (0, 0), 2),
+        np.repeat(checks[..., None], 3, axis=2),
+        np.full_like(noise, 90),
+    ]
+    sums = bench.room((len(crops), 2), np.int64)
+    bench.kernels.sharpness(bench.up(np.stack(crops).astype(np.uint8)).address, len(crops), sums.address, bench.stream)
+    found = bench.down(sums, (len(crops), 2), np.int64)
+    for crop, (total, squares) in zip(crops, found.tolist(), strict=True):
+        grey = cv2.cvtColor(crop.astype(np.uint8)[20:108, 22:90], cv2.COLOR_BGR2GRAY)
+        want = cv2.Laplacian(grey, cv2.CV_64F)
+        assert (total, squares) == (want.sum(), (want**2).sum())
+        assert sharpness_of(total, squares) == pytest.approx(sharpness(crop.astype(np.uint8)), rel=1e-12, abs=1e-9)
 
 
 def pose(scale: float, angle: float, x: float, y: float) -> npt.NDArray[np.float32]:

@@ -56,6 +56,7 @@ def test_sizes_are_those_of_the_source(repository: Path) -> None:
         "kFields": kernels.FIELDS,
         "kCandidates": kernels.CANDIDATES,
         "kVoters": kernels._VOTERS,
+        "kSummers": kernels._SUMMERS,
         "kTop": kernels.TOP,
         "kProbes": kernels.PROBES,
         "kMaxDimensions": kernels.MAX_DIMENSIONS,
