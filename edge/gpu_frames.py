@@ -23,6 +23,7 @@ from edge.detect.decode import OUTPUTS
 from edge.engines import Array, Session
 from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
+from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery, SearchLane
 from edge.nv12 import Nv12
 from edge.quality import sharpness, sharpness_of
@@ -117,28 +118,24 @@ class GpuFrames:
         count = len(faces)
         if not self._cut_there(image, faces):
             return None
-        session, stream = self._embedding, self._embedding.stream
-        if threshold is None:
+        session, stream, tracked = self._embedding, self._embedding.stream, threshold is None
+        if tracked:
             self._sharpness_down(count)
         prepared = session.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
         session.enqueue(prepared)
-        if threshold is None:
+        if tracked:
             self._vectors_down(prepared)
-        searched = None
-        if self._gallery is not None and self._lane is not None:
-            searched = self._gallery.queue(self._lane, session.memory_of(session.outputs[0].name).address, count)
-        if threshold is not None and searched is None:
+        searched = self._search_down(count)
+        if searched is None and not tracked:
             self._vectors_down(prepared)
         stream.synchronize()
-        sought = None
-        if searched is not None and self._lane is not None:
-            sought = Sought(searched, self._lane.shortlist(count))
-        settled = threshold is not None and sought is not None and sought.shortlist.settled(threshold) is not None
-        if threshold is not None and sought is not None and not settled:
+        sought = None if searched is None or self._lane is None else Sought(searched, self._lane.shortlist(count))
+        if sought is not None and threshold is not None:
+            if sought.shortlist.settled(threshold) is not None:
+                return Answers(None, [], sought)
             self._vectors_down(prepared)  # of unit length by now
             stream.synchronize()
-        sharp = self._sharpness(count) if threshold is None else []
-        return Answers(None if settled else self._vectors(prepared), sharp, sought)
+        return Answers(self._vectors(prepared), self._sharpness(count) if tracked else [], sought)
 
     def embed(self, crops: Image) -> Array | None:
         """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
@@ -188,6 +185,13 @@ class GpuFrames:
         crops = self._embedding.memory_of(self._crop_input)
         self._kernels.align(self._picture(image), self._points_there.address, count, crops.address, stream)
         return True
+
+    def _search_down(self, count: int) -> Snapshot | None:
+        """Queues the search for the embedder's answers, and its way down; gives what is searched, None for nothing."""
+        if self._gallery is None or self._lane is None:
+            return None
+        answers = self._embedding.memory_of(self._embedding.outputs[0].name)
+        return self._gallery.queue(self._lane, answers.address, count)
 
     def _sharpness_down(self, count: int) -> None:
         """Queues how sharp the crops are, and its way down."""
