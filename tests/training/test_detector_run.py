@@ -322,7 +322,10 @@ def test_arguments_out_of_range_are_refused(tmp_path: Path, option: tuple[str, s
         run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", *option))
 
 
-@pytest.mark.parametrize(("option", "value"), [("--rate", "-1"), ("--rate", "nan"), ("--validate-every", "0")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--rate", "-1"), ("--rate", "nan"), ("--validate-every", "0"), ("--loosened", "0"), ("--loosened", "1.5")],
+)
 def test_rates_and_steps_that_are_none_are_refused(tmp_path: Path, option: str, value: str) -> None:
     with pytest.raises(InputError, match=option):
         run_detector(arguments(tmp_path, tmp_path / "t.onnx", tmp_path / "o.safetensors", option, value))

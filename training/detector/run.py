@@ -116,6 +116,14 @@ def configure_detector(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, default=recipe.rate, help="highest learning rate of phase 2 (default: %(default)s)"
     )
     parser.add_argument(
+        "--loosened",
+        type=float,
+        default=recipe.loosened,
+        metavar="SHARE",
+        help="how tightly phase 2 holds scores and boxes when it begins, as a share of how it ends; "
+        "1 throughout mends what was loosened (default: %(default)s)",
+    )
+    parser.add_argument(
         "--size",
         type=int,
         default=recipe.size,
@@ -155,6 +163,8 @@ def run_detector(args: argparse.Namespace) -> int:
         raise InputError(f"--steps {args.steps}: 0 leaves out phase 2; there is no fewer")
     if not 0 < args.rate < math.inf:
         raise InputError(f"--rate {args.rate}: a learning rate lies above 0")
+    if not 0 < args.loosened <= 1:
+        raise InputError(f"--loosened {args.loosened}: a share lies above 0 and is 1 at most")
     if args.validate_every < 1:
         raise InputError(f"--validate-every {args.validate_every}: 1 step is the least")
     torch.set_num_threads(args.threads)
@@ -165,6 +175,7 @@ def run_detector(args: argparse.Namespace) -> int:
         steps=args.steps,
         batch=args.batch,
         rate=args.rate,
+        loosened=args.loosened,
         size=args.size,
         seed=args.seed,
         crops_of_each=args.crops_of_each,
