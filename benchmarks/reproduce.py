@@ -66,6 +66,7 @@ def export_own(out: Path) -> list[str]:
 def export_foamliu(out: Path, shared: Shared) -> list[str]:
     """Arguments for the peers' own embedder; its contract is the registry's."""
     entry = find_entry(FOAMLIU)
+    assert entry.contract is not None  # it is an embedder
     contract = out.with_suffix(".toml")
     contract.write_text(
         "\n".join(f"{key} = {_toml(value)}" for key, value in entry.contract.to_dict().items() if value is not None)

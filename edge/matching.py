@@ -9,6 +9,7 @@ import numpy as np
 from edge.gallery import Snapshot
 from edge.gallery.screen import candidates
 from edge.gallery.snapshot import Positions
+from edge.recognition import Sought
 from edge.shortlist import NOBODY, Shortlist
 from edge.types import Floats, Match
 
@@ -148,3 +149,12 @@ def _likeness(snapshot: Snapshot, place: int, probe: Floats) -> float:
     if snapshot.late is not None and (late := snapshot.late.owners == place).any():
         best = max(best, float((snapshot.late.vectors[late] @ probe).max()))
     return best
+
+
+def matches_of(vectors: Floats | None, sought: Sought | None, snapshot: Snapshot, threshold: float) -> list[Match]:
+    """Who the faces of one frame are, as `match` says; of what was sought where it needed no vectors."""
+    if vectors is not None:
+        return match(snapshot, vectors, threshold)
+    if sought is None or (settled := sought.shortlist.settled(threshold)) is None:
+        return []  # there was no face
+    return assign(sought.snapshot, Nearest(*settled), threshold)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edge.gallery import Snapshot
-from edge.matching import Nearest, assign, match
 from edge.quality import Quality
-from edge.shortlist import Shortlist
-from edge.types import Floats, Match
+from edge.types import Floats
+
+if TYPE_CHECKING:  # the gallery loads OpenSSL, which a start without one does without
+    from edge.gallery import Snapshot
+    from edge.shortlist import Shortlist
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,3 @@ class Recognised:
     vectors: Floats | None
     qualities: list[Quality]
     sought: Sought | None
-
-
-def matches_of(vectors: Floats | None, sought: Sought | None, snapshot: Snapshot, threshold: float) -> list[Match]:
-    """Who the faces of one frame are, as `match` says; of what was sought where it needed no vectors."""
-    if vectors is not None:
-        return match(snapshot, vectors, threshold)
-    if sought is None or (settled := sought.shortlist.settled(threshold)) is None:
-        return []  # there was no face
-    return assign(sought.snapshot, Nearest(*settled), threshold)

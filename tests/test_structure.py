@@ -80,6 +80,8 @@ def _extras_of(path: Path) -> set[str]:
         return CUDA_PACKAGES
     if path.parts == ("edge", "signing.py"):
         return {"cryptography"}
+    if path.parts == ("training", "detector", "mesh.py"):
+        return {"openvino"}  # reads a TFLite file by its path, which is no model that an engine of edge/ is to run
     if path.parts[:2] == ("edge", "gallery"):
         return GALLERY_PACKAGES.get(path.name, set())
     if path.parts[:2] == ("edge", "live"):

@@ -18,8 +18,8 @@ from edge.bundle import Bundle
 from edge.detect import DetectorOptions
 from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery
+from edge.matching import matches_of
 from edge.nv12 import Nv12
-from edge.recognition import matches_of
 from edge.types import Floats, Image, Picture
 
 FACES = 5

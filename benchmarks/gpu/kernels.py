@@ -101,7 +101,7 @@ def _detect(
     """Heads of one input to faces; one cell in three hundred is above the score, as where five faces are seen."""
     rng = np.random.default_rng(2)
     # A score is the root of a product of two: uniform numbers to this power make one above min_score as rare.
-    power = 2 * np.log(DETECTION.min_score) / np.log(RARE_PRODUCT)
+    power = 2 * np.log(DETECTION.score) / np.log(RARE_PRODUCT)
     heads = {}
     for name in OUTPUTS:
         kind, stride = name.split("_")
@@ -112,7 +112,7 @@ def _detect(
     memory = DetectionMemory.on(device, 1, DETECTION.max_faces)
     addresses = {name: head.address for name, head in heads.items()}
     entry = measured(
-        lambda: kernels.detect(addresses, 1, size, DETECTION.min_score, DETECTION.max_iou, (1.0, 1.0), memory, stream),
+        lambda: kernels.detect(addresses, 1, size, DETECTION.score, DETECTION.max_iou, (1.0, 1.0), memory, stream),
         sum(head.size for head in heads.values()) + 4 * FIELDS * DETECTION.max_faces,
     )
     stream.synchronize()

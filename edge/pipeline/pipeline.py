@@ -14,11 +14,11 @@ from edge.analyze import Analyzer
 from edge.clock import SYSTEM_CLOCK, Clock
 from edge.errors import EdgeError, EngineError
 from edge.gallery import Snapshot
+from edge.matching import matches_of
 from edge.pipeline.guards import LastingSink, LastSnapshot
 from edge.pipeline.job import Detection, Job, Recognition, Stopwatch, embed
 from edge.pipeline.stream import Lane, Stream
 from edge.pipeline.workers import Line, Workers
-from edge.recognition import matches_of
 from edge.sinks import Sink
 from edge.sources import Source
 from edge.summary import Summary

@@ -172,8 +172,9 @@ def test_everything_is_told_as_the_cpu_tells_it(
     if not tracked:
         settled = [how for _, how in asked]
         # Twins are level to the last digit, so that the CPU decides wherever 2 is in view.
-        assert all(settled[:10])
-        assert not any(settled[10:])
+        assert settled.count(True) == 10
+        if workers == 1:  # two ask as they get round to it
+            assert all(settled[:10])
     assert found[-1].latency_ms.keys() >= {"detect", "match"}
     assert any("recognise" in result.latency_ms for result in found)
 

@@ -67,10 +67,10 @@ def test_detection_is_measured_as_the_runtime_detects(monkeypatch: pytest.Monkey
     stream: Any = SimpleNamespace(synchronize=lambda: None)
     kernels._detect(None, kept, (480, 640), stream, lambda work, moved: work() or {})  # type: ignore[arg-type, func-returns-value]
     runtime = DetectorOptions()
-    assert asked == [(1, runtime.max_faces), (runtime.min_score, runtime.max_iou)]
+    assert asked == [(1, runtime.max_faces), (runtime.score, runtime.max_iou)]
     named = dict(zip(OUTPUTS, heads, strict=True))
     scores = np.sqrt(np.concatenate([named[f"cls_{stride}"] * named[f"obj_{stride}"] for stride in (8, 16, 32)]))
-    assert 1 / 450 < float((scores >= runtime.min_score).mean()) < 1 / 200
+    assert 1 / 450 < float((scores >= runtime.score).mean()) < 1 / 200
 
 
 def test_int8_is_proved_layer_by_layer() -> None:
