@@ -50,6 +50,11 @@ WEIGHTS: Mapping[str, Measured] = {
             "AP@0.5, faces of 20 px and more",
             "AP@0.5 on WIDER FACE, faces of 20 px and more, {value} % [{low}, {high}]",
         ),
+        ("landmark error, median", "landmarks {value} % of the eye distance from SCRFD-2.5G's [{low}, {high}]"),
+    ),
+    "landmark-detector": (
+        ("AP@0.5, faces of 20 px and more", "AP@0.5 {value} % [{low}, {high}]"),
+        ("landmark error, median", "landmarks {value} % of the eye distance from SCRFD-2.5G's [{low}, {high}]"),
     ),
 }
 
