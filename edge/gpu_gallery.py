@@ -257,19 +257,19 @@ class GpuGallery:
         if self._searched is not snapshot:
             return None
         self._device.activate()
-        lists = [self._find_some(probes[i : i + _MOST_PROBES]) for i in range(0, len(probes), _MOST_PROBES)]
+        lists = [self._find_some(snapshot, probes[i : i + _MOST_PROBES]) for i in range(0, len(probes), _MOST_PROBES)]
         there = [each for each in lists if each is not None]
         if not there or len(there) < len(lists):
             return None
         return Shortlist(np.concatenate([e.groups for e in there]), np.concatenate([e.scores for e in there]))
 
-    def _find_some(self, probes: Floats) -> Shortlist | None:
+    def _find_some(self, snapshot: Snapshot, probes: Floats) -> Shortlist | None:
         raw = np.ascontiguousarray(probes, np.float32).view(np.uint8).reshape(-1)
         self._probes_host.array[: raw.size] = raw
         self._device.copy_in(self._probes, self._probes_host, raw.size, self._stream)
         # A track's evidence is shorter than a unit vector, and meant to be.
-        if self.queue(self._own, self._probes.address, len(probes), normalise=False) is None:
-            return None
+        if self.queue(self._own, self._probes.address, len(probes), normalise=False) is not snapshot:
+            return None  # another one took its place in between
         self._stream.synchronize()
         return self._own.shortlist(len(probes))
 

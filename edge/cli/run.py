@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge.cli import live_options, options, sink_options
 from edge.cli.verb import Verb
-from edge.errors import InputError, SourceError
+from edge.errors import EngineError, InputError, SourceError
 
 if TYPE_CHECKING:
     from edge.analyze import FaceAnalyzer
@@ -124,7 +124,13 @@ def _gallery_on_gpu(analyzers: Sequence[FaceAnalyzer], snapshot: Snapshot) -> It
         return
     from edge.gpu_gallery import GpuGallery
 
-    with GpuGallery(frames[0].device, analyzers[0].embedder.embedding_size) as gallery:
+    try:
+        opened = GpuGallery(frames[0].device, analyzers[0].embedder.embedding_size)
+    except EngineError as error:
+        logging.getLogger(__name__).warning("matching on the CPU: %s", error)
+        yield None
+        return
+    with opened as gallery:
         for each in frames:
             each.search_in(gallery)
         gallery.hold(snapshot)

@@ -43,15 +43,20 @@ def prelu_rewrite(model: ModelProto) -> ModelProto:
 
 
 def is_bent_sum(node: NodeProto, graph: Graph) -> bool:
-    """Whether a node is the sum that a PRelu became: x + relu(x scaled by channel)."""
+    """Whether a node is the sum that a PRelu became: x + relu(x scaled by channel), or that relu scaled once more."""
     producers = graph.producers()
     if node.op_type != "Add" or len(node.input) != 2:
         return False
     relu = producers.get(node.input[1])
+    if relu is not None and _is_scaling(relu, graph):
+        relu = producers.get(relu.input[0])
     layer = producers.get(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
-    if layer is None or layer.op_type != "Conv" or layer.input[0] != node.input[0]:
-        return False
-    weight = graph.array(layer.input[1])
+    return layer is not None and _is_scaling(layer, graph) and layer.input[0] == node.input[0]
+
+
+def _is_scaling(layer: NodeProto, graph: Graph) -> bool:
+    """Whether a layer scales each channel by itself."""
+    weight = graph.array(layer.input[1]) if layer.op_type == "Conv" else None
     return weight is not None and is_depthwise(weight) and weight.shape[2:] == (1, 1)
 
 

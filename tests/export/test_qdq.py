@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import checker
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from edge.contract import ModelContract
 from edge.errors import InputError
@@ -17,7 +17,7 @@ from export.calibration.methods import min_max
 from export.graph import Graph, attribute
 from export.passes import embed_preprocessing, prelu_rewrite
 from export.passes.integer_pixels import integer_pixels
-from export.passes.qdq import asymmetric, channel_scales, final_layers, placement, quantise, symmetric
+from export.passes.qdq import asymmetric, behind_last_bend, channel_scales, final_layers, placement, quantise, symmetric
 
 CONTRACT = ModelContract(
     "embedder", (112, 112), "rgb", "nchw", "float32", (127.5,) * 3, (127.5,) * 3, "arcface-112", 64
@@ -229,3 +229,44 @@ def test_behind_the_last_bend_of_a_prelu_network_everything_is_float(prelu_graph
     assert not kept & set(placement(model, kept).nodes)
     assert sum(node.op_type == "Add" for node in model.graph.node) > 30, "the other bends are in eight bits"
     assert sum(layers[name].op_type == "Add" for name in placement(model, kept).nodes) > 30
+
+
+def _bent(slope: list[float], blocks: int = 0) -> ModelProto:
+    """Conv → PReLU → mean → Gemm, or `blocks` of Conv → sum with what came in → PReLU before the mean; rewritten."""
+    rng = np.random.default_rng(3)
+    values = {
+        "w": rng.normal(size=(4, 3, 1, 1)),
+        "s": np.array(slope).reshape(4, 1, 1),
+        "wg": rng.normal(size=(4, 5)),
+        **{f"w{k}": rng.normal(size=(4, 4, 3, 3)) for k in range(blocks)},
+    }
+    nodes = [helper.make_node("Conv", ["in", "w"], ["x"])]
+    last = "x"
+    for k in range(blocks):
+        nodes.append(helper.make_node("Conv", [last, f"w{k}"], [f"c{k}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Add", [f"c{k}", last], [f"sum{k}"]))
+        nodes.append(helper.make_node("PRelu", [f"sum{k}", "s"], [f"y{k}"]))
+        last = f"y{k}"
+    if not blocks:
+        nodes.append(helper.make_node("PRelu", ["x", "s"], ["y"]))
+        last = "y"
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
+    nodes.append(helper.make_node("Gemm", ["flat", "wg"], ["out"]))
+    graph = helper.make_graph(
+        nodes,
+        "bent",
+        [helper.make_tensor_value_info("in", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()],
+    )
+    return prelu_rewrite(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def test_a_steep_last_bend_that_cannot_be_turned_is_kept_as_well() -> None:
+    assert {"y", "y.bent", "y.below", "out"} <= behind_last_bend(Graph(_bent([-0.5, 0.2, 1.0, 1.7])))
+
+
+def test_a_way_round_the_last_convolution_is_not_behind_it() -> None:
+    kept = behind_last_bend(Graph(_bent([0.1, 0.2, 0.3, 0.4], blocks=4)))
+    assert {name.partition(".")[0] for name in kept} == {"sum3", "y3", "out"}
