@@ -148,9 +148,9 @@ class Additions:
         owners |= {self._change.pictures[key]["number"] for key in keys if key in self._change.pictures}
         if person.number not in owners:
             return entry
-        rows = self._tables.rows_of([person.number], ("number", "vector"), self._change.head.version)
+        rows = self._tables.rows_of([person.number], ("number", "vector", "source"), self._change.head.version)
         fresh = (row for row in self._change.embeddings.values() if row["identity"] == person.number)
-        return as_known(entry, [np.asarray(row["vector"], "<f4") for row in (*rows, *fresh)])
+        return as_known(entry, [(np.asarray(row["vector"], "<f4"), row["source"]) for row in (*rows, *fresh)])
 
     def _with_its_past(self, row: Row, before: Row) -> Row:
         """A row that changes its sign keeps where it came from."""

@@ -59,6 +59,7 @@ class SqliteStore:
         self._file = path / schema.DATABASE_NAME
         self._opened = schema.connect(self._file)
         self._within = False
+        self.identifier = b""
         try:
             meta = self._meta()
             self.binding = Binding.from_json(meta["binding"])
@@ -313,8 +314,12 @@ class SqliteStore:
         tokens = [indexed, *(self._given(entry.content, kind) for kind in (ENROLLED, REJECTED))]
         if (identity,) not in [self._owner(token) for token in tokens]:
             return entry, row
-        rows = self._connection.execute("SELECT vector FROM embedding WHERE identity = ?", (identity,))
-        known = as_known(entry, [np.frombuffer(self._cipher.open(vector, "vector"), "<f4") for (vector,) in rows])
+        rows = self._connection.execute("SELECT vector, source FROM embedding WHERE identity = ?", (identity,))
+        there = (
+            (np.frombuffer(self._cipher.open(vector, "vector"), "<f4"), self._cipher.open(source, "source").decode())
+            for vector, source in rows
+        )
+        known = as_known(entry, there)
         return (entry, row) if known is entry else (known, self._row(known))
 
     def _given(self, content: bytes, kind: str) -> bytes:
@@ -492,7 +497,7 @@ class SqliteStore:
             fresh = schema.connect(self._file)
             self.close()
             self._opened = fresh
-            if self._meta()["gallery"] != self.identifier.hex():
+            if self.identifier and self._meta()["gallery"] != self.identifier.hex():
                 raise GalleryError(f"{self.address}: another gallery has taken its place; start again")
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -90,8 +90,13 @@ SAME_PICTURE = 0.9
 ONNX Runtime, OpenVINO, its bfloat16, and detectors in FP32 and INT8 gave 39 crops of the Avengers 0.990 or more."""
 
 
-def as_known(entry: NewEntry, vectors: Sequence[Floats]) -> NewEntry:
-    """An entry of a picture that its person has already, with the vector it has of it; itself where that is gone."""
+def as_known(entry: NewEntry, there: Iterable[tuple[Floats, str]]) -> NewEntry:
+    """An entry of a picture that its person has already, with the vector it has of it; itself where that is gone.
+
+    there: the person's vectors, and where each came from. One from elsewhere is no picture's own, however like it is:
+    photos taken one after the other are.
+    """
+    vectors = [vector for vector, source in there if source == entry.source]
     if not vectors:
         return entry
     scores = np.stack(vectors) @ entry.vector

@@ -145,3 +145,16 @@ def test_indexing_knows_what_was_enrolled_and_enrolment_what_was_indexed(
     enrol(here, gallery, Person("bob", (third,)), OPTIONS)
     gallery.remove(gallery.entries("bob")[0].number)
     assert gallery.add_pictures([picture(here, third, "f3")]) == [Outcome.ADDED]
+
+
+def test_a_photo_taken_right_after_a_deleted_one_is_not_taken_for_it(gallery: Gallery) -> None:
+    size = gallery.snapshot().vectors.shape[1]
+    first = np.eye(1, size, dtype=np.float32)[0]
+    second = (0.99 * first + np.sqrt(1 - 0.99**2) * np.eye(2, size, dtype=np.float32)[1]).astype(np.float32)
+    second /= np.linalg.norm(second)
+    digests = [hashlib.sha256(name).digest() for name in (b"1", b"2")]
+    assert gallery.add("ann", np.stack([first, second]), ["1.jpg", "2.jpg"], None, digests) == 2
+    gone = next(entry.number for entry in gallery.entries() if entry.source == "1.jpg")
+    gallery.remove(gone)
+    assert gallery.reject("ann", first[None], ["1.jpg"], None, digests[:1]) == 1
+    assert {entry.source: entry.negative for entry in gallery.entries()} == {"1.jpg": True, "2.jpg": False}
