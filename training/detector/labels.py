@@ -44,7 +44,8 @@ turned upright, twice as many views, or some of them YuNet-s's: 5.6 to 5.9 %, wi
 
 MIN_MESH_FACE = 24.0
 """Pixels of a face's longer side from which the face mesh places its landmarks. In 60 CelebA photos scaled down to
-faces of 24 pixels they are 5.3 % off SCRFD-2.5G's in the photo as it is, of 32: 4.3, of 48 and 96: 3.4; of 16: 7.6."""
+faces of 24 pixels they are 5.3 % off SCRFD-2.5G's in the photo as it is, of 32: 4.3, of 48 and 96: 3.4; of 16: 7.6
+(by a script that is not kept)."""
 
 
 class LandmarkTeacher:

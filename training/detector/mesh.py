@@ -1,7 +1,8 @@
 """MediaPipe's face mesh, a teacher of landmarks: it sees one face at a time, large and upright, and places 468 points.
 
 Kartynnik et al., 2019, https://arxiv.org/abs/1907.06724. On 699 CelebA photos the mean of its views is 3.7 % of the eye
-distance from SCRFD-2.5G's landmarks in the median, where twelve views of YuNet-n are 5.9 % away.
+distance from SCRFD-2.5G's landmarks in the median, where twelve views of YuNet-n are 5.9 % away
+(by a script that is not kept).
 """
 
 from __future__ import annotations
