@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edge.errors import EdgeError
-from edge.weights import find_weights
+from training.faces import Finder
 from training.retest import retest
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     try:
-        report = retest(args.dataset, args.model, args.df, find_weights(None, "detector"))
+        report = retest(args.dataset, args.model, args.df, Finder.of(None, None))
     except EdgeError as error:
         print(f"test.py: {error}", file=sys.stderr)
         return error.exit_code

@@ -22,6 +22,13 @@ ARCFACE_112: Final[npt.NDArray[np.float64]] = np.array(
 
 ARCFACE_112.setflags(write=False)
 
+WIDE_96_SIZE: Final = 96
+
+WIDE_96: Final[npt.NDArray[np.float64]] = (ARCFACE_112 - 55.5) * (0.85 * 96 / 112) + 47.5
+"""(5, 2) pixels in a 96×96 crop that shows more around the same face: what a landmarker looks at."""
+
+WIDE_96.setflags(write=False)
+
 
 def similarity_transform(source: npt.NDArray[np.floating], target: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Least-squares similarity (rotation, uniform scale, shift; no reflection) that takes `source` to `target`.
@@ -45,8 +52,10 @@ def similarity_transform(source: npt.NDArray[np.floating], target: npt.NDArray[n
     return np.array([[a, -b, tx], [b, a, ty]])
 
 
-def align(image: Image, landmarks: Floats, template: npt.NDArray[np.float64] = ARCFACE_112) -> Image:
-    """Cuts one face out of `image`, (112, 112, 3) uint8 BGR, with its landmarks on the template; black outside.
+def align(
+    image: Image, landmarks: Floats, template: npt.NDArray[np.float64] = ARCFACE_112, size: int = CROP_SIZE
+) -> Image:
+    """Cuts one face out of `image`, (size, size, 3) uint8 BGR, with its landmarks on the template; black outside.
 
     landmarks: (5, 2) pixels. Raises ValueError where they coincide.
     """
@@ -54,16 +63,18 @@ def align(image: Image, landmarks: Floats, template: npt.NDArray[np.float64] = A
     # Bilinear sampling skips pixels where the face is much larger than the crop; a smaller copy, averaged, keeps them.
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
-        image, matrix = _reduced(image, matrix, scale)
-    crop: Image = cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+        image, matrix = _reduced(image, matrix, scale, size)
+    crop: Image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return crop
 
 
-def _reduced(image: Image, matrix: npt.NDArray[np.float64], scale: float) -> tuple[Image, npt.NDArray[np.float64]]:
+def _reduced(
+    image: Image, matrix: npt.NDArray[np.float64], scale: float, size: int
+) -> tuple[Image, npt.NDArray[np.float64]]:
     """The part of the image that the crop shows, shrunk by a whole factor by area averaging, and the matrix for it."""
     factor = int(1.0 / scale)
     inverse = cv2.invertAffineTransform(matrix)
-    corners = np.array([[0, 0, 1], [CROP_SIZE, 0, 1], [0, CROP_SIZE, 1], [CROP_SIZE, CROP_SIZE, 1]], dtype=np.float64)
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], dtype=np.float64)
     seen = corners @ inverse.T
     height, width = image.shape[:2]
     x1, y1 = np.clip(np.floor(seen.min(axis=0)) - factor, 0, (width - 1, height - 1)).astype(int)

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge.align import CROP_SIZE, align
 from edge.bundle import Bundle
-from edge.detect import Detector, DetectorOptions, find_main_face
+from edge.detect import Detector, DetectorOptions, Landmarker, find_main_face
 from edge.embed import Embedder
 from edge.engines import Session, SessionOptions, open_session
 from edge.errors import EdgeError
@@ -30,12 +30,12 @@ Preprocess = Literal["auto", "gpu", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class AnalyzerOptions:
-    """precision, engine: of the embedder, and of the detector unless `detector_precision`, `detector_engine` say else.
+    """precision, engine: of the embedder, and of the others unless `detector_precision`, `detector_engine` say else.
 
-    A precision of None stands for the first that the bundle lists. self_test: whether a model is opened only where this
-    machine computes it as its export did; see `edge.selftest`. preprocess: where frames are scaled, faces decoded and
-    crops cut: "cpu"; "gpu", which needs TensorRT for both models and the CUDA kernels; "auto" is the GPU where both are
-    there, and `FaceAnalyzer.describe` says which it was.
+    The landmarker goes with the detector. A precision of None stands for the first that the bundle lists. self_test:
+    whether a model is opened only where this machine computes it as its export did; see `edge.selftest`. preprocess:
+    where frames are scaled, faces decoded and crops cut: "cpu"; "gpu", which needs TensorRT for all models and the CUDA
+    kernels; "auto" is the GPU where both are there, and `FaceAnalyzer.describe` says which it was.
     """
 
     precision: str | None = None
@@ -69,20 +69,24 @@ class Recogniser(Analyzer, Protocol):
 
 
 class FaceAnalyzer:
-    """A bundle's detector and embedder, opened. A context manager; one thread at a time."""
+    """A bundle's detector, embedder and, if it has one, landmarker, opened. A context manager; one thread at a time."""
 
     def __init__(self, bundle: Bundle, options: AnalyzerOptions | None = None) -> None:
         self.options = options or AnalyzerOptions()
         self.embedder_variant = bundle.select("embedder", self.options.precision, self.options.engine)
         self.detector_variant = _detector_variant(bundle, self.options)
+        self.landmarker_variant = bundle.landmarker(self.detector_variant.precision, self._finding_engine)
         self._sessions: list[Session] = []
         self._gpu: GpuFrames | None = None
         self._preprocessed: dict[str, str] = {}
         try:
             for variant, engine in (
-                (self.detector_variant, self.options.detector_engine or self.options.engine),
+                (self.detector_variant, self._finding_engine),
                 (self.embedder_variant, self.options.engine),
+                (self.landmarker_variant, self._finding_engine),
             ):
+                if variant is None:
+                    continue
                 session = replace(self.options.session, contract=variant.contract.digest())
                 self._sessions.append(open_session(bundle.load(variant), engine, session))
                 if self.options.self_test:
@@ -92,7 +96,10 @@ class FaceAnalyzer:
             raise
         release_unused()
         finding = self.options.detector.for_variant(self.detector_variant)
-        self.detector = Detector(self._sessions[0], self.detector_variant.contract, finding)
+        landmarker = None
+        if self.landmarker_variant is not None:
+            landmarker = Landmarker(self._sessions[2], self.landmarker_variant.contract)
+        self.detector = Detector(self._sessions[0], self.detector_variant.contract, finding, landmarker)
         self.embedder = Embedder(self._sessions[1], self.embedder_variant.contract)
         try:
             self._gpu = self._open_gpu()
@@ -106,9 +113,18 @@ class FaceAnalyzer:
         return self.embedder_variant.threshold
 
     def detect(self, image: Picture) -> list[Face]:
-        """Faces of a frame, best first."""
+        """Faces of a frame, best first, with the detector's own landmarks; see `refine`."""
         found = self._gpu.detect(image) if self._gpu is not None else None
-        return self.detector.detect(bgr_of(image)) if found is None else found
+        return self.detector.find(bgr_of(image)) if found is None else found
+
+    def refine(self, image: Picture, faces: Sequence[Face]) -> list[Face]:
+        """The same faces with their landmarks placed by the landmarker, where the bundle has one.
+
+        `align` does it by itself: a face that is only followed from frame to frame does not need it.
+        """
+        if self.detector.landmarker is None or all(face.refined for face in faces):
+            return list(faces)
+        return self.detector.refine(bgr_of(image), faces)
 
     def main_face(self, image: Image) -> Face | None:
         """The face a photo is about, with the policy for tight crops; None where there is none."""
@@ -118,6 +134,7 @@ class FaceAnalyzer:
         """(N, 112, 112, 3) uint8 BGR crops of the faces."""
         if not faces:
             return np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        faces = self.refine(image, faces)
         if self._gpu is not None and (crops := self._gpu.align(image, faces)) is not None:
             return crops
         return np.stack([align(bgr_of(image), face.landmarks) for face in faces])
@@ -133,6 +150,7 @@ class FaceAnalyzer:
 
         threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and qualities.
         """
+        faces = self.refine(image, faces)
         if self._gpu is not None and (found := self._gpu.recognise(image, faces, threshold)) is not None:
             vectors = None if found.vectors is None else self.embedder.checked(found.vectors)
             sharp = zip(faces, found.sharpness, strict=True) if found.sharpness else ()
@@ -150,14 +168,20 @@ class FaceAnalyzer:
         """Models and engine in use, for logs and reports."""
         return {
             "detector": self.detector_variant.name,
+            **({} if self.landmarker_variant is None else {"landmarker": self.landmarker_variant.name}),
             "embedder": self.embedder_variant.name,
             **self._sessions[1].describe(),
             **self._preprocessed,
         }
 
+    @property
+    def _finding_engine(self) -> str:
+        """Runs detector and landmarker."""
+        return self.options.detector_engine or self.options.engine
+
     def _open_gpu(self) -> GpuFrames | None:
         """The way of frames through the GPU, where it was asked for, or is there. Raises EngineError."""
-        both = {self.options.engine, self.options.detector_engine or self.options.engine}
+        both = {self.options.engine, self._finding_engine}
         wanted = self.options.preprocess
         if wanted == "cpu" or (wanted == "auto" and both != {"tensorrt"}):
             return None
@@ -174,7 +198,7 @@ class FaceAnalyzer:
         return frames
 
     def close(self) -> None:
-        """Closes both sessions."""
+        """Closes the sessions."""
         if self._gpu is not None:
             self._gpu.close()
             self._gpu = None

@@ -80,6 +80,16 @@ class Bundle:
         # What was made for the engine before what any engine reads.
         return min(fitting, key=lambda variant: variant.engine == "onnx")
 
+    def landmarker(self, precision: str | None, engine: str = "onnxruntime") -> Variant | None:
+        """The landmarker that goes with a detector at a precision; None where the bundle has none.
+
+        There is none in INT8: the first that the manifest lists takes its place. Raises BundleError as `select` does.
+        """
+        there = [variant.precision for variant in self.variants("landmarker")]
+        if not there:
+            return None
+        return self.select("landmarker", precision if precision in there else None, engine)
+
     def load(self, variant: Variant) -> bytes:
         """The model's bytes, once size and SHA-256 agree with the manifest. Raises BundleError where they do not."""
         file = self.path / variant.file

@@ -16,30 +16,33 @@ from typing import Any, Literal, cast
 from edge.digests import sha256
 from edge.errors import ContractError, InputError
 
-Role = Literal["embedder", "detector"]
+Role = Literal["embedder", "detector", "landmarker"]
 Color = Literal["bgr", "rgb"]
 Layout = Literal["nhwc", "nchw"]
 Dtype = Literal["uint8", "float32"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "role": ("embedder", "detector"),
+    "role": ("embedder", "detector", "landmarker"),
     "color": ("bgr", "rgb"),
     "layout": ("nhwc", "nchw"),
     "dtype": ("uint8", "float32"),
 }
-TEMPLATES = ("arcface-112",)
+TEMPLATES = {"embedder": ("arcface-112",), "landmarker": ("arcface-wide-96",)}
+"""Landmark templates by role, see `edge.align`."""
+LANDMARKER_SIZE = (96, 96)
+"""Of its template."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelContract:
     """What a model takes and gives.
 
-    role: "embedder" or "detector".
+    role: "embedder", "detector" or "landmarker".
     size: (height, width) of the input in pixels; None where any multiple of `stride` is taken (detectors).
     color, layout, dtype: of the tensor the model takes. The models of a bundle take BGR, NHWC, uint8.
     mean, std: normalisation (x - mean) / std per channel on the 0-255 scale, in the order of `color`. Where `dtype` is
         uint8 it stands inside the graph and is written here for the record; where float32, the caller applies it.
-    template: landmark template the faces are aligned to; embedders only.
+    template: landmark template the faces are aligned to; embedders and landmarkers only.
     embedding_size: length of the embedding; embedders only.
     normalised: whether the embedding comes out at unit length.
     stride: a detector's input height and width are multiples of it.
@@ -70,11 +73,14 @@ class ModelContract:
             raise ContractError("contract: mean and std have three values each, std above 0")
         if not _is_whole(self.stride):
             raise ContractError(f"contract: stride is 1 or more pixels, not {self.stride!r}")
-        if self.role == "embedder":
-            if self.size is None or not self.embedding_size or self.embedding_size < 1:
-                raise ContractError("contract: an embedder states size and embedding_size")
-            if self.template not in TEMPLATES:
-                raise ContractError(f"contract: template is {self.template!r}; known: {', '.join(TEMPLATES)}")
+        sized = self.size is not None and bool(self.embedding_size) and (self.embedding_size or 0) >= 1
+        if self.role == "embedder" and not sized:
+            raise ContractError("contract: an embedder states size and embedding_size")
+        if self.role == "landmarker" and self.size != LANDMARKER_SIZE:
+            raise ContractError(f"contract: size is {self.size}; a landmarker takes {LANDMARKER_SIZE}")
+        known = TEMPLATES.get(self.role)
+        if known is not None and self.template not in known:
+            raise ContractError(f"contract: template is {self.template!r}; known: {', '.join(known)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with lists for tuples."""

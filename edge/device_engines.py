@@ -10,15 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge.align import WIDE_96, WIDE_96_SIZE, align
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle, runs_on
-from edge.detect.detector import to_model
 from edge.engine_cache import Passport
 from edge.engines.base import Array
 from edge.engines.onnxruntime import model_specs
 from edge.engines.tensorrt import TensorRtEngine, TensorRtOptions
 from edge.errors import BundleError, InputError
 from edge.manifest import Variant
+from edge.model_input import to_model
 from edge.pictures import find_pictures, read_picture
 from edge.types import Image
 
@@ -29,7 +30,8 @@ FRAME_SIDE = 320
 
 
 def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
-    """Pictures by role, (N, H, W, 3) uint8 BGR: aligned faces for embedders, whole photos for detectors.
+    """Pictures by role, (N, H, W, 3) uint8 BGR: aligned faces for embedders, wider ones for landmarkers, whole photos
+    for detectors.
 
     From the first photos of a folder, faces found in FP32 by ONNX Runtime. Raises InputError where none can be read or
     shows a face, BundleError where the bundle cannot find them.
@@ -42,13 +44,15 @@ def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
         raise InputError(f"{photos}: none of its first {len(paths)} pictures can be read; name photos of faces")
     with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32")) as analyzer:
         found = [(image, analyzer.main_face(image)) for image in images]
-        crops = [analyzer.align(image, [face])[0] for image, face in found if face is not None]
+        faces = [(image, face) for image, face in found if face is not None]
+        crops = [analyzer.align(image, [face])[0] for image, face in faces]
+        wide = [align(image, face.landmarks, WIDE_96, WIDE_96_SIZE) for image, face in faces]
     if not crops:
         raise InputError(f"{photos}: no face in its first {len(images)} pictures; name photos of faces")
     whole = [
         cv2.resize(image, (FRAME_SIDE, FRAME_SIDE), interpolation=cv2.INTER_AREA) for image in images[:MOST_FRAMES]
     ]
-    return {"embedder": np.stack(crops), "detector": np.stack(whole)}
+    return {"embedder": np.stack(crops), "landmarker": np.stack(wide), "detector": np.stack(whole)}
 
 
 def as_probes(model: bytes, variant: Variant, pictures: Image) -> dict[str, Array]:

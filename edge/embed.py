@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from edge.contract import ModelContract
-from edge.detect.detector import to_model
 from edge.engines import Array, Session
 from edge.errors import ContractError, EngineError
+from edge.model_input import to_model
 from edge.types import Floats, Image
 
 

@@ -76,7 +76,7 @@ def embed_pictures(
         except InputError as error:
             unreadable(str(error))
         else:
-            found = analyzer.detect(image) if all_faces else []
+            found = analyzer.refine(image, analyzer.detect(image)) if all_faces else []
             if not found and (main := analyzer.main_face(image)) is not None:
                 found = [main]
             vectors += list(analyzer.embed(analyzer.align(image, found)))

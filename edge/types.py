@@ -74,11 +74,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A detected face: `box` (4,) float32 x1 y1 x2 y2, `landmarks` (5, 2) float32, `score` in [0, 1]."""
+    """A detected face: `box` (4,) float32 x1 y1 x2 y2, `landmarks` (5, 2) float32, `score` in [0, 1].
+
+    refined: whether a landmarker has placed the landmarks, after the detector.
+    """
 
     box: Floats
     landmarks: Floats
     score: float
+    refined: bool = False
 
     def __post_init__(self) -> None:
         if self.box.shape != (4,) or self.landmarks.shape != (5, 2):

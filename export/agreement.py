@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from edge.align import WIDE_96
 from edge.contract import ModelContract
 from edge.detect import Detector
-from edge.detect.detector import to_model
 from edge.engines import SessionOptions, open_session
+from edge.model_input import to_model
 from edge.types import Face, Floats, Image
 
 _BATCH = 16
@@ -57,6 +58,42 @@ class DetectionAgreement:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "figure": self.figure}
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkAgreement:
+    """How far a variant places landmarks from the reference's over `count` faces; on: which faces, in words.
+
+    Of a face the mean of five distances, as a share of the distance between the eyes.
+    """
+
+    mean_shift: float
+    max_shift: float
+    count: int
+    on: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def landmarks_with(data: bytes, contract: ModelContract, views: Image) -> Floats:
+    """(N, 5, 2) landmarks by a bundle's landmarker, pixels of views (N, 96, 96, 3) uint8 BGR; NaN where it failed."""
+    with open_session(data, options=SessionOptions(threads=2)) as session:
+        name, output = session.inputs[0].name, session.outputs[0].name
+        parts = [
+            session.run({name: to_model(views[i : i + _BATCH], contract)})[output] for i in range(0, len(views), _BATCH)
+        ]
+    points: Floats = (np.concatenate(parts).reshape(-1, 5, 2) + WIDE_96).astype(np.float32)
+    return points
+
+
+def compare_landmarks(variant: Floats, reference: Floats, on: str) -> LandmarkAgreement:
+    """Both (N, 5, 2) of the same views; what is no number counts as an eye distance away."""
+    eyes = np.linalg.norm(reference[:, 1] - reference[:, 0], axis=1)
+    shifts = np.linalg.norm(variant.astype(np.float64) - reference, axis=2).mean(axis=1) / np.maximum(eyes, 1e-6)
+    shifts = np.where(np.isfinite(shifts), shifts, 1.0)
+    return LandmarkAgreement(round(float(shifts.mean()), 7), round(float(shifts.max()), 7), len(shifts), on)
 
 
 def embed_with(data: bytes, contract: ModelContract, crops: Image) -> Floats:

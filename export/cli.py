@@ -26,6 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--detector", metavar="FILE_OR_NAME", help="detector checkpoint or YuNet ONNX (default: our own)"
     )
+    model.add_argument(
+        "--landmarker",
+        metavar="FILE_OR_NAME",
+        help="places the landmarks of each face found anew: a checkpoint of edge train landmarker, or none "
+        "(default: our own)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder the bundle is written to")
     parser.add_argument(
         "--precision", default=",".join(PRECISIONS), metavar="LIST", help="of fp32,fp16,int8 (default: all three)"
@@ -131,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         onnx=args.onnx,
         contract=args.contract,
         detector=args.detector,
+        landmarker=args.landmarker,
         calibration=args.calibration,
         split=args.split,
         precisions=precisions,
@@ -176,6 +183,8 @@ def _figure(measured: dict[str, dict[str, float]]) -> str:
     agreement = measured.get("agreement", {})
     if "mean_cosine" in agreement:
         return f"mean {agreement['mean_cosine']:.5f}, least {agreement['min_cosine']:.5f} ({agreement['count']})"
+    if "mean_shift" in agreement:
+        return f"{100 * agreement['mean_shift']:.3f} % of the eyes apart ({agreement['count']})"
     if "figure" in agreement:
         return f"{agreement['figure']:.4f} over {agreement['faces']} faces"
     return "not measured"

@@ -9,13 +9,20 @@ from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.types import Floats, Image
 from edge.weights.cards import CARD_SUFFIX
-from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
+from export.agreement import (
+    compare_detections,
+    compare_embeddings,
+    compare_landmarks,
+    detect_with,
+    embed_with,
+    landmarks_with,
+)
 from export.calibration.photos import synthetic_crops
 from export.calibration.table import read_thresholds
 from export.gate import EvaluationPairs, accuracy_drop, rank_flips, require_inside, tar_drop
 from export.photos import Photos
 from export.request import ExportRequest
-from export.sources import CALIBRATION_SUFFIX, Source
+from export.sources import CALIBRATION_SUFFIX, Source, landmarker_crops
 from export.thresholds import DEFAULT_FAR, card_threshold, fit_threshold
 from export.variants import Built, held_out
 
@@ -123,3 +130,16 @@ def judge_detector(source: Source, built: Built, pictures: list[Image], request:
     agreement = compare_detections(detect_with(built.data, source.contract, judges), reference)
     request.budget.require_agreement(built.name, built.precision, agreement.figure, agreement.faces)
     return {"agreement": agreement.to_dict()}
+
+
+def judge_landmarker(source: Source, built: Built, crops: Image | None, request: ExportRequest) -> dict[str, Any]:
+    """How far from FP32 a landmarker variant places landmarks. Raises GateError for one out of budget.
+
+    crops: (N, 112, 112, 3) uint8 BGR aligned faces; None where there is no photo.
+    """
+    on = "calibration crops" if crops is not None else "synthetic crops: mechanics only"
+    views = landmarker_crops(crops if crops is not None else synthetic_crops(SYNTHETIC_CROPS))
+    reference = landmarks_with(source.float_model.SerializeToString(), source.contract, views)
+    shift = compare_landmarks(landmarks_with(built.data, source.contract, views), reference, on)
+    request.budget.require_shift(built.name, built.precision, shift.mean_shift, f"{shift.count} {on}")
+    return {"agreement": shift.to_dict()}

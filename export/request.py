@@ -14,8 +14,14 @@ MIN_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97}
 MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.98, "int8": 0.85}
 """Least agreement (export.agreement) of a detector variant with FP32."""
 
+MAX_LANDMARK_SHIFT = {"fp32": 1e-3, "fp16": 5e-3}
+"""Most that a landmarker variant may place landmarks from the reference's, on average: shares of the eye distance."""
+
 MAX_DROP = 0.5
 """Points of accuracy, and of TAR at the FAR, a variant may lose where pairs are given."""
+
+
+NO_LANDMARKER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,22 @@ class Budget:
                 "nothing was written"
             )
 
+    @staticmethod
+    def require_shift(name: str, precision: str, shift: float, over: str) -> None:
+        """Raises GateError where a landmarker variant's mean shift, shares of the eye distance, is above its budget."""
+        most = MAX_LANDMARK_SHIFT[precision]
+        if not shift <= most:
+            raise GateError(
+                f"{name}: landmarks {100 * shift:.2f} % of the eye distance from the reference's over {over}, "
+                f"the budget is {100 * most:g} %; nothing was written"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
     """weights, or onnx with contract: the embedder. detector: file or name; None for the default.
+
+    landmarker: file or name; None for the default, NO_LANDMARKER for a bundle without one.
 
     calibration: folder of photos or table; None for the table beside the weights. split: file that says which photos
     of that folder were learned from; the others are not calibrated on. pairs_from: identities to fit the
@@ -71,6 +89,7 @@ class ExportRequest:
     onnx: Path | None = None
     contract: Path | None = None
     detector: str | None = None
+    landmarker: str | None = None
     calibration: Path | None = None
     split: Path | None = None
     precisions: tuple[str, ...] = PRECISIONS

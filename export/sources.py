@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from edge.contract import ModelContract
+from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
+from edge.contract import LANDMARKER_SIZE, ModelContract
 from edge.detect.decode import require_heads
 from edge.errors import ContractError, InputError
 from edge.types import Floats, Image
@@ -27,11 +28,18 @@ DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layou
 """YuNet's: BGR pixels 0-255 as float32, any multiple of 32."""
 
 
+LANDMARKER_CONTRACT = ModelContract(
+    role="landmarker", size=LANDMARKER_SIZE, layout="nchw", dtype="float32", template="arcface-wide-96"
+)
+"""Our landmarker's: BGR pixels 0-255 as float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A model ready for its variants.
 
-    float_model: takes pixels (N, H, W, 3) uint8 BGR, computes in float32, gives unit embeddings or detector heads.
+    float_model: takes pixels (N, H, W, 3) uint8 BGR, computes in float32, gives unit embeddings, a detector's heads or
+    a landmarker's landmarks.
     contract: of `float_model`. reference: what the model should give for crops, computed outside of ONNX where there
     is a torch network, else by the imported file itself; embedders only. fed_as, stated: of an imported embedder, the
     bare model fed as any contract would have it, and the contract its user wrote. digest: SHA-256 (hex) of the file.
@@ -133,6 +141,25 @@ def load_detector(path: Path, passes: Passes) -> Source:
     model = passes.run("PReLU rewrite", prelu_rewrite, model)
     model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, DETECTOR_CONTRACT), model)
     return Source(path, _digest(path), kind, model, bundle_contract(DETECTOR_CONTRACT))
+
+
+def load_landmarker(path: Path, passes: Passes) -> Source:
+    """Our own landmarker's checkpoint. Raises InputError for another file, ContractError where it does not fit."""
+    from export.to_onnx import landmarker_to_onnx
+    from training.landmarker.network import load
+
+    if read_header(path).get("role") != "landmarker":
+        raise InputError(f"{path}: not a landmarker's weights; name those of edge train landmarker, or none")
+    sample = network_input(landmarker_crops(synthetic_crops(4)), LANDMARKER_CONTRACT)
+    model = landmarker_to_onnx(load(path), sample, passes)
+    model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, LANDMARKER_CONTRACT), model)
+    return Source(path, _digest(path), "edge-landmarker", model, bundle_contract(LANDMARKER_CONTRACT))
+
+
+def landmarker_crops(crops: Image) -> Image:
+    """(N, 112, 112, 3) uint8 BGR aligned crops → (N, 96, 96, 3), as a landmarker sees those faces."""
+    landmarks = ARCFACE_112.astype(np.float32)
+    return np.stack([align(crop, landmarks, WIDE_96, WIDE_96_SIZE) for crop in crops])
 
 
 def network_input(crops: Image, contract: ModelContract) -> Array:

@@ -26,6 +26,9 @@ from export.passes.opset import to_opset
 from export.passes.pipeline import Passes
 from export.passes.yunet_heads import yunet_heads
 
+LANDMARKS = "landmarks"
+"""A landmarker's output."""
+
 MAX_ERROR = 1e-4
 """Largest difference from torch, as a share of the output's largest value: float32 summed in another order."""
 
@@ -74,6 +77,18 @@ def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = 
     exported = _export(wrapped, sample, {"x": {0: batch}}, ["features"])
     model = tidy(_without_prefix(exported, "network."), passes or Passes())
     return model, compare_with_torch(wrapped, model, sample)
+
+
+def landmarker_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = None) -> ModelProto:
+    """A landmarker → (N, 3, 96, 96) float32 BGR 0-255 → (N, 10) pixels from the template, with a free N.
+
+    sample: (N, 3, 96, 96) float32, N ≥ 2. Raises GateError where the graph does not give what torch gives.
+    """
+    network = network.eval()
+    exported = _export(network, sample, {"x": {0: torch.export.Dim("batch")}}, [LANDMARKS])
+    model = tidy(exported, passes or Passes())
+    compare_with_torch(network, model, sample)
+    return model
 
 
 def detector_to_onnx(

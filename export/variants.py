@@ -120,9 +120,9 @@ def int8_model(model: ModelProto, ranges: Ranges, scheme: Scheme, keep: frozense
 
 def _extremes(model: ModelProto) -> Ranges:
     """Ranges over made-up pictures, where there is no calibration: enough to see a layer that FP16 cannot hold."""
-    pictures = np.ascontiguousarray(synthetic_crops(4))
-    if not all(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]):
-        pictures = np.ascontiguousarray(pictures[:, :96, :96])
+    pictures = synthetic_crops(4)
+    height, width = (dim.dim_value or 96 for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
+    pictures = np.ascontiguousarray(pictures[:, :height, :width])
     histograms = observe(model, placement(model).tensors, lambda: [pictures])
     return {name: (histogram.low, histogram.high) for name, histogram in histograms.items()}
 

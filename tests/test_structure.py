@@ -36,7 +36,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "training": (LEARNING, {"training", "edge"}),
     "export": (LEARNING | {"onnx", "onnxscript", "google"}, {"export", "training", "edge"}),
 }
-EXPORT_MAY_TAKE_OF_TRAINING = ("training.mobilefacenet", "training.checkpoint", "training.detector.network")
+EXPORT_MAY_TAKE_OF_TRAINING = (
+    "training.mobilefacenet",
+    "training.checkpoint",
+    "training.detector.network",
+    "training.landmarker.network",
+)
 
 
 def _imports(path: Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from training.recipe import TRAIN_FROM, FinetuneOptions
 TASKS = {
     "distill": ("train an embedder from random weights, taught by another", "training.distill.cli", "distill"),
     "detector": ("train the face detector", "training.detector.run", "detector"),
+    "landmarker": ("train what places landmarks", "training.landmarker.run", "landmarker"),
 }
 """Name: summary, module, and what its `configure_…` and `run_…` are called."""
 
@@ -67,13 +68,14 @@ def _finetune(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace) -> Any:
     from edge.weights import find_weights
+    from training.faces import Finder
     from training.prepare import TrainingJob
 
     return TrainingJob(
         dataset=args.dataset,
         out=args.out,
         weights=find_weights(args.weights, "embedder"),
-        detector=None if args.aligned else find_weights(args.detector, "detector"),
+        finder=None if args.aligned else Finder.of(args.detector, args.landmarker),
         split=args.split,
         groups=args.groups,
         activation=args.activation,
@@ -95,6 +97,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE_OR_NAME", help="embedder to start from (default: the one in model_weights)"
     )
     group.add_argument("--detector", metavar="FILE_OR_NAME", help="finds the faces (default: the one in model_weights)")
+    group.add_argument(
+        "--landmarker",
+        metavar="FILE_OR_NAME",
+        help="places their landmarks, or none (default: the one in model_weights)",
+    )
     group.add_argument("--aligned", action="store_true", help="the photos are aligned 112x112 crops: no detector")
     group.add_argument(
         "--split",

@@ -16,18 +16,26 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from edge.align import CROP_SIZE, align
-from edge.contract import ModelContract
-from edge.detect import Detector, find_main_face
+from edge.contract import LANDMARKER_SIZE, ModelContract
+from edge.detect import Detector, Landmarker, find_main_face
 from edge.engines import Array, Session, TensorSpec, open_session
 from edge.errors import InputError
 from edge.pictures import read_picture
 from edge.types import Image
+from edge.weights import find_weights
 from training.data import Dataset
 
 _DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layout="nchw", dtype="float32")
+_LANDMARKER_CONTRACT = ModelContract(
+    role="landmarker", size=LANDMARKER_SIZE, layout="nchw", dtype="float32", template="arcface-wide-96"
+)
+
+
+NO_LANDMARKER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +46,64 @@ class AlignedFaces:
     found: npt.NDArray[np.bool_]
 
 
-def open_detector(path: Path) -> Detector:
-    """A detector of the YuNet family from its ONNX file, or the project's own from its training weights."""
-    session = open_session(path) if path.suffix == ".onnx" else _TorchSession(path)
-    return Detector(session, _DETECTOR_CONTRACT)
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """What finds faces: weights of a detector, and of the landmarker that looks at them again; None for none."""
+
+    detector: Path
+    landmarker: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """For cards: the files' names."""
+        return self.detector.name if self.landmarker is None else f"{self.detector.name}, {self.landmarker.name}"
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the files."""
+        files = [self.detector, *([self.landmarker] if self.landmarker is not None else [])]
+        return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+    def open(self) -> Detector:
+        """Raises InputError and ContractError where the files are unfit."""
+        return open_detector(self.detector, self.landmarker)
+
+    @classmethod
+    def of(cls, detector: str | None, landmarker: str | None) -> Finder:
+        """By files or names of weights; None for the default, NO_LANDMARKER for none. Raises InputError."""
+        closer = None if landmarker == NO_LANDMARKER else find_weights(landmarker, "landmarker")
+        return cls(find_weights(detector, "detector"), closer)
+
+
+def open_detector(path: Path, landmarker: Path | None = None) -> Detector:
+    """A detector of the YuNet family from its ONNX file, or the project's own from its training weights.
+
+    landmarker: weights of the project's own; None for the detector's landmarks. Raises InputError and ContractError.
+    """
+    session = open_session(path) if path.suffix == ".onnx" else _detector_session(path)
+    closer = None if landmarker is None else Landmarker(_landmarker_session(landmarker), _LANDMARKER_CONTRACT)
+    return Detector(session, _DETECTOR_CONTRACT, landmarker=closer)
+
+
+def _detector_session(path: Path) -> _TorchSession:
+    from training.detector.network import OUTPUT_NAMES, load
+
+    return _TorchSession(load(path), None, OUTPUT_NAMES)
+
+
+def _landmarker_session(path: Path) -> _TorchSession:
+    from training.landmarker.network import load
+
+    return _TorchSession(load(path), LANDMARKER_SIZE, ("landmarks",))
 
 
 class _TorchSession(Session):
-    """The project's detector as training left it; export is not needed to train an embedder."""
+    """One of the project's networks as training left it; export is not needed to train an embedder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, network: nn.Module, size: tuple[int, int] | None, outputs: Sequence[str]) -> None:
         super().__init__()
-        from training.detector.network import OUTPUT_NAMES, load
-
-        self._network = load(path)
-        self.inputs = (TensorSpec("input", "float32", (None, 3, None, None)),)
-        self.outputs = tuple(TensorSpec(name, "float32", (None, None, None)) for name in OUTPUT_NAMES)
+        self._network = network
+        self.inputs = (TensorSpec("input", "float32", (None, 3, *(size or (None, None)))),)
+        self.outputs = tuple(TensorSpec(name, "float32", (None,) * (2 if size else 3)) for name in outputs)
 
     def describe(self) -> dict[str, str]:
         return {"engine": "torch", "version": torch.__version__, "device": "cpu"}
@@ -61,6 +111,7 @@ class _TorchSession(Session):
     @torch.no_grad()
     def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         answers = self._network(torch.from_numpy(batch["input"]))
+        answers = (answers,) if isinstance(answers, torch.Tensor) else answers
         return {spec.name: answer.numpy() for spec, answer in zip(self.outputs, answers, strict=True)}
 
 
@@ -95,13 +146,13 @@ def take_aligned(dataset: Dataset) -> AlignedFaces:
     return AlignedFaces(crops, np.ones(len(crops), np.bool_))
 
 
-def cached_faces(dataset: Dataset, detector_path: Path, cache: Path, *, progress: bool = True) -> AlignedFaces:
-    """`align_dataset`, kept in the file `cache` (npz) and taken from there while data and detector stay the same."""
-    key = hashlib.sha256(f"{dataset.digest} {hashlib.sha256(detector_path.read_bytes()).hexdigest()}".encode())
+def cached_faces(dataset: Dataset, finder: Finder, cache: Path, *, progress: bool = True) -> AlignedFaces:
+    """`align_dataset`, kept in the file `cache` (npz) and taken from there while data and finder stay the same."""
+    key = hashlib.sha256(f"{dataset.digest} {finder.digest()}".encode())
     kept = _read_cache(cache, key.hexdigest())
     if kept is not None:
         return kept
-    faces = align_dataset(dataset, open_detector(detector_path), progress=progress)
+    faces = align_dataset(dataset, finder.open(), progress=progress)
     cache.parent.mkdir(parents=True, exist_ok=True)
     part = cache.with_name(f".{cache.name}.part.npz")
     np.savez(part, key=np.array(key.hexdigest()), crops=faces.crops, found=faces.found)

@@ -96,7 +96,7 @@ def run_job(job: TrainingJob, say: Callable[[str], None], *, progress: bool = Tr
                 p.path for p, found in zip(prepared.dataset.photos, prepared.faces.found, strict=True) if not found
             ],
         },
-        "detector": job.detector.name if job.detector else "none: the photos are aligned crops",
+        "detector": job.finder.name if job.finder else "none: the photos are aligned crops",
         "rehearsal": {
             "files": [path.name for path in job.rehearsal],
             "crops": len(rehearsed),

@@ -28,7 +28,7 @@ from training.evaluate import (
     read_pair_photos,
     stranger_threshold,
 )
-from training.faces import AlignedFaces, align_files, open_detector
+from training.faces import AlignedFaces, align_files
 from training.mobilefacenet import MobileFaceNet
 from training.prepare import Prepared, TrainingJob
 
@@ -196,11 +196,11 @@ class _Outside:
 
 
 def _aligned(job: TrainingJob, paths: list[Path], *, progress: bool) -> AlignedFaces:
-    if job.detector is None and (job.strangers or job.pairs):
+    if job.finder is None and (job.strangers or job.pairs):
         raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
-    if job.detector is None or not paths:
+    if job.finder is None or not paths:
         return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
-    return align_files(paths, open_detector(job.detector), progress=progress)
+    return align_files(paths, job.finder.open(), progress=progress)
 
 
 def strangers_among(pictures: Sequence[Path], identities: Sequence[str]) -> list[Path]:

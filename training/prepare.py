@@ -18,7 +18,7 @@ from training.data import Dataset, read_dataset
 from training.duplicates import Groups, find_groups, read_groups
 from training.embedding import embed
 from training.evaluate import Labels
-from training.faces import AlignedFaces, cached_faces, take_aligned
+from training.faces import AlignedFaces, Finder, cached_faces, take_aligned
 from training.finetune import LearningSet
 from training.mobilefacenet import Activation, MobileFaceNet
 from training.recipe import FinetuneOptions
@@ -30,7 +30,7 @@ TABLES_FOLDER = "seed_split"
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """detector: None where the photos are aligned 112×112 crops. activation: None for the base's own.
+    """finder: None where the photos are aligned 112×112 crops. activation: None for the base's own.
 
     split: "group", "published", or a path to a split (JSON, card, or folder of tables). groups: a file of
     near-duplicates; without one, the file of that name in or beside the data set; without that, they are searched.
@@ -40,7 +40,7 @@ class TrainingJob:
     dataset: Path
     out: Path
     weights: Path
-    detector: Path | None
+    finder: Finder | None
     split: str = "group"
     groups: Path | None = None
     activation: Activation | None = None
@@ -96,10 +96,10 @@ def prepare(job: TrainingJob, say: Callable[[str], None], *, progress: bool = Tr
     base, info = load_embedder(job.weights)
     base = with_activation(base, job.activation)
     job.out.mkdir(parents=True, exist_ok=True)
-    if job.detector is None:
+    if job.finder is None:
         faces = take_aligned(dataset)
     else:
-        faces = cached_faces(dataset, job.detector, job.out / "faces.npz", progress=progress)
+        faces = cached_faces(dataset, job.finder, job.out / "faces.npz", progress=progress)
     if not faces.found.any():
         raise InputError(f"{job.dataset}: no face was found in any photo; are these photos of faces?")
     groups, groups_from = _groups(job, dataset, faces, base)

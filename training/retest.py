@@ -13,12 +13,12 @@ from training.checkpoint import load_embedder, load_head, load_head_identities
 from training.data import read_dataset
 from training.embedding import embed
 from training.evaluate import centroids, closed_set
-from training.faces import cached_faces
+from training.faces import Finder, cached_faces
 from training.job import write_predictions
 from training.splits import published_split
 
 
-def retest(dataset_folder: Path, model_folder: Path, tables: Path, detector: Path) -> str:
+def retest(dataset_folder: Path, model_folder: Path, tables: Path, finder: Finder) -> str:
     """Names the photos of test.csv, writes `predictions.csv` into the model folder, and says how many are right.
 
     The head decides where there is one, else the nearest mean of the photos of train.csv. Photos are not flipped or
@@ -31,7 +31,7 @@ def retest(dataset_folder: Path, model_folder: Path, tables: Path, detector: Pat
     model, _ = load_embedder(
         _newest(model_folder, ("mobilefacenet.safetensors", "model_*.path", "*mobilefacenet*.pth"))
     )
-    faces = cached_faces(dataset, detector, model_folder / "faces.npz")
+    faces = cached_faces(dataset, finder, model_folder / "faces.npz")
     rows = {
         part: np.array([i for i, p in enumerate(dataset.photos) if p.path in set(getattr(split, part))])
         for part in ("train", "test")

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.peers.base import PeerModels, Stage, file_entry, require
 from edge.align import align
 from edge.contract import ModelContract
-from edge.detect.detector import to_model
 from edge.errors import EngineError
+from edge.model_input import to_model
 from edge.types import Face, Floats, Image
 
 Run = Callable[[Any], Any]

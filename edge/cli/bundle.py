@@ -107,7 +107,7 @@ def _described(bundle: Bundle) -> str:
     lines = [_line(variant) for variant in bundle.manifest.variants]
     provenance = bundle.manifest.provenance
     lines += [f"{key}: {value}" for key, value in sorted(provenance.items()) if not isinstance(value, dict)]
-    for role in ("embedder", "detector"):
+    for role in ("embedder", "detector", "landmarker"):
         if isinstance(source := provenance.get(role), dict):
             lines.append(f"{role}: {source.get('file')}, sha256 {str(source.get('sha256'))[:12]}")
     calibration = provenance.get("calibration")

@@ -6,6 +6,8 @@ border around it, wider each time; the first look that finds a face ends the sea
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -52,7 +54,11 @@ def _look(detector: Detector, image: Image, border: float) -> list[Face]:
         image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     # Where the centre of a pixel goes under enlargement: x → (x + 0.5)·zoom − 0.5
     return [
-        Face(_back(face.box.reshape(2, 2), margin, zoom).reshape(4), _back(face.landmarks, margin, zoom), face.score)
+        replace(
+            face,
+            box=_back(face.box.reshape(2, 2), margin, zoom).reshape(4),
+            landmarks=_back(face.landmarks, margin, zoom),
+        )
         for face in detector.detect(image)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -9,11 +10,13 @@ import numpy as np
 
 from edge.contract import ModelContract
 from edge.detect.decode import decode, require_heads
+from edge.detect.landmarker import Landmarker
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.engines import Array, Session
 from edge.errors import ContractError
 from edge.manifest import Variant
+from edge.model_input import to_model
 from edge.types import Face, Image, require_image
 
 WORKING_SCORE = 0.5
@@ -50,19 +53,41 @@ class DetectorOptions:
 
 
 class Detector:
-    """Finds faces with a YuNet-family model behind any engine."""
+    """Finds faces with a YuNet-family model behind any engine.
 
-    def __init__(self, session: Session, contract: ModelContract, options: DetectorOptions | None = None) -> None:
+    landmarker: places their landmarks anew; None for the detector's own landmarks.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        contract: ModelContract,
+        options: DetectorOptions | None = None,
+        landmarker: Landmarker | None = None,
+    ) -> None:
         if contract.role != "detector":
             raise ContractError(f"a detector is needed; this model is an {contract.role}")
         require_heads({spec.name for spec in session.outputs})
         self._session = session
         self._contract = contract
         self.options = options or DetectorOptions()
+        self.landmarker = landmarker
         self._input = session.inputs[0].name
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces of an image (H, W, 3) uint8 BGR of any size, in its pixels, best score first."""
+        """Faces of an image (H, W, 3) uint8 BGR of any size, in its pixels, best score first, refined."""
+        return self.refine(image, self.find(image))
+
+    def refine(self, image: Image, faces: Sequence[Face]) -> list[Face]:
+        """The same faces with their landmarks placed anew, where there is a landmarker and it has not been done."""
+        rough = {number: face for number, face in enumerate(faces) if not face.refined}
+        if self.landmarker is None or not rough:
+            return list(faces)
+        refined = dict(zip(rough, self.landmarker.refine(image, list(rough.values())), strict=True))
+        return [refined.get(number, face) for number, face in enumerate(faces)]
+
+    def find(self, image: Image) -> list[Face]:
+        """The faces as `detect` gives them, with the detector's own landmarks: enough to follow a face."""
         require_image(image)
         height, width = image.shape[:2]
         new_height, new_width = self.scaled_size(height, width)
@@ -100,13 +125,3 @@ class Detector:
             canvas[:height, :width] = small
             small = canvas
         return to_model(small[None], self._contract)
-
-
-def to_model(images: Image, contract: ModelContract) -> Array:
-    """(N, H, W, 3) uint8 BGR → the tensor the contract asks for. Free for the models of a bundle."""
-    batch: Array = images if contract.color == "bgr" else images[..., ::-1]
-    if contract.dtype == "float32":
-        batch = (batch - np.array(contract.mean, np.float32)) / np.array(contract.std, np.float32)
-    if contract.layout == "nchw":
-        batch = batch.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(batch)

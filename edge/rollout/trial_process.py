@@ -25,7 +25,10 @@ def problem_of(path: Path, engine: str, precision: str | None) -> str | None:
         there = {variant.precision for variant in bundle.variants("detector")}
         same = embedder.precision if embedder.precision in there else None
         detector = bundle.select("detector", detects_in or same, on)
-        for variant, name in ((detector, on), (embedder, engine)):
+        landmarker = bundle.landmarker(detector.precision, on)
+        for variant, name in ((detector, on), (landmarker, on), (embedder, engine)):
+            if variant is None:
+                continue
             options = SessionOptions(contract=variant.contract.digest())
             with open_session(bundle.load(variant), name, options) as session:
                 result = run_self_test(session, variant)

@@ -13,8 +13,8 @@ from edge.weights.shipped import FOLDER, list_weights
 def find_weights(name: str | None, role: str, folder: Path = FOLDER) -> Path:
     """A file that is there, else shipped weights, else fetched ones; for None the first shipped of the role.
 
-    role: "embedder", "detector" or "teacher". Fetched weights are given only after their digest was checked once
-    more. Raises InputError that lists what there is, or says how to fetch what is not here yet.
+    role: "embedder", "detector", "landmarker" or "teacher". Fetched weights are given only after their digest was
+    checked once more. Raises InputError that lists what there is, or says how to fetch what is not here yet.
     """
     there = list_weights(folder)
     if name is None:

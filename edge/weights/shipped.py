@@ -13,7 +13,7 @@ MAX_HEADER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A file of weights. role: "embedder", "detector", or "" where the file does not say."""
+    """A file of weights. role: "embedder", "detector", "landmarker", or "" where the file does not say."""
 
     name: str
     path: Path

@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from edge.detect import Detector
-    from edge.engines import open_session
+    from edge.analyze import AnalyzerOptions, FaceAnalyzer
     from edge.weights import find_weights
     from export.calibration.photos import align_photos, list_photos, mosaics
     from export.parity.ladder import climb
     from export.parity.rungs import ladder_of
+    from export.sources import landmarker_crops
 
     checkpoint = None if args.checkpoint is None else find_weights(args.checkpoint, "embedder")
     bundle = options.open_bundle(args)
@@ -58,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
     chosen = [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, min(len(photos), args.count)).astype(int))]
     verdicts: list[Verdict] = []
     notes: list[str] = []
-    finder = bundle.select("detector", "fp32")
-    with open_session(bundle.load(finder)) as session:
-        only = frozenset(path.relative_to(args.images).as_posix() for path in chosen)
-        faces = align_photos(args.images, Detector(session, finder.contract), only=only, quiet=quiet)
-    material: tuple[tuple[Role, Sequence[Image]], ...] = (
+    only = frozenset(path.relative_to(args.images).as_posix() for path in chosen)
+    with FaceAnalyzer(bundle, AnalyzerOptions(precision="fp32", self_test=False)) as analyzer:
+        faces = align_photos(args.images, analyzer.detector, only=only, quiet=quiet)
+    material: list[tuple[Role, Sequence[Image]]] = [
         ("detector", mosaics(chosen, MOSAICS)),
         ("embedder", list(faces.crops)),
-    )
+    ]
+    if bundle.variants("landmarker"):
+        material.insert(1, ("landmarker", list(landmarker_crops(faces.crops))))
     for role, pictures in material:
         ladder = ladder_of(bundle, role, checkpoint if role == "embedder" else None)
         notes += [note for note in ladder.notes if note not in notes]
@@ -129,8 +130,9 @@ VERB = Verb(
     description=(
         "Climbs from the torch checkpoint (where one is given) through plain ONNX, FP32, FP16 and INT8 to every\n"
         "engine of this machine. Each rung is compared with the one it stands on, against a bound stated beforehand:\n"
-        "mean cosine of an embedder, agreement of a detector's faces. Every layer is also run alone, fed with what\n"
-        "the original has there, and the first that is off is named. Ends with 3 where a rung diverges."
+        "mean cosine of an embedder and of a landmarker's shifts, agreement of a detector's faces. Every layer is\n"
+        "also run alone, fed with what the original has there, and the first that is off is named. Ends with 3 where\n"
+        "a rung diverges."
     ),
     example=EXAMPLE,
     requires=("onnx", "onnxruntime"),

@@ -11,9 +11,9 @@ from onnx import ModelProto
 
 from edge.contract import ModelContract
 from edge.detect import Detector
-from edge.detect.detector import to_model
 from edge.engines import open_session
 from edge.errors import EdgeError
+from edge.model_input import to_model
 from edge.types import Floats, Image
 from export.agreement import compare_detections, compare_embeddings
 from export.graph import Array
@@ -43,7 +43,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rung came to. figure: mean cosine (embedder) or agreement (detector) with the rung it stands on.
+    """What one rung came to. figure: mean cosine, or agreement (detector), with the rung it stands on.
 
     least: smallest cosine, None for a detector. max_error: largest absolute difference of an output. bound: of
     `figure`. problem: why the rung could not be run. tensor: the first whose layer is beyond `tensor_bound`, None

@@ -84,8 +84,8 @@ VERB = Verb(
     configure=configure,
     run=run,
     description=(
-        "Writes detector and embedder, each as the next version where the model is another one, with config.pbtxt:\n"
-        "batching, instances, shapes.\n"
+        "Writes detector, landmarker and embedder, each as the next version where the model is another one, with\n"
+        "config.pbtxt: batching, instances, shapes.\n"
         "Decoding of the detector's heads and alignment stay with the client, as they are in edge."
     ),
     example=EXAMPLE,

@@ -16,7 +16,6 @@ from edge.manifest import Variant
 from export.triton.config import Identity, config_text, require_valid, schema
 from export.triton.options import TritonOptions
 
-ROLES = ("detector", "embedder")
 CONFIG = "config.pbtxt"
 
 
@@ -37,7 +36,7 @@ def write_repository(
     *,
     embedder: TritonOptions | None = None,
 ) -> tuple[Written, ...]:
-    """Puts detector and embedder of a bundle into a Triton model repository, as the next version of each.
+    """Puts detector, landmarker and embedder of a bundle into a Triton model repository, as the next version of each.
 
     A model that is the newest version already stays it: clients hold a version, and only its configuration is new.
 
@@ -50,7 +49,9 @@ def write_repository(
     if module is None:
         tell("config.pbtxt was not validated: pip install 'arcedge[triton]' brings Triton's schema")
     require_repository(folder)
-    chosen = [select_variant(bundle, role, options) for role in ROLES]
+    detector = select_variant(bundle, "detector", options)
+    landmarker = bundle.landmarker(detector.precision)
+    chosen = [detector, *([landmarker] if landmarker is not None else []), select_variant(bundle, "embedder", options)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions, find_main_face
 from edge.detect.decode import STRIDES, Candidates, decode, require_heads
-from edge.detect.detector import to_model
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.engines import Session, TensorSpec, open_session
 from edge.errors import ContractError
+from edge.model_input import to_model
 
 
 def empty_heads(height: int, width: int, batch: int = 1) -> dict[str, np.ndarray]:

@@ -30,10 +30,10 @@ from edge.cuda.kernels import (
     SearchMemory,
 )
 from edge.detect.decode import decode
-from edge.detect.detector import to_model
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.errors import EngineError
+from edge.model_input import to_model
 from edge.quality import sharpness, sharpness_of
 
 WIDTH, HEIGHT = 480, 270 + 2  # NV12 needs even sides

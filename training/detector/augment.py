@@ -72,7 +72,7 @@ def draw_portrait(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
 def _finish(rng: np.random.Generator, sample: Sample) -> Sample:
     if rng.random() < 0.5:
         sample = flip(sample)
-    return replace(sample, image=_recolour(rng, sample.image))
+    return replace(sample, image=recolour(rng, sample.image))
 
 
 def _pick(rng: np.random.Generator, pool: list[Picture]) -> Picture:
@@ -243,7 +243,7 @@ def flip(sample: Sample) -> Sample:
     return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, landmarks)
 
 
-def _recolour(rng: np.random.Generator, image: Image) -> Image:
+def recolour(rng: np.random.Generator, image: Image) -> Image:
     """Contrast, brightness and white balance; at times grey, blurred, or compressed."""
     if rng.random() < 0.8:
         gain = rng.uniform(0.65, 1.35) * rng.uniform(0.9, 1.1, 3)

@@ -53,30 +53,30 @@ class LandmarkTeacher:
 
     def __init__(self, yunet: Path, mesh: Path | None = None) -> None:
         self.detector = open_teacher(yunet)
-        self._mesh = FaceMesh(mesh) if mesh else None
+        self.mesh = FaceMesh(mesh) if mesh else None
         files = [yunet] if mesh is None else [yunet, mesh]
         self.digest = "-".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files)
 
     @property
     def name(self) -> str:
         """Who places the landmarks, in words for a card."""
-        if self._mesh is None:
+        if self.mesh is None:
             return "YuNet-n (Apache-2.0), the mean of many views"
         return "MediaPipe's face mesh (Apache-2.0), the mean of eight views"
 
     @property
     def places(self) -> bool:
         """Whether a face mesh places the landmarks, so that a few views of YuNet-n are enough."""
-        return self._mesh is not None
+        return self.mesh is not None
 
     def landmarks(self, image: Image, boxes: Floats, zooms: tuple[float, ...]) -> Floats:
         """The faces' landmarks (K, 5, 2): the mesh's, or the mean of YuNet-n's views; NaN where there is no label."""
         marks = mean_landmarks(image, boxes, self.detector, zooms)
-        if self._mesh is None:
+        if self.mesh is None:
             return marks
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
         for row in np.flatnonzero((sides >= MIN_MESH_FACE) & np.isfinite(marks).all(axis=(1, 2))):
-            placed = self._mesh.landmarks(image, boxes[row], marks[row])
+            placed = self.mesh.landmarks(image, boxes[row], marks[row])
             marks[row] = marks[row] if placed is None else placed
         return marks
 

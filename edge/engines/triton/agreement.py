@@ -9,7 +9,7 @@ from typing import Any
 from edge.engines.base import TensorSpec, shape_text
 from edge.errors import EngineError
 
-MODELS = ("arcedge_embedder", "arcedge_detector")
+MODELS = ("arcedge_embedder", "arcedge_detector", "arcedge_landmarker")
 """What `edge triton` calls them."""
 
 SHA256, CONTRACT, VERSION, VARIANT = (
