@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError
 from edge.weights import find_weights
+from training.faces import Finder
 from training.job import run_job
 from training.prepare import TrainingJob
 from training.splits import split_of, write_tables
@@ -25,7 +26,7 @@ def main() -> int:
             dataset=args.dataset,
             out=args.model,
             weights=find_weights(None, "embedder"),
-            detector=find_weights(None, "detector"),
+            finder=Finder.of(None, None),
         )
         card = run_job(job, lambda text: print(text, file=sys.stderr))
         write_tables(split_of(card["split"]), args.model)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.alignment DETECTOR…`: what a detector's landmarks are worth to recognition.
+"""`python -m benchmarks.alignment DETECTOR[+LANDMARKER]…`: what landmarks are worth to recognition.
 
 Crops of an archive stand in a grey frame; each detector finds the face and its landmarks say how it is cut. Then one
 embedder tells people apart: the better the faces lie in their crops, the more pairs of one person it accepts.
@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.command import command
-from benchmarks.detection import open_detector
 from edge.align import align
-from edge.detect import find_main_face
+from edge.detect import Detector, find_main_face
 from edge.errors import InputError
 from edge.metrics.scores import all_pair_scores
 from edge.metrics.verification import tar_at_far
@@ -28,6 +27,7 @@ from edge.types import Image
 from edge.weights import find_weights
 from training.checkpoint import load_embedder
 from training.embedding import embed
+from training.faces import Finder
 
 FARS = (1e-2, 1e-3, 1e-4)
 GREY = (110, 110, 110)
@@ -53,13 +53,13 @@ def read_people(archive: Path, most: int) -> tuple[list[Image], np.ndarray[Any, 
     return crops, np.array(people, np.int64)
 
 
-def measure(detector: Path, embedder: Path, crops: list[Image], people: Any) -> dict[str, Any]:
+def measure(detector: Detector, name: str, embedder: Path, crops: list[Image], people: Any) -> dict[str, Any]:
     """Share of the faces found, and TAR at `FARS` over all pairs of the crops found and cut anew; others stay uncut."""
-    finder, found, cut = open_detector(detector), 0, []
+    found, cut = 0, []
     for crop in crops:
         margin = crop.shape[0] // 2
         framed = cv2.copyMakeBorder(crop, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=GREY)
-        face = find_main_face(finder, framed)
+        face = find_main_face(detector, framed)
         found += face is not None
         cut.append(crop if face is None else align(framed, face.landmarks))
     model, _ = load_embedder(embedder)
@@ -67,7 +67,7 @@ def measure(detector: Path, embedder: Path, crops: list[Image], people: Any) -> 
     scores = all_pair_scores(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), people)
     tars = [tar_at_far(scores.genuine, scores.impostor, far) for far in FARS]
     return {
-        "detector": detector.name,
+        "detector": name,
         "found": found,
         "crops": len(crops),
         "tar_at_far": [{"far": t.far, "tar": t.tar.to_dict() if t.tar else t.refusal} for t in tars],
@@ -79,7 +79,12 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.alignment", description=__doc__)
     add = parser.add_argument
-    add("detectors", nargs="+", metavar="DETECTOR", help="names of weights, or files (.safetensors, YuNet .onnx)")
+    add(
+        "detectors",
+        nargs="+",
+        metavar="DETECTOR",
+        help="names of weights, or files (.safetensors, YuNet .onnx), with + and a landmarker's or without",
+    )
     add("--crops", type=Path, required=True, metavar="ZIP", help="aligned crops, PERSON/NAME.jpg")
     add("--embedder", default="mobilefacenet-512", metavar="NAME", help="default: %(default)s")
     add("--most", type=int, default=24, metavar="N", help="crops of a person at most (default: %(default)s)")
@@ -91,7 +96,7 @@ def main() -> int:
     torch.set_num_threads(1)
     crops, people = read_people(args.crops, args.most)
     embedder = find_weights(args.embedder, "embedder")
-    rows = [measure(find_weights(name, "detector"), embedder, crops, people) for name in args.detectors]
+    rows = [measure(Finder.parse(name).open(), name, embedder, crops, people) for name in args.detectors]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0

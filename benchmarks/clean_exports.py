@@ -30,9 +30,9 @@ from export.agreement import compare_detections, compare_embeddings, detect_with
 from export.calibration.photos import Faces, list_photos, mosaics, read_training_part
 from export.graph import Graph
 from export.passes import Passes
-from export.photos import Photos
+from export.photos import Finder, Photos
 from export.request import Budget
-from export.sources import Source, load_detector, load_embedder_checkpoint
+from export.sources import Source, load_embedder_checkpoint
 from export.variants import build_variants, calibrate_detector, calibrate_embedder, held_out
 
 NOISE = 1e-3
@@ -55,11 +55,11 @@ class Inputs:
 
 def read_inputs(folder: Path, split: Path | None) -> Inputs:
     """The shipped models and the photos of a folder, or of the part a split learned from. Raises InputError."""
-    detector = load_detector(find_weights(None, "detector"), Passes())
+    finder = Finder.of(None, None)
     embedder = load_embedder_checkpoint(find_weights(None, "embedder"), Passes())
     only = {} if split is None else {folder: read_training_part(split)}
-    aligner = Photos(detector, lambda text: print(text, file=sys.stderr), True, only)
-    return Inputs(embedder, detector, aligner.faces(folder), list_photos(folder, only.get(folder)))
+    aligner = Photos(finder, lambda text: print(text, file=sys.stderr), True, only)
+    return Inputs(embedder, finder.detector, aligner.faces(folder), list_photos(folder, only.get(folder)))
 
 
 def clean_export(inputs: Inputs, seed: int) -> dict[str, Any]:

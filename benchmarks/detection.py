@@ -22,7 +22,7 @@ from benchmarks.interleave import Plan, Stopwatch, interleave
 from benchmarks.scrfd import Scrfd
 from benchmarks.statistics import quantiles, ratio_of_medians
 from edge.contract import ModelContract
-from edge.detect import Detector, DetectorOptions, find_main_face
+from edge.detect import Detector, DetectorOptions, Landmarker, find_main_face
 from edge.engines import Array, Session, open_session
 from edge.errors import InputError
 from edge.metrics.detection import Outcome, average_precision, match
@@ -95,10 +95,20 @@ def _exported(path: Path) -> bytes:
     return cast(bytes, detector_to_onnx(load(path), sample, HEADS).SerializeToString())
 
 
-def open_detector(path: Path, options: DetectorOptions | None = None) -> Detector:
-    """A detector of a file that `open_model` opens."""
+def open_detector(path: Path, options: DetectorOptions | None = None, landmarker: Path | None = None) -> Detector:
+    """A detector of a file that `open_model` opens. landmarker: our own weights of one; None for its own landmarks."""
     session = open_model(path)
-    return Detector(session, contract_of(session), options)
+    closer = None if landmarker is None else open_landmarker(landmarker)
+    return Detector(session, contract_of(session), options, closer)
+
+
+def open_landmarker(path: Path) -> Landmarker:
+    """In FP32 by ONNX Runtime, exported on the way. Raises InputError and ContractError."""
+    from export.passes import Passes
+    from export.sources import load_landmarker
+
+    source = load_landmarker(path, Passes())
+    return Landmarker(open_session(source.float_model.SerializeToString()), source.contract)
 
 
 def read_truth(folder: Path) -> list[tuple[Path, Floats]]:

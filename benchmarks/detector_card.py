@@ -18,6 +18,7 @@ from benchmarks.command import command
 from benchmarks.detection import latency, measure, open_detector, open_model
 from benchmarks.interleave import Plan
 from benchmarks.scrfd import Scrfd
+from edge.detect import Detector
 from edge.errors import InputError
 from edge.metrics.intervals import Rate
 from edge.metrics.verification import KFoldAccuracy
@@ -58,7 +59,10 @@ def run_card(args: argparse.Namespace) -> int:
     times = latency(
         {path.stem: open_model(path) for path in (args.reference, args.weights)}, Plan(seconds=args.seconds)
     )
-    through = [_lfw_accuracy(path, args.embedder, args.data) for path in (args.weights, args.reference)]
+    through = [
+        lfw_accuracy(open_detector(path), path.stem, args.embedder, args.data)
+        for path in (args.weights, args.reference)
+    ]
     figures = [
         *_precision(own, other),
         *_everything_found(own),
@@ -76,7 +80,7 @@ def run_card(args: argparse.Namespace) -> int:
         more={**course, "measured_on": machine_of_figures(), "measured_with": versions()},
     )
     for figure in figures:
-        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {_verdict(figure)}".rstrip())
+        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {verdict(figure)}".rstrip())
     print(f"wrote {card}")
     return 0
 
@@ -88,7 +92,8 @@ def machine_of_figures() -> dict[str, Any]:
     return machine(torch.device("cpu"))
 
 
-def _verdict(figure: Figure) -> str:
+def verdict(figure: Figure) -> str:
+    """The target, and whether it is met; empty where there is none."""
     return "" if figure.met is None else f"({figure.target}: {'met' if figure.met else 'missed'})"
 
 
@@ -115,12 +120,13 @@ def _everything_found(own: dict[str, Any]) -> list[Figure]:
         ("avengers_scenes", "Avengers scenes with a face found", "scenes/avengers"),
     )
     return [
-        _rate(what, own[key], on, f"all {own[key]['count']}", own[key]["hits"] == own[key]["count"])
+        rate_figure(what, own[key], on, f"all {own[key]['count']}", own[key]["hits"] == own[key]["count"])
         for key, what, on in rows
     ]
 
 
-def _rate(what: str, rate: dict[str, Any], on: str, target: str = "", met: bool | None = None) -> Figure:
+def rate_figure(what: str, rate: dict[str, Any], on: str, target: str = "", met: bool | None = None) -> Figure:
+    """A share, JSON-ready as `Rate.to_dict` gives it, in per cent."""
     value, low, high = (round(100 * rate[key], 2) for key in ("value", "low", "high"))
     return Figure(what, value, low, high, rate["count"], on, "%", target, met)
 
@@ -156,14 +162,14 @@ def _time(times: dict[str, Any]) -> list[Figure]:
     ]
 
 
-def _lfw_accuracy(detector: Path, embedder: Path, data: Path) -> KFoldAccuracy:
+def lfw_accuracy(detector: Detector, name: str, embedder: Path, data: Path) -> KFoldAccuracy:
     """Accuracy by folds of foamliu's MobileFaceNet on faces that `detector` found."""
     from training.distill.measure import embed_with, read_verification_set, verify
     from training.distill.teacher import load_teacher
 
     teacher = load_teacher(embedder)
     lfw = data / "lfw"
-    found = read_verification_set(lfw / "pairs.txt", lfw / "images", open_detector(detector), "LFW", detector.stem)
+    found = read_verification_set(lfw / "pairs.txt", lfw / "images", detector, "LFW", name)
     return verify(embed_with(lambda pixels: teacher(pixels).embedding, found.crops), found).accuracy
 
 
@@ -171,7 +177,7 @@ def _verification(own: KFoldAccuracy, other: KFoldAccuracy) -> list[Figure]:
     on = "LFW folds 1-5, MobileFaceNet of foamliu (128-d), threshold of each fold from the others"
 
     def figure(rate: Rate, what: str, target: str = "", met: bool | None = None) -> Figure:
-        return _rate(what, rate.to_dict(), on, target, met)
+        return rate_figure(what, rate.to_dict(), on, target, met)
 
     reference = 100 * other.accuracy.value
     reached = 100 * own.accuracy.value >= reference - LFW_MARGIN

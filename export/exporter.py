@@ -28,7 +28,7 @@ from export.graph import parameters_digest
 from export.judging import EmbedderJudge, judge_detector, judge_landmarker
 from export.labelled import LabelledFaces
 from export.passes import Passes
-from export.photos import Photos
+from export.photos import Finder, Photos, named_landmarker
 from export.plausibility import require_plausible
 from export.repairing import decide, require_layers, with_named
 from export.request import NO_LANDMARKER, ExportRequest
@@ -39,7 +39,6 @@ from export.sources import (
     load_detector,
     load_embedder_checkpoint,
     load_embedder_onnx,
-    load_landmarker,
 )
 from export.subject import subject_of
 from export.thresholds import DEFAULT_FAR
@@ -78,11 +77,11 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
 
     passes = {"embedder": Passes(), "detector": Passes(), "landmarker": Passes()}
     detector = load_detector(find_weights(request.detector, "detector"), passes["detector"])
-    landmarker = _landmarker(request, passes["landmarker"])
+    landmarker = named_landmarker(request.landmarker, passes["landmarker"])
     embedder = _embedder(request, passes["embedder"])
     placing = "no landmarker" if landmarker is None else f"landmarker {landmarker.path.name}"
     tell(f"embedder {embedder.path.name}, detector {detector.path.name}, {placing}")
-    photos = Photos(detector, landmarker, tell, request.quiet, training_part)
+    photos = Photos(Finder(detector, landmarker), tell, request.quiet, training_part)
     tables = _tables(request, embedder, detector, photos)
     tables, trade_offs = _decided(request, (embedder, detector), tables, photos)
     artefacts = [
@@ -133,12 +132,6 @@ def _embedder(request: ExportRequest, passes: Passes) -> Source:
     if request.contract is None:
         raise InputError("--onnx needs --contract FILE.toml, which says how the model is fed")
     return load_embedder_onnx(request.onnx, request.contract, passes)
-
-
-def _landmarker(request: ExportRequest, passes: Passes) -> Source | None:
-    if request.landmarker == NO_LANDMARKER:
-        return None
-    return load_landmarker(find_weights(request.landmarker, "landmarker"), passes)
 
 
 def _training_part(request: ExportRequest) -> dict[Path, frozenset[str]]:

@@ -10,34 +10,54 @@ from pathlib import Path
 from edge.detect import Detector, Landmarker
 from edge.engines import open_session
 from edge.types import Image
+from edge.weights import find_weights
 from export.calibration.photos import Faces, align_photos, list_photos, mosaics
 from export.gate import EvaluationPairs, load_pairs
-from export.sources import Source
+from export.passes import Passes
+from export.request import NO_LANDMARKER
+from export.sources import Source, load_detector, load_landmarker
 
 MOSAICS = 48
 
 
-@contextmanager
-def finder(detector: Source, landmarker: Source | None) -> Iterator[Detector]:
-    """Finds faces as the runtime does, in FP32."""
-    with ExitStack() as opened:
-        session = opened.enter_context(open_session(detector.float_model.SerializeToString()))
-        if landmarker is None:
-            yield Detector(session, detector.contract)
-        else:
-            closer = opened.enter_context(open_session(landmarker.float_model.SerializeToString()))
-            yield Detector(session, detector.contract, landmarker=Landmarker(closer, landmarker.contract))
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """What finds faces as the runtime does, in FP32. landmarker: None for the detector's own landmarks."""
+
+    detector: Source
+    landmarker: Source | None = None
+
+    @classmethod
+    def of(cls, detector: str | None, landmarker: str | None) -> Finder:
+        """By files or names of weights; None for the default, NO_LANDMARKER for none. Raises InputError."""
+        found = load_detector(find_weights(detector, "detector"), Passes())
+        return cls(found, named_landmarker(landmarker, Passes()))
+
+    @contextmanager
+    def open(self) -> Iterator[Detector]:
+        """The detector, opened."""
+        with ExitStack() as opened:
+            session = opened.enter_context(open_session(self.detector.float_model.SerializeToString()))
+            closer = None
+            if self.landmarker is not None:
+                model = self.landmarker.float_model.SerializeToString()
+                closer = Landmarker(opened.enter_context(open_session(model)), self.landmarker.contract)
+            yield Detector(session, self.detector.contract, landmarker=closer)
+
+
+def named_landmarker(name: str | None, passes: Passes) -> Source | None:
+    """Of a file or a name of weights; None for the default, NO_LANDMARKER for none. Raises InputError."""
+    return None if name == NO_LANDMARKER else load_landmarker(find_weights(name, "landmarker"), passes)
 
 
 @dataclass(slots=True)
 class Photos:
-    """Aligns through the detector in FP32, and the landmarker where there is one. `tell` says what was left out.
+    """Finds and aligns faces. `tell` says what was left out.
 
     only: of a folder named here, the photos that are used, as paths below it.
     """
 
-    detector: Source
-    landmarker: Source | None
+    finder: Finder
     tell: Callable[[str], None]
     quiet: bool
     only: Mapping[Path, frozenset[str]] = field(default_factory=dict)
@@ -48,7 +68,7 @@ class Photos:
     def faces(self, folder: Path) -> Faces:
         """The aligned faces of a folder. Raises InputError where it is unfit."""
         if folder not in self._faces:
-            with finder(self.detector, self.landmarker) as detector:
+            with self.finder.open() as detector:
                 faces = align_photos(folder, detector, only=self.only.get(folder), quiet=self.quiet)
             for reason, paths in (("no face found", faces.faceless), ("cannot be read", faces.unreadable)):
                 if paths:
@@ -67,6 +87,6 @@ class Photos:
     def pairs(self, file: Path, folder: Path) -> EvaluationPairs:
         """LFW-style pairs, their pictures detected and aligned. Raises InputError where files are missing or unfit."""
         if (file, folder) not in self._pairs:
-            with finder(self.detector, self.landmarker) as detector:
+            with self.finder.open() as detector:
                 self._pairs[file, folder] = load_pairs(file, folder, detector, quiet=self.quiet)
         return self._pairs[file, folder]

@@ -54,6 +54,11 @@ class Finder:
     landmarker: Path | None = None
 
     @property
+    def stem(self) -> str:
+        """For tables: the files' names without suffix, joined by +."""
+        return self.detector.stem if self.landmarker is None else f"{self.detector.stem}+{self.landmarker.stem}"
+
+    @property
     def name(self) -> str:
         """For cards: the files' names."""
         return self.detector.name if self.landmarker is None else f"{self.detector.name}, {self.landmarker.name}"
@@ -72,6 +77,14 @@ class Finder:
         """By files or names of weights; None for the default, NO_LANDMARKER for none. Raises InputError."""
         closer = None if landmarker == NO_LANDMARKER else find_weights(landmarker, "landmarker")
         return cls(find_weights(detector, "detector"), closer)
+
+    @classmethod
+    def parse(cls, text: str | None) -> Finder:
+        """`DETECTOR+LANDMARKER`, or `DETECTOR` for its own landmarks; None for both defaults. Raises InputError."""
+        if text is None:
+            return cls.of(None, None)
+        detector, plus, landmarker = text.partition("+")
+        return cls.of(detector, landmarker if plus else NO_LANDMARKER)
 
 
 def open_detector(path: Path, landmarker: Path | None = None) -> Detector:

@@ -18,15 +18,13 @@ from benchmarks.command import command
 from benchmarks.int8.kernels import layer_reports
 from benchmarks.int8.options import int8_variants, ranges_by, weights_within
 from benchmarks.provenance import machine
-from edge.detect import Detector
-from edge.engines import open_session
 from edge.types import Image
 from edge.weights import find_weights
 from export.agreement import compare_embeddings, embed_with
 from export.gate import Drop, accuracy_drop, load_pairs, tar_drop
 from export.passes import Passes
-from export.photos import Photos
-from export.sources import Source, load_detector, load_embedder_checkpoint, load_embedder_onnx
+from export.photos import Finder, Photos
+from export.sources import Source, load_embedder_checkpoint, load_embedder_onnx
 
 
 @command("int8")
@@ -35,12 +33,12 @@ def main() -> None:
     args = _arguments()
     # Names first: loading a model means to export it.
     weights = find_weights(args.weights, "embedder") if args.onnx is None else None
-    detector = load_detector(find_weights(args.detector, "detector"), Passes())
+    finder = Finder.of(args.detector, None)
     if weights is not None:
         source = load_embedder_checkpoint(weights, Passes())
     else:
         source = load_embedder_onnx(args.onnx, args.contract, Passes())
-    photos = Photos(detector, print, quiet=True).faces(args.calibration).crops
+    photos = Photos(finder, print, quiet=True).faces(args.calibration).crops
     crops, labels = held_out_crops(args.crops, args.most)
     photos = photos[:: max(1, len(photos) // args.limit)]
     batches = [photos[i : i + 8] for i in range(0, len(photos), 8)]
@@ -53,8 +51,8 @@ def main() -> None:
     result["held_out"] = _rows(f"{len(crops)} held-out crops", variants, source, crops, reference,
                                lambda rows: [tar_drop(reference, rows, labels, far) for far in args.far])  # fmt: skip
     if args.pairs is not None:
-        with open_session(detector.float_model.SerializeToString()) as session:
-            pairs = load_pairs(args.pairs, args.images, Detector(session, detector.contract), quiet=True)
+        with finder.open() as detector:
+            pairs = load_pairs(args.pairs, args.images, detector, quiet=True)
         wanted = embed_with(source.float_model.SerializeToString(), source.contract, pairs.crops)
         decided = ("full range", "neighbours within 128", "bias correction")
         final = {name: variants[name] for name in decided if name in variants}

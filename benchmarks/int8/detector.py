@@ -37,7 +37,7 @@ from export.calibration.photos import list_photos
 from export.calibration.table import read_tables
 from export.graph import parameters_digest
 from export.passes import Passes
-from export.photos import Photos
+from export.photos import Finder, Photos
 from export.sources import load_detector
 from export.variants import build_variants, calibrate_detector
 
@@ -160,7 +160,9 @@ def measure(weights: Sequence[Path], calibration: Path, table: Path | None, pict
         source = load_detector(path, Passes())
         ranges = tables.get(parameters_digest(source.float_model))
         if ranges is None:
-            mosaics = Photos(source, lambda text: print(text, file=sys.stderr), quiet=True).pictures(calibration)
+            mosaics = Photos(Finder(source), lambda text: print(text, file=sys.stderr), quiet=True).pictures(
+                calibration
+            )
             ranges = calibrate_detector(source, mosaics, "", quiet=True)
         built = {one.precision: one.data for one in build_variants(source, ("fp32", "int8"), ranges, Passes())}
         found = {precision: look(data, source.contract, pictures) for precision, data in built.items()}

@@ -30,12 +30,11 @@ from benchmarks.statistics import speedup
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.errors import InputError
 from edge.types import Floats, Image
-from edge.weights import find_weights
 from export.agreement import compare_embeddings, embed_with
 from export.gate import tar_drop
 from export.passes import Passes
-from export.photos import Photos
-from export.sources import Source, load_detector, load_embedder_onnx, network_input
+from export.photos import Finder, Photos
+from export.sources import Source, load_embedder_onnx, network_input
 from export.variants import build_variants, calibrate_embedder
 
 RUN, PLAIN = "run", "plain, ONNX Runtime"
@@ -140,8 +139,7 @@ def _result(args: argparse.Namespace) -> dict[str, Any]:
             raise InputError("name a network: --ncnn FILE.param, or --onnx FILE with --contract FILE.toml")
         passes = Passes()
         source, plain = load_embedder_onnx(onnx, contract, passes), onnx.read_bytes()
-    detector = load_detector(find_weights(None, "detector"), Passes())
-    faces = Photos(detector, lambda text: print(text, file=sys.stderr), quiet=True).faces(args.calibration)
+    faces = Photos(Finder.of(None, None), lambda text: print(text, file=sys.stderr), quiet=True).faces(args.calibration)
     table = calibrate_embedder(source, faces.crops, faces.digest, quiet=True)
     models = {built.precision: built.data for built in build_variants(source, ("fp32", "int8"), table, passes)}
     crops, labels = held_out_crops(args.crops, args.most)

@@ -1,6 +1,7 @@
 """Tries every engine of this machine on a bundle, drops those that compute something else, and takes the fastest.
 
-Of the embedder and of the detector each: on a CPU, eight bits may make the one twice as fast and the other slower.
+Of the embedder and of the detector each: on a CPU, eight bits may make the one twice as fast and the other slower. The
+landmarker goes with the detector.
 """
 
 from __future__ import annotations
@@ -10,7 +11,19 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from edge.auto.choice import Choice, Circumstances, Trial, recall, remember, this_machine
-from edge.auto.trial import LEAST_COSINE, MOST_ERROR, Entry, Opened, Outputs, Probes, cosine, head_error, race
+from edge.auto.trial import (
+    LEAST_COSINE,
+    MOST_ERROR,
+    MOST_SHIFT,
+    Entry,
+    Opened,
+    Outputs,
+    Probes,
+    cosine,
+    head_error,
+    race,
+    shift,
+)
 from edge.bundle import Bundle
 from edge.engine_cache import EngineCache
 from edge.engines import ENGINES, REMOTE_ENGINES, SessionOptions, get_engine
@@ -108,7 +121,8 @@ def _float_detectors(
             continue
         try:
             opened.require_faithful(engine)
-            same = head_error(opened.outputs(probes), wanted) <= MOST_ERROR["fp32"]
+            given = opened.outputs(probes)
+            same = head_error(given, wanted) <= MOST_ERROR["fp32"] and shift(given, wanted) <= MOST_SHIFT["fp32"]
         except (EngineError, BundleError):
             same = False
         if same:
@@ -136,6 +150,8 @@ def _judged(name: str, opened: Opened, given: Outputs, wanted: Outputs) -> Trial
         problem = f"its embeddings have cosine {same:.5f} to FP32, {LEAST_COSINE[of_embedder]:g} is the least"
     elif not error <= MOST_ERROR[of_detector]:
         problem = f"its detector is off by {error:.2g} of FP32, {MOST_ERROR[of_detector]:g} is the most"
+    elif not (moved := shift(given, wanted)) <= MOST_SHIFT[of_detector]:
+        problem = f"its landmarks are off by {moved:.2g} of the eye distance, {MOST_SHIFT[of_detector]:g} is the most"
     return Trial(name, problem, round(same, 7), round(error, 7))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
 from edge.bundle import Bundle
 from edge.engines import Array, Session, SessionOptions, open_session
 from edge.manifest import Variant
@@ -34,8 +35,14 @@ MOST_ERROR = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.35}
 The default detector: 4e-7, 3e-3 and 0.15 on the probes.
 """
 
+MOST_SHIFT = {"fp32": 1e-3, "fp16": 5e-3, "int8": 0.02}
+"""Of a landmarker's landmarks from FP32's, mean over the probes, as a share of the eye distance, by the precision of
+the detector it goes with: an engine that computes eight bits may compute what is left in half precision."""
+
 Entry = tuple[str, str]
 """Engine, and precision of its detector."""
+
+_EYES = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
 
 HEADS = ("cls", "bbox", "kps")
 """Objectness is left out: where a scene holds no real face it is near 0, and its share says nothing."""
@@ -43,27 +50,35 @@ HEADS = ("cls", "bbox", "kps")
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """crops: (N, 112, 112, 3), scenes: (M, 480, 640, 3), both uint8 BGR."""
+    """crops: (N, 112, 112, 3), scenes: (M, 480, 640, 3), views: (N, 96, 96, 3) for a landmarker, all uint8 BGR."""
 
     crops: Image
     scenes: Image
+    views: Image
 
     @classmethod
     def make(cls) -> Probes:
         """The same ones every time."""
-        return cls(synthetic_crops(CROPS), synthetic_scenes(SCENES))
+        crops = synthetic_crops(CROPS)
+        landmarks = ARCFACE_112.astype(np.float32)
+        views = np.stack([align(crop, landmarks, WIDE_96, WIDE_96_SIZE) for crop in crops])
+        return cls(crops, synthetic_scenes(SCENES), views)
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What an engine gives for the probes. embeddings: (N, D) unit rows; heads: a detector's outputs by name."""
+    """What an engine gives for the probes.
+
+    embeddings: (N, D) unit rows; heads: a detector's outputs by name; shifts: (N, 10) of a landmarker, (0, 10) without.
+    """
 
     embeddings: Array
     heads: Mapping[str, Array]
+    shifts: Array
 
 
 class Opened:
-    """A bundle's two models, opened on one engine; the embedder alone may be left out."""
+    """A bundle's models, opened on one engine; the embedder may be left out."""
 
     def __init__(
         self, bundle: Bundle, engine: str, precision: str | None, options: SessionOptions, *, embedder: bool = True
@@ -76,14 +91,17 @@ class Opened:
             self.embedder = open_session(bundle.load(chosen), engine, options)
             self._variants.append((self.embedder, chosen))
         there = {variant.precision for variant in bundle.variants("detector")}
+        self.landmarker: Session | None = None
         try:
             detector = bundle.select("detector", precision if precision in there else None, engine)
             self.precisions = precision or detector.precision, detector.precision
             self.detector: Session = open_session(bundle.load(detector), engine, options)
             self._variants.append((self.detector, detector))
+            if (landmarker := bundle.landmarker(detector.precision, engine)) is not None:
+                self.landmarker = open_session(bundle.load(landmarker), engine, options)
+                self._variants.append((self.landmarker, landmarker))
         except BaseException:
-            if self.embedder is not None:
-                self.embedder.close()
+            self.close()
             raise
 
     def require_faithful(self, engine: str) -> None:
@@ -92,32 +110,38 @@ class Opened:
             require_faithful(session, variant, engine)
 
     def outputs(self, probes: Probes) -> Outputs:
-        """Runs both on the probes; without an embedder there are no embeddings, (0, 0)."""
+        """Runs all on the probes; without an embedder there are no embeddings, (0, 0)."""
         heads = [self.detector.run({self.detector.inputs[0].name: scene[None]}) for scene in probes.scenes]
         joined = {key: np.concatenate([one[key].reshape(-1) for one in heads]) for key in heads[0]}
+        shifts = np.zeros((0, 10)) if self.landmarker is None else _rows(self.landmarker, probes.views)
         if self.embedder is None:
-            return Outputs(np.zeros((0, 0)), joined)
-        step = self.embedder.inputs[0].shape[0] or len(probes.crops)
-        name, output = self.embedder.inputs[0].name, self.embedder.outputs[0].name
-        rows = np.concatenate(
-            [self.embedder.run({name: probes.crops[i : i + step]})[output] for i in range(0, len(probes.crops), step)]
-        ).astype(np.float64)
-        return Outputs(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), joined)
+            return Outputs(np.zeros((0, 0)), joined, shifts)
+        rows = _rows(self.embedder, probes.crops)
+        return Outputs(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), joined, shifts)
 
     def milliseconds(self, probes: Probes) -> tuple[float, float]:
-        """One frame with one face, once: of the detector, and of the embedder, 0 where it was left out."""
+        """One frame with one face, once: of detector and landmarker, and of the embedder, 0 where it was left out."""
         start = time.perf_counter()
         self.detector.run({self.detector.inputs[0].name: probes.scenes[:1]})
+        if self.landmarker is not None:
+            self.landmarker.run({self.landmarker.inputs[0].name: probes.views[:1]})
         middle = time.perf_counter()
         if self.embedder is not None:
             self.embedder.run({self.embedder.inputs[0].name: probes.crops[:1]})
         return 1000 * (middle - start), 1000 * (time.perf_counter() - middle)
 
     def close(self) -> None:
-        """Closes both."""
-        for session in (self.embedder, self.detector):
-            if session is not None:
-                session.close()
+        """Closes what is open."""
+        for session, _ in self._variants:
+            session.close()
+
+
+def _rows(session: Session, pictures: Image) -> Array:
+    """(N, D) float64: the first output for each picture, in batches as the model takes them."""
+    step = session.inputs[0].shape[0] or len(pictures)
+    name, output = session.inputs[0].name, session.outputs[0].name
+    parts = [session.run({name: pictures[i : i + step]})[output] for i in range(0, len(pictures), step)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def cosine(given: Outputs, wanted: Outputs) -> float:
@@ -139,6 +163,14 @@ def head_error(given: Outputs, wanted: Outputs) -> float:
         error = float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12))
         worst = max(worst, error if np.isfinite(error) else float("inf"))
     return worst
+
+
+def shift(given: Outputs, wanted: Outputs) -> float:
+    """How far landmarks are from FP32's, mean, shares of the eye distance; infinite where values are not finite."""
+    if given.shifts.shape != wanted.shifts.shape or not np.isfinite(given.shifts).all():
+        return float("inf")
+    apart = np.linalg.norm((given.shifts - wanted.shifts).reshape(-1, 5, 2), axis=2)
+    return float(apart.mean() / _EYES) if apart.size else 0.0
 
 
 def race(opened: Mapping[Entry, Opened], probes: Probes) -> dict[Entry, tuple[float, float]]:

@@ -56,7 +56,7 @@ class _OfRun(Collector):
         labels = {
             "version": __version__,
             "digest": models.digest,
-            **{name: models.described.get(name, "") for name in ("detector", "embedder", "engine")},
+            **{name: models.described.get(name, "") for name in ("detector", "landmarker", "embedder", "engine")},
         }
         info = GaugeMetricFamily("arcedge_bundle_info", "The bundle in use, always 1.", labels=[*labels])
         info.add_metric([*labels.values()], 1)

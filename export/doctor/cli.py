@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     doctor.add_argument("--onnx", type=Path, metavar="FILE", help="a third-party embedder instead")
     doctor.add_argument("--contract", type=Path, metavar="FILE.toml", help="how the third-party embedder is fed")
     doctor.add_argument("--detector", metavar="FILE_OR_NAME", help="detector checkpoint or YuNet ONNX")
+    doctor.add_argument("--landmarker", metavar="FILE_OR_NAME", help="places the landmarks, or none (default: our own)")
     doctor.add_argument(
         "--not-in",
         action="append",
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from export.doctor.examine import examine
     from export.doctor.plot import draw
     from export.passes import Passes
-    from export.sources import load_detector, load_embedder_checkpoint, load_embedder_onnx
+    from export.photos import Finder
+    from export.sources import load_embedder_checkpoint, load_embedder_onnx
 
     if (args.onnx is None) != (args.contract is None):
         raise InputError("--onnx and --contract go together")
@@ -62,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("name --weights or --onnx, not both")
     if not args.photos.is_dir():
         raise InputError(f"{args.photos}: no such folder; name a folder of photos")
-    detector = load_detector(find_weights(args.detector, "detector"), Passes())
+    finder = Finder.of(args.detector, args.landmarker)
     if args.onnx is not None:
         embedder = load_embedder_onnx(args.onnx, args.contract, Passes())
     else:
         embedder = load_embedder_checkpoint(find_weights(args.weights, "embedder"), Passes())
-    result = examine(args.photos, embedder, detector, args.not_in, quiet=args.json or not sys.stderr.isatty())
+    result = examine(args.photos, embedder, finder, args.not_in, quiet=args.json or not sys.stderr.isatty())
     text = json.dumps(result.diagnosis.to_dict(), indent=2)
     print(text if args.json else result.diagnosis.as_text())
     if args.out is not None:

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from edge.detect import Detector
-from edge.engines import open_session
 from edge.types import Floats
 from export.agreement import embed_with
 from export.calibration.calibrate import MIN_PICTURES
@@ -20,6 +18,7 @@ from export.doctor.duplicates import find_pairs, grouped
 from export.doctor.findings import Diagnosis, Finding
 from export.doctor.stability import Stability, range_stability
 from export.doctor.survey import Look, Survey, survey
+from export.photos import Finder
 from export.plausibility import separation
 from export.sources import Source
 
@@ -35,14 +34,13 @@ class Examination:
 
 
 def examine(
-    folder: Path, embedder: Source, detector: Source, not_in: Sequence[Path] = (), *, quiet: bool = False
+    folder: Path, embedder: Source, finder: Finder, not_in: Sequence[Path] = (), *, quiet: bool = False
 ) -> Examination:
     """Examines calibration photos for these models. not_in: folders or ZIPs of evaluation pictures.
 
     Raises InputError where a place cannot be read.
     """
-    with open_session(detector.float_model.SerializeToString()) as session:
-        opened = Detector(session, detector.contract)
+    with finder.open() as opened:
         own = survey(folder, opened, quiet=quiet)
         others = [survey(place, opened, quiet=quiet) for place in not_in]
     looks, faces = own.looks, own.with_face

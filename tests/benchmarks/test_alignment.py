@@ -49,7 +49,7 @@ def test_noise_is_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("sys.argv", ["alignment", "edge-detector", "--crops", str(archive), "--json"])
     assert main() == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["detector"], row["found"], row["crops"]) == ("edge-detector.safetensors", 0, 4)
+    assert (row["detector"], row["found"], row["crops"]) == ("edge-detector", 0, 4)
     assert [t["far"] for t in row["tar_at_far"]] == [1e-2, 1e-3, 1e-4]
     assert all(isinstance(t["tar"], str) for t in row["tar_at_far"]), "four impostor pairs show no such rate"
 
@@ -59,10 +59,10 @@ def test_landmarks_nearer_to_the_template_are_worth_more(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crops = str(shared_data / "data" / "train" / "faces112-pins.zip")
-    words = ["alignment", "edge-detector", "landmark-detector", "--crops", crops, "--most", "4", "--json"]
+    words = ["alignment", "edge-detector", "edge-detector+edge-landmarker", "--crops", crops, "--most", "4", "--json"]
     monkeypatch.setattr("sys.argv", words)
     assert main() == 0
     default, nearer = json.loads(capsys.readouterr().out)
     assert default["crops"] == nearer["crops"] == 280
     assert min(default["found"], nearer["found"]) >= 275
-    assert nearer["tar_at_far"][0]["tar"]["value"] >= default["tar_at_far"][0]["tar"]["value"] - 0.02
+    assert nearer["tar_at_far"][0]["tar"]["value"] > default["tar_at_far"][0]["tar"]["value"]

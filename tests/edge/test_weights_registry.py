@@ -184,7 +184,7 @@ def test_show_has_a_line_for_each_figure_and_names_what_there_is(
         assert line.endswith(", missed") is (figure.get("met") is False)
     assert all(limit in shown for limit in card["limits"])
     assert _edge(monkeypatch, "show", "nothing") == 2
-    assert "there are edge-detector, landmark-detector, mobilefacenet-512" in capsys.readouterr().err
+    assert "there are edge-detector, edge-landmarker, mobilefacenet-512" in capsys.readouterr().err
 
 
 def test_show_prints_a_contract_file_that_reads_back(

@@ -64,7 +64,8 @@ def bundle(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_every_variant_is_there_and_opens(bundle: Bundle) -> None:
     names = [variant.name for variant in bundle.manifest.variants]
     precisions = ("fp32", "fp16", "int8", "int8-tensorrt")
-    assert names == [f"{role}-{p}" for role in ("embedder", "detector") for p in precisions]
+    both = [f"{role}-{p}" for role in ("embedder", "detector") for p in precisions]
+    assert names == [*both, "landmarker-fp32", "landmarker-fp16"], "eight bits move landmarks, and save little"
     assert bundle.select("embedder", "int8").engine == "onnx", "a plain INT8 is what ONNX Runtime reads best"
     for variant in bundle.manifest.variants:
         with open_session(bundle.load(variant)) as session:
@@ -103,7 +104,8 @@ def test_json_prints_the_manifest_alone(weights: Path, tmp_path: Path, capsys: p
     models = ("--weights", weights / "face.safetensors", "--detector", weights / "finder.safetensors")
     assert run(*models, "--out", tmp_path / "b", "--precision", "fp32", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert [variant["name"] for variant in printed["variants"]] == ["embedder-fp32", "detector-fp32"]
+    names = [variant["name"] for variant in printed["variants"]]
+    assert names == ["embedder-fp32", "detector-fp32", "landmarker-fp32"]
 
 
 def test_a_layer_named_stays_in_float(weights: Path, tmp_path: Path) -> None:

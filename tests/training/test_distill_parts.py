@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from edge.align import align
 from edge.errors import InputError
 from training.distill.blocks import BLOCK_NAMES, STAGE_ENDS, chain_features, run_frozen
 from training.distill.crops import SIZE, CropStore, EpochOrder, augment
@@ -335,6 +336,34 @@ def test_harvest_cuts_and_aligns_the_faces_of_photos(shared_data: Path, tmp_path
     first = (tmp_path / "faces.zip").read_bytes()
     harvest([photos], detector, tmp_path / "faces.zip")
     assert (tmp_path / "faces.zip").read_bytes() == first
+
+
+@pytest.mark.realdata
+def test_crops_are_cut_anew_where_a_face_is_found_and_stay_where_none_is(shared_data: Path, tmp_path: Path) -> None:
+    """A crop that was shifted and turned comes back straight; names stay, and with them who is who."""
+    from edge.align import ARCFACE_112
+    from training.distill.realign import cut_anew, realign
+    from training.faces import Finder
+
+    detector = Finder.of(None, None).open()
+    photo = cv2.imread(str(shared_data / "data" / "scenes" / "six_faces.jpg"))
+    best = detector.detect(photo)[0].landmarks
+    turn = cv2.getRotationMatrix2D((56.0, 56.0), 12.0, 0.9)
+    turn[:, 2] += (4, -5)
+    template = ARCFACE_112 @ turn[:, :2].T + turn[:, 2]
+    askew = align(photo, best, template)
+    again = cut_anew(askew, detector)
+    assert again is not None
+    straight, middle = align(photo, best).astype(int), slice(20, 92)  # around it the askew crop's edge shows
+    away = [np.abs(straight - one)[middle, middle].mean() for one in (again, askew)]
+    assert away[0] < 0.35 * away[1]
+    for person, image in (("ada", askew), ("nobody", np.full((112, 112, 3), 90, np.uint8))):
+        (tmp_path / "crops" / person).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "crops" / person / "1.png"), image)
+    assert realign([tmp_path / "crops"], detector, tmp_path / "again.zip") == 1
+    before, after = CropStore.open([tmp_path / "crops"]), CropStore.open([tmp_path / "again.zip"])
+    assert [name.rsplit("/", 2)[-2] for name in after.names] == [name.rsplit("/", 2)[-2] for name in before.names]
+    assert np.abs(after.image(1).astype(int) - 90).max() <= 2
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 
 from training.data import read_dataset
 from training.detector.network import EdgeDetector, save
-from training.faces import align_dataset, cached_faces, open_detector
+from training.faces import Finder, align_dataset, cached_faces, open_detector
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_photo_without_a_face_is_said_to_have_none(photos: Path, untrained: Pa
 
 def test_faces_are_kept_until_photos_or_detector_change(photos: Path, untrained: Path, tmp_path: Path) -> None:
     cache = tmp_path / "out" / "faces.npz"
-    cached_faces(read_dataset(photos), untrained, cache, progress=False)
+    cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False)
     # What is taken from the cache, and what is made anew, shows in a mark left in it.
     with np.load(cache) as kept:
         key = kept["key"]
@@ -49,13 +49,13 @@ def test_faces_are_kept_until_photos_or_detector_change(photos: Path, untrained:
         np.savez(cache, key=key, crops=mark, found=np.ones(2, np.bool_))
 
     leave_mark()
-    assert (cached_faces(read_dataset(photos), untrained, cache, progress=False).crops == 7).all()
+    assert (cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops == 7).all()
     torch.manual_seed(1)
     save(EdgeDetector(), untrained, steps=0, seed=1)
-    assert not cached_faces(read_dataset(photos), untrained, cache, progress=False).crops.any()
+    assert not cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops.any()
     leave_mark()
     os.truncate(cache, 100)
-    assert not cached_faces(read_dataset(photos), untrained, cache, progress=False).crops.any()
+    assert not cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops.any()
 
 
 @pytest.mark.realdata

@@ -20,6 +20,7 @@ from edge.errors import InputError
 from edge.types import Image
 from training.checkpoint import load_embedder, load_head, load_head_identities, save_embedder
 from training.cli import VERB
+from training.faces import Finder
 from training.measure import strangers_among
 from training.mobilefacenet import MobileFaceNet
 from training.prepare import with_activation
@@ -219,7 +220,7 @@ def test_a_model_folder_is_tested_again_by_the_tables(inputs: Path, shared_data:
     model = tmp_path / "model"
     model.mkdir()
     torch.save(load_embedder(inputs / "base.safetensors")[0].state_dict(), model / "model_2020_final.path")
-    detector = shared_data / "models/yunet_s_dynamic.onnx"
+    detector = Finder(shared_data / "models/yunet_s_dynamic.onnx")
     report = retest(tmp_path / "set", model, tmp_path / "tables", detector)
     assert f"of {len(split.test)})" in report
     assert "nearest mean" in report

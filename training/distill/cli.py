@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from edge.errors import InputError
 
 if TYPE_CHECKING:
-    from edge.detect import Detector
     from training.distill.run import Distiller
 
 HARVESTED = "faces112-scenes.zip"
+REALIGNED = "faces112-realigned.zip"
 
 
 def configure_distill(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,13 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add("--photos", type=Path, action="append", default=[], metavar="ZIP_OR_DIR", help="photos to cut more faces from")
     add(
         "--photos-detector",
-        metavar="FILE_OR_NAME",
-        help="finds the faces of --photos (default: first --detector)",
+        metavar="FINDER",
+        help="finds the faces of --photos, as --detector (default: first --detector)",
+    )
+    add(
+        "--realign",
+        action="store_true",
+        help="cut --crops anew by what --photos-detector finds in them (default: those in model_weights)",
     )
     add("--terms", default="Terms of the crops: not stated.", metavar="TEXT", help="of the crops, for the card")
     add("--pairs", type=Path, metavar="FILE", help="LFW-style pairs file the finished weights are measured on")
@@ -34,8 +39,9 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
         "--detector",
         action="append",
         default=[],
-        metavar="FILE_OR_NAME",
-        help="finds the faces of --pairs; repeatable, the targets are of the first (default: the one in model_weights)",
+        metavar="FINDER",
+        help="finds the faces of --pairs: DETECTOR, or DETECTOR+LANDMARKER, by files or names; repeatable, the targets "
+        "are of the first (default: those in model_weights)",
     )
     add("--work", type=Path, required=True, metavar="DIR", help="state and log; a run that was stopped goes on from it")
     add("--output", type=Path, metavar="FILE", help="where the finished weights go (.safetensors)")
@@ -110,7 +116,7 @@ def run_distill(args: argparse.Namespace) -> int:
         bf16=args.bf16,
         start=digest_of(start) if start is not None else "",
     )
-    crops = CropStore.open([*args.crops, *_harvest(args)])
+    crops = CropStore.open([*_crops(args), *_harvest(args)])
     distiller = Distiller(MobileFaceNet(args.embedding_size, "relu"), teacher, EMBEDDING_SIZE, crops, recipe)
     checkpoint = args.work / CHECKPOINT
     if checkpoint.is_file():
@@ -142,39 +148,46 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--pairs is a list of pictures, --images the folder that holds them: they go together")
 
 
+def _crops(args: argparse.Namespace) -> list[Path]:
+    """`--crops`, or with `--realign` the archive of them cut anew, made once for a work folder."""
+    if not args.realign:
+        return list(args.crops)
+    from training.distill.realign import realign
+    from training.faces import Finder
+
+    archive: Path = args.work / REALIGNED
+    if not archive.is_file():
+        print(f"{realign(args.crops, Finder.parse(args.photos_detector).open(), archive)} crops cut anew")
+    return [archive]
+
+
 def _harvest(args: argparse.Namespace) -> list[Path]:
     """The archive of faces cut from `--photos`, made once for a work folder."""
     if not args.photos:
         return []
     from training.distill.harvest import harvest
+    from training.faces import Finder
 
     archive: Path = args.work / HARVESTED
     if not archive.is_file():
-        detector = _detector(args.photos_detector or next(iter(args.detector), None))
+        detector = Finder.parse(args.photos_detector or next(iter(args.detector), None)).open()
         print(f"{harvest(args.photos, detector, archive)} faces cut from photos")
     return [archive]
 
 
 def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
-    from edge.weights import find_weights
     from edge.weights.digests import digest_of
     from training.distill.measure import read_verification_set, write_distilled_card
+    from training.faces import Finder
 
     sets = []
     for name in (args.detector or [None]) if args.pairs is not None else []:
-        found_by = find_weights(name, "detector").stem
+        finder = Finder.parse(name)
         data = args.pairs.parent.name.upper()
-        sets.append(read_verification_set(args.pairs, args.images, _detector(name), data, found_by))
+        sets.append(read_verification_set(args.pairs, args.images, finder.open(), data, finder.stem))
     teacher = {
         "name": "MobileFaceNet of foamliu, asked both ways",
         "licence": "Apache-2.0",
         "sha256": digest_of(args.teacher),
     }
     return write_distilled_card(args.output, distiller, teacher, args.terms, sets)
-
-
-def _detector(name: str | None) -> Detector:
-    from edge.weights import find_weights
-    from training.faces import open_detector
-
-    return open_detector(find_weights(name, "detector"))

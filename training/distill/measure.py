@@ -156,15 +156,8 @@ def write_distilled_card(
         "versions": versions(),
         "command": command(),
     }
-    figures = _agreement(distiller)
-    for place, data in enumerate(sets):
-        own, taught = measure_both(distiller.student, distiller.teacher, data)
-        # Targets are of the first detector: how many faces are met right is no merit of an embedder.
-        where = "" if place == 0 else f", faces found by {data.detector}"
-        figures += _figures(own, data, where, TARGETS if place == 0 else {})
-        figures += _figures(taught, data, f" of the teacher ({teacher['name']}){where}", {})
-        found = {"verification": own.to_dict(), "verification_of_teacher": taught.to_dict(), "missed": data.missed}
-        more["through"] = {**more.get("through", {}), data.detector: found}
+    verified, more["through"] = verification_figures(distiller.student, distiller.teacher, teacher["name"], sets)
+    figures = [*_agreement(distiller), *verified]
     return write_shipped_card(
         weights,
         role="embedder",
@@ -175,6 +168,27 @@ def write_distilled_card(
         limits=LIMITS,
         more=more,
     )
+
+
+def verification_figures(
+    student: MobileFaceNet, teacher: TeacherLike, called: str, sets: Sequence[VerificationSet]
+) -> tuple[list[Figure], dict[str, Any]]:
+    """Figures of student and teacher on each set, and all that was found, JSON-ready, by what found the faces.
+
+    called: the teacher. Targets are of the first set: how many faces are met right is no merit of an embedder.
+    """
+    figures, through = list[Figure](), dict[str, Any]()
+    for place, data in enumerate(sets):
+        own, taught = measure_both(student, teacher, data)
+        where = "" if place == 0 else f", faces found by {data.detector}"
+        figures += _figures(own, data, where, TARGETS if place == 0 else {})
+        figures += _figures(taught, data, f" of the teacher ({called}){where}", {})
+        through[data.detector] = {
+            "verification": own.to_dict(),
+            "verification_of_teacher": taught.to_dict(),
+            "missed": data.missed,
+        }
+    return figures, through
 
 
 def _agreement(distiller: Distiller) -> list[Figure]:

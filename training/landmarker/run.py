@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import cv2
@@ -123,6 +124,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.faces, self.state = recipe, faces, state
         self.network: EdgeLandmarker = EdgeLandmarker().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.train()
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimiser = Muon(self.network.parameters())
         self.step, self.spent_wall, self.spent_cpu = 0, 0.0, 0.0
@@ -131,7 +133,6 @@ class Run:
 
     def train(self, validate_every: int) -> None:
         """Runs to the last step, saving the state every two minutes."""
-        self.network.train()
         wall, cpu = time.monotonic(), time.process_time()
         with tqdm(total=self.recipe.steps, initial=self.step, unit="step", leave=False) as bar:
             while self.step < self.recipe.steps:
@@ -220,7 +221,7 @@ class Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
             self.spent_wall, self.spent_cpu = state["spent"]
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InputError(
                 f"{self.state}: not a state of this training ({error}); remove it to begin anew"
             ) from error

@@ -21,6 +21,10 @@ COARSE, COVERED = 0.25, 0.15
 """Shares of samples of small faces that were enlarged, and of faces with something before them."""
 
 
+_STRAIGHT = similarity_transform(PATCH_TEMPLATE, WIDE_96)
+"""Patch to crop where the landmarks are right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """image (96, 96, 3) uint8 BGR; points (5, 2) pixels in it."""
@@ -39,30 +43,34 @@ def view(patch: Patch, matrix: Floats, fill: int = 0) -> Sample:
 
 def draw(rng: np.random.Generator, patch: Patch) -> Sample:
     """One augmented sample."""
+    sample = misplace(rng, patch)
+    return Sample(_soil(rng, sample.image), sample.points)
+
+
+def misplace(rng: np.random.Generator, patch: Patch) -> Sample:
+    """A patch turned, scaled, shifted, and mirrored or not, around it black or grey."""
     more = FAR if rng.random() < FAR_OFF else 1.0
     degrees, stretch = rng.normal(0, TURN * more), float(np.exp(rng.normal(0, SCALE * more)))
-    matrix = _straight()
     middle = (WIDE_96_SIZE - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), degrees, stretch)
     turn[:, 2] += rng.normal(0, SHIFT * more, 2)
-    matrix = turn[:, :2] @ matrix + np.array([[0, 0, turn[0, 2]], [0, 0, turn[1, 2]]])
+    matrix = turn[:, :2] @ _STRAIGHT + np.array([[0, 0, turn[0, 2]], [0, 0, turn[1, 2]]])
     sample = view(patch, matrix.astype(np.float32), 0 if rng.random() < 0.5 else int(rng.integers(0, 256)))
-    image, points = sample.image, sample.points
     if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
-        points = points[list(MIRRORED)] * np.array([-1, 1], np.float32) + np.array([WIDE_96_SIZE - 1, 0], np.float32)
+        return sample
+    points = sample.points[list(MIRRORED)] * np.array([-1, 1], np.float32) + np.array([WIDE_96_SIZE - 1, 0], np.float32)
+    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), points)
+
+
+def _soil(rng: np.random.Generator, image: Image) -> Image:
+    """At times coarse or covered, in other light."""
     if rng.random() < COARSE:
         side = round(WIDE_96_SIZE / np.exp(rng.uniform(np.log(1.3), np.log(4.5))))
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(small, (WIDE_96_SIZE, WIDE_96_SIZE), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(small, (WIDE_96_SIZE, WIDE_96_SIZE), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     if rng.random() < COVERED:
         image = _covered(rng, image)
-    return Sample(recolour(rng, image), points)
-
-
-def _straight() -> Floats:
-    """Patch to crop where the landmarks are right."""
-    return similarity_transform(PATCH_TEMPLATE, WIDE_96).astype(np.float32)
+    return recolour(rng, image)
 
 
 def _covered(rng: np.random.Generator, image: Image) -> Image:
