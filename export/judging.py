@@ -21,7 +21,7 @@ from export.calibration.photos import synthetic_crops
 from export.calibration.table import read_thresholds
 from export.gate import EvaluationPairs, accuracy_drop, rank_flips, require_inside, tar_drop
 from export.photos import Photos
-from export.request import ExportRequest
+from export.request import NO_LANDMARKER, ExportRequest
 from export.sources import CALIBRATION_SUFFIX, Source, landmarker_crops
 from export.thresholds import DEFAULT_FAR, card_threshold, fit_threshold
 from export.variants import Built, held_out
@@ -93,8 +93,14 @@ class EmbedderJudge:
                 f"the threshold stored beside {self.source.path.name} is for FAR {stored.far:g}, not {request.far:g}; "
                 "fit one with --pairs-from DIR"
             )
-        if stored is None and built.precision == request.precisions[0]:
-            self.photos.tell("no threshold was fitted: name a folder of identities with --pairs-from DIR")
+        if built.precision == request.precisions[0]:
+            if stored is None:
+                self.photos.tell("no threshold was fitted: name a folder of identities with --pairs-from DIR")
+            elif request.landmarker == NO_LANDMARKER:
+                self.photos.tell(
+                    "the thresholds stored beside the weights may be of faces placed by a landmarker; fit them anew "
+                    "with --pairs-from DIR"
+                )
         return stored, None
 
     def _fitted(self, built: Built, faces: Any, far: float, words: str) -> tuple[Threshold, dict[str, Any] | None]:
