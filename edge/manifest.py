@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,7 +31,8 @@ class Threshold:
     source: str
 
     def __post_init__(self) -> None:
-        if not -1.0 <= self.similarity <= 1.0 or not 0.0 < self.far < 1.0 or self.pairs < 0:
+        numbers = _are_numbers(self.similarity, self.far) and _are_counts(self.pairs)
+        if not numbers or not -1.0 <= self.similarity <= 1.0 or not 0.0 < self.far < 1.0:
             raise BundleError(
                 f"bundle: threshold {self.similarity} at FAR {self.far} over {self.pairs} pairs is impossible"
             )
@@ -58,8 +58,9 @@ class DetectionScore:
     source: str
 
     def __post_init__(self) -> None:
-        in_range = all(0.0 < value <= 1.0 for value in (self.score, self.reference, self.low, self.high))
-        if not in_range or self.low > self.high or min(self.faces, self.found, self.pictures) < 0:
+        scores = (self.score, self.reference, self.low, self.high)
+        numbers = _are_numbers(*scores) and _are_counts(self.faces, self.found, self.pictures)
+        if not numbers or not all(0.0 < value <= 1.0 for value in scores) or self.low > self.high:
             raise BundleError(
                 f"bundle: detection score {self.score} [{self.low}, {self.high}] for {self.reference} over "
                 f"{self.faces} faces is impossible; export it again"
@@ -142,6 +143,16 @@ class Manifest:
             raise BundleError(f"bundle: bundle.json is damaged ({error}); export it again") from error
 
 
+def _are_numbers(*values: object) -> bool:
+    """JSON's true is none, though Python compares it as 1. NaN is one, and in no range."""
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+
+
+def _are_counts(*values: object) -> bool:
+    """Whether each is a whole number from 0 up."""
+    return all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in values)
+
+
 def _entry(variant: Variant) -> dict[str, Any]:
     entry = {**asdict(variant), "contract": variant.contract.to_dict()}
     if variant.detection_score is None:
@@ -153,7 +164,5 @@ def _variant(entry: Mapping[str, Any]) -> Variant:
     threshold, score = entry.get("threshold"), entry.get("detection_score")
     if threshold is not None:
         threshold = Threshold(**threshold)
-        if not math.isfinite(threshold.similarity):
-            raise ValueError("a threshold is not finite")
     read = {"threshold": threshold, "detection_score": None if score is None else DetectionScore(**score)}
     return Variant(**{**entry, "contract": ModelContract.from_dict(entry["contract"]), **read})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,9 @@ def test_a_manifest_cannot_point_outside(own_bundle: Path, file: str) -> None:
         lambda v: v["variants"][1]["threshold"].update(similarity=1.5),
         lambda v: v["variants"][1]["threshold"].update(similarity=float("nan")),
         lambda v: v["variants"][1]["threshold"].update(far="0.1"),
+        lambda v: v["variants"][1]["threshold"].update(similarity=True),
+        lambda v: v["variants"][1]["threshold"].update(pairs=float("nan")),
+        lambda v: v["variants"][1]["threshold"].update(pairs=1.5),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_in_one_line(own_bundle: Path, change: Any) -> None:
@@ -97,6 +101,37 @@ def test_a_manifest_that_does_not_fit_is_refused_in_one_line(own_bundle: Path, c
     with pytest.raises(BundleError) as caught:
         Bundle.open(own_bundle)
     assert "\n" not in str(caught.value)
+
+
+DETECTION_SCORE = {
+    "score": 0.48,
+    "reference": 0.5,
+    "low": 0.47,
+    "high": 0.49,
+    "faces": 900,
+    "found": 880,
+    "pictures": 300,
+    "source": "test",
+}
+
+
+def test_a_detection_score_comes_back(own_bundle: Path) -> None:
+    edit(own_bundle, lambda values: values["variants"][0].update(detection_score=DETECTION_SCORE))
+    found = Bundle.open(own_bundle).select("detector").detection_score
+    assert found is not None
+    assert asdict(found) == DETECTION_SCORE
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "0.5", None, -1, [1]])
+@pytest.mark.parametrize("name", [name for name in DETECTION_SCORE if name != "source"])
+def test_a_detection_score_of_what_is_no_number_is_refused_in_one_line(
+    own_bundle: Path, name: str, value: object
+) -> None:
+    edit(own_bundle, lambda values: values["variants"][0].update(detection_score={**DETECTION_SCORE, name: value}))
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(own_bundle)
+    assert "\n" not in str(caught.value)
+    assert "export it again" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff\xfe", '{"format": "arcedge-bundle"}'])
