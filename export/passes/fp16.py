@@ -72,7 +72,6 @@ def to_fp16(
         if name in floats
     }
     casts: dict[tuple[str, int], str] = {}
-    outputs = graph.output_names
     for node in list(graph.nodes):
         want = TensorProto.FLOAT16 if id(node) in half else TensorProto.FLOAT
         positions = _FLOAT_INPUTS.get(node.op_type, range(len(node.input)))
@@ -84,7 +83,7 @@ def to_fp16(
             elif name in floats and node.op_type != "Cast" and kinds.get(name, TensorProto.FLOAT) != want:
                 node.input[i] = _cast(graph, name, want, casts)
     # A graph output that became FP16 goes out as float32 under its own name.
-    for name in outputs:
+    for name in [value.name for value in graph.outputs]:  # in their order: a set's is another one in each process
         if kinds.get(name) == TensorProto.FLOAT16:
             inner = graph.fresh(f"{name}.half")
             graph.rename_tensor(name, inner)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,44 @@ def test_every_variant_is_there_and_opens(bundle: Bundle) -> None:
         with open_session(bundle.load(variant)) as session:
             assert session.inputs[0].name == "pixels"
             assert session.inputs[0].dtype == "uint8"
+
+
+_BUILD = """
+import hashlib, sys
+from pathlib import Path
+import onnx
+from edge.contract import ModelContract
+from export.calibration.table import read_tables
+from export.passes import Passes
+from export.sources import Source
+from export.variants import PRECISIONS, build_variants
+
+for role, table in (("embedder", "face"), ("detector", "finder")):
+    model = onnx.load(f"{sys.argv[1]}/{role}.onnx")
+    contract = ModelContract(role="detector", size=None)
+    if role == "embedder":
+        contract = ModelContract(role=role, size=(112, 112), template="arcface-112", embedding_size=64)
+    source = Source(Path(role), "", role, model, contract)
+    (ranges,) = read_tables(Path(sys.argv[2]) / f"{table}.calibration.json")
+    for built in build_variants(source, PRECISIONS, ranges, Passes(), ("onnx", "tensorrt")):
+        print(built.name, hashlib.sha256(built.data).hexdigest())
+"""
+
+
+def test_what_is_exported_again_is_the_same_bit_for_bit(bundle: Bundle, weights: Path, tmp_path: Path) -> None:
+    """Whatever order Python's sets have, which is another one in each process."""
+    onnx.save(load_embedder_checkpoint(weights / "face.safetensors", Passes()).float_model, tmp_path / "embedder.onnx")
+    onnx.save(load_detector(weights / "finder.safetensors", Passes()).float_model, tmp_path / "detector.onnx")
+    for seed in ("1", "2"):
+        built = subprocess.run(
+            [sys.executable, "-c", _BUILD, str(tmp_path), str(weights)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = dict(line.split() for line in built.stdout.splitlines())
+        assert found == {variant.name: variant.sha256 for variant in bundle.manifest.variants}, seed
 
 
 def test_variants_give_what_the_network_gives(bundle: Bundle, relu_network) -> None:
