@@ -14,11 +14,22 @@ from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Key
 from edge.gallery.copies import Copies
+from edge.gallery.looking import looking_again
 from edge.gallery.milvus import MilvusStore
 from edge.gallery.place import MilvusPlace, Place
 from edge.gallery.snapshot import Snapshot
 from edge.gallery.sqlite import SqliteStore
-from edge.gallery.store import Entry, Hit, Identity, NewEntry, Outcome, Picture, Store, StoreUnavailableError
+from edge.gallery.store import (
+    ChangedMeanwhileError,
+    Entry,
+    Hit,
+    Identity,
+    NewEntry,
+    Outcome,
+    Picture,
+    Store,
+    StoreUnavailableError,
+)
 from edge.manifest import Variant
 from edge.types import Floats
 
@@ -259,19 +270,12 @@ class Gallery:
         While another process keeps the store locked, the last snapshot; GalleryError where there is none yet, or
         where the store is damaged.
         """
+        if self._snapshot is None:
+            return looking_again(ChangedMeanwhileError)(self._look)()
         try:
-            with self._store.reading():
-                state = self._store.state()
-                fresh = self._snapshot
-                if fresh is None or fresh.generation != state.generation:
-                    fresh = self._copies.snapshot(state)
-            # Only now: a store without transactions says at the end whether the view was of one moment.
-            self._snapshot = fresh
+            return self._look()
         except StoreUnavailableError:
-            if self._snapshot is None:
-                raise
             return self._snapshot
-        return fresh
 
     def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
         """For each of (F, D) unit probes the `limit` nearest vectors, best first; negatives do not count.
@@ -302,6 +306,16 @@ class Gallery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _look(self) -> Snapshot:
+        with self._store.reading():
+            state = self._store.state()
+            fresh = self._snapshot
+            if fresh is None or fresh.generation != state.generation:
+                fresh = self._copies.snapshot(state)
+        # Only now: a store without transactions says at the end whether the view was of one moment.
+        self._snapshot = fresh
+        return fresh
 
     def _finish_erasing(self) -> None:
         """What a `forget` that was killed had begun. Where others use the gallery it stays for the next opening."""

@@ -17,6 +17,7 @@ import numpy as np
 from edge.errors import GalleryError
 from edge.gallery.binding import Binding
 from edge.gallery.lease import Lease
+from edge.gallery.looking import looking_again
 from edge.gallery.milvus_change import (
     BEGUN,
     ROW_FIELDS,
@@ -47,6 +48,7 @@ from edge.gallery.milvus_records import (
 from edge.gallery.milvus_tables import Tables
 from edge.gallery.place import MilvusPlace
 from edge.gallery.store import (
+    ChangedMeanwhileError,
     Entry,
     Hit,
     Identity,
@@ -126,7 +128,7 @@ class MilvusStore:
         before = self.settled()
         yield
         if self.tables.head().version != before.version:
-            raise StoreUnavailableError(f"{self.address}: was changed while it was read; try again")
+            raise ChangedMeanwhileError(f"{self.address}: was changed while it was read; try again")
 
     def state(self) -> State:
         head = self.tables.head()
@@ -171,6 +173,7 @@ class MilvusStore:
         there = {row["key"]: str(row["value"]) for row in rows if row["version"] <= version}
         return [there.get(key) for key in keys]
 
+    @looking_again(ChangedMeanwhileError)
     def identities(self) -> list[Identity]:
         with self.reading():
             people = self._people()
@@ -183,6 +186,7 @@ class MilvusStore:
         ]
         return sorted(listed, key=lambda identity: identity.name)
 
+    @looking_again(ChangedMeanwhileError)
     def entries(self, name: str | None = None) -> list[Entry]:
         with self.reading():
             if name is None:
@@ -278,6 +282,7 @@ class MilvusStore:
         rows = self._rows(("number", "identity", "vector"), "negative == true")
         return sorted(map(_vector_row, rows), key=lambda row: row.number)
 
+    @looking_again(ChangedMeanwhileError)
     def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
         """For each of (F, D) unit probes the `limit` nearest vectors, best first, as Milvus' index finds them.
 

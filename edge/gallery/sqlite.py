@@ -17,9 +17,11 @@ from edge.errors import GalleryError
 from edge.gallery import schema
 from edge.gallery.binding import Binding
 from edge.gallery.cipher import Cipher, Key, Plain, Sealed
+from edge.gallery.looking import looking_again
 from edge.gallery.read_only import stamp_of
 from edge.gallery.store import (
     ANOTHERS_PICTURE,
+    ChangedMeanwhileError,
     Entry,
     Identity,
     NewEntry,
@@ -61,7 +63,7 @@ class SqliteStore:
         self._within = False
         self.identifier = b""
         try:
-            meta = self._meta()
+            meta = looking_again(ChangedMeanwhileError)(self._meta)()
             self.binding = Binding.from_json(meta["binding"])
             self.identifier = bytes.fromhex(meta["gallery"])
             self._cipher = self._unlock(meta.get("proof"), key)
@@ -101,6 +103,7 @@ class SqliteStore:
                 if self._connection.in_transaction:
                     self._connection.execute("COMMIT")
 
+    @looking_again(ChangedMeanwhileError)
     def state(self) -> State:
         meta = self._meta()
         return State(int(meta["generation"]), int(meta["revision"]))
@@ -126,10 +129,12 @@ class SqliteStore:
             schema.make_problems(self._connection)
             return [self._add_picture(picture, row, now, change) for picture, row in zip(pictures, rows, strict=True)]
 
+    @looking_again(ChangedMeanwhileError)
     def seen(self, files: Sequence[bytes]) -> list[bool]:
         with self._read():
             return [self._owner(self._cipher.token(file, "file")) is not None for file in files]
 
+    @looking_again(ChangedMeanwhileError)
     def problems(self, files: Sequence[bytes]) -> dict[bytes, str]:
         found = {}
         with self._read():
@@ -141,6 +146,7 @@ class SqliteStore:
                         found[file] = self._cipher.open(row[0], "problem").decode()
         return found
 
+    @looking_again(ChangedMeanwhileError)
     def identities(self) -> list[Identity]:
         with self._read():
             rows = self._connection.execute(
@@ -153,6 +159,7 @@ class SqliteStore:
         ]
         return sorted(people, key=lambda person: person.name)
 
+    @looking_again(ChangedMeanwhileError)
     def entries(self, name: str | None = None) -> list[Entry]:
         with self._read():
             rows = self._connection.execute(
@@ -230,6 +237,7 @@ class SqliteStore:
             ) from error
         raise GalleryError(f"{self.address}: deleted, but another process keeps the log with its traces; {advice}")
 
+    @looking_again(ChangedMeanwhileError)
     def origin(self) -> str | None:
         """What the gallery is a copy of, for people; None where it is one of its own."""
         with self._read():
@@ -239,6 +247,7 @@ class SqliteStore:
         fields = json.loads(text)
         return f"{fields['centre']}, version {fields['version']}"
 
+    @looking_again(ChangedMeanwhileError)
     def erasing(self) -> bool:
         return "erasing" in self._meta()
 
@@ -474,17 +483,17 @@ class SqliteStore:
         try:
             with self._translated("read"):
                 yield
-        except GalleryError as error:
+        except Exception as error:
             self._require_still(error)
             raise
         finally:
             self._within = False
         self._require_still()
 
-    def _require_still(self, error: GalleryError | None = None) -> None:
-        """Raises StoreUnavailableError where the file has changed, which then is also why it seemed damaged."""
+    def _require_still(self, error: Exception | None = None) -> None:
+        """Raises ChangedMeanwhileError where the file has changed, which then is also why it seemed damaged."""
         if self._changed():
-            raise StoreUnavailableError(f"{self.address}: was changed while it was read; try again") from error
+            raise ChangedMeanwhileError(f"{self.address}: was changed while it was read; try again") from error
 
     def _changed(self) -> bool:
         """Whether a file that is read as it stands is not what it was."""

@@ -19,6 +19,10 @@ class StoreUnavailableError(GalleryError):
     """The store cannot be used now: locked for longer than one waits, a full or read-only disk, a server away."""
 
 
+class ChangedMeanwhileError(StoreUnavailableError):
+    """Somebody wrote while it was read, so that what came of it may be of two moments."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A person: name, number of embeddings, seconds since the epoch of the first, number of negatives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 from edge.bundle import Bundle
 from edge.cli.main import main
 from edge.errors import GalleryError
-from edge.gallery import Binding, Gallery, Key
+from edge.gallery import Binding, Gallery, Key, looking, read_only, sqlite
 from edge.gallery.schema import DATABASE_NAME
 from edge.gallery.sqlite import SqliteStore
 from edge.gallery.store import StoreUnavailableError
@@ -151,6 +152,85 @@ def test_what_changes_in_the_middle_of_a_read_is_not_taken_for_true(place: Path)
         assert store.state().generation == state.generation + 1
         assert store.count() == 4
     store.close()
+
+
+class Coming:
+    """Somebody who writes, and comes or goes just when a reader has looked for the `when`-th time who is there."""
+
+    def __init__(self, folder: Path, when: int, deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.deed, self.left, self.writer = folder, deed, when, None
+        if deed == "goes":
+            self._as_who_may(self._open)
+        for module in (read_only, sqlite):
+            monkeypatch.setattr(module, "stamp_of", self._look)
+
+    def _look(self, path: Path) -> read_only.Stamp | None:
+        seen = STAMP_OF(path)
+        self.left -= 1
+        if self.left == 0:
+            if self.deed != "goes":
+                self._as_who_may(self._open)
+            if self.deed != "comes and stays":
+                self._as_who_may(self.end)
+        return seen
+
+    def _open(self) -> None:
+        self.writer = Gallery.open(self.folder)
+        self.writer.add("cy", ROWS[3:4], ["4.png"])
+
+    def end(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def _as_who_may(self, do: Callable[[], None]) -> None:
+        before = os.geteuid()
+        os.seteuid(os.getuid())
+        try:
+            with somebody_writes(self.folder):
+                do()
+        finally:
+            os.seteuid(before)
+
+
+STAMP_OF = read_only.stamp_of
+
+
+@pytest.mark.parametrize("deed", ["comes and goes", "comes and stays", "goes"])
+@pytest.mark.parametrize("when", range(1, 10))
+def test_who_comes_or_goes_while_it_is_opened_keeps_nobody_out(
+    place: Path, when: int, deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(place / "people")
+    writer = Coming(folder, when, deed, monkeypatch)
+    with powerless(), Gallery.open(folder) as gallery:
+        for _ in range(5):
+            listed = names(gallery)
+            assert [person.name for person in gallery.identities()][:2] == ["ada", "bob"]
+        assert listed == ["ada", "bob", "cy"] or writer.left > 0
+    writer.end()
+
+
+def test_what_never_stands_still_is_said_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made(place / "people")
+    numbers = itertools.count()
+    monkeypatch.setattr(looking, "BETWEEN_SECONDS", 0)
+    monkeypatch.setattr(sqlite, "stamp_of", lambda path: read_only.Stamp(0, 0, next(numbers)))
+    with powerless(), pytest.raises(StoreUnavailableError, match="was changed while it was read; try again") as caught:
+        Gallery.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_was_left_without_its_log_is_nobody(place: Path) -> None:
+    folder = made(place / "people")
+    _allow(folder, writing=True)
+    with Gallery.open(folder):
+        index = (folder / f"{DATABASE_NAME}-shm").read_bytes()
+    (folder / f"{DATABASE_NAME}-shm").write_bytes(index)
+    _allow(folder, writing=False)
+    before = looks(folder)
+    with powerless(), Gallery.open(folder) as gallery:
+        assert names(gallery) == ["ada", "bob"]
+    assert looks(folder) == before
 
 
 def test_another_gallery_in_its_place_is_not_taken_for_it(place: Path) -> None:
