@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from edge.errors import InputError
 from edge.weights.cards import read_card
 from training.checkpoint import load_embedder
+from training.distill import run
 from training.distill.blocks import chain_features
 from training.distill.cli import configure_distill, run_distill
 from training.distill.crops import SIZE, CropStore
@@ -39,8 +41,12 @@ QUICK = Recipe(batch=4, bank=32, block_steps=1, steps=3, warmup=1, hold_out=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
+def _one_thread_and_one_batch() -> Iterator[None]:
+    """The first batch has every picture that is trained on, and ten of them would hold nothing but the same again."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "MEASURED_BATCHES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,8 @@ BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
 FIXED = ("seed", "batch", "workers", "bank", "hold_out", "bf16", "start")
 """The parts of a recipe that a run cannot change on the way."""
+MEASURED_BATCHES = 10
+"""Batches of training crops that ranges and scales of finished weights are measured on."""
 LIKE_THE_TEACHER = 0.5
 """Least mean cosine to the teacher's answers of weights that a second phase begins from; of another seed it is 0."""
 
@@ -309,16 +311,16 @@ class Distiller:
         return student
 
     def augmented(self) -> Iterator[Tensor]:
-        """Inputs that ranges of activations are measured on: ten batches of training crops, the same at every call."""
+        """Inputs that ranges of activations are measured on: augmented training crops, the same at every call."""
         order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
-        for step in range(10):
+        for step in range(MEASURED_BATCHES):
             rng = np.random.default_rng([self.recipe.seed, 2, step])
             yield to_student(make_batch(self.crops, order.step(step), rng))
 
     def _first_crops(self) -> Iterator[Tensor]:
-        """Ten batches of training crops as they are: RGB 0–255."""
+        """Training crops as they are: RGB 0–255."""
         order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
-        return (make_batch(self.crops, order.step(step), None) for step in range(10))
+        return (make_batch(self.crops, order.step(step), None) for step in range(MEASURED_BATCHES))
 
     def save(self, path: Path) -> None:
         """Writes the whole state; a kill at any moment leaves the old file or the new one."""
