@@ -14,6 +14,8 @@ from benchmarks.int8 import detector
 from benchmarks.int8.detector import Curve, Found, Pictures, landmark_growth, points_lost
 from edge.metrics.detection import Outcome, average_precision
 
+pytestmark = pytest.mark.usefixtures("exports_are_remembered")
+
 
 def _outcomes(seed: int, pictures: int = 40) -> list[Outcome]:
     random = np.random.default_rng(seed)

@@ -16,6 +16,8 @@ from edge.weights import find_weights
 from export.passes import Passes
 from export.sources import load_detector
 
+pytestmark = pytest.mark.usefixtures("exports_are_remembered")
+
 
 @pytest.mark.slow
 def test_roundings_that_were_chosen_are_of_the_layer_that_reads_pixels_too(monkeypatch: pytest.MonkeyPatch) -> None:
