@@ -18,8 +18,10 @@ for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 with contextlib.suppress(ImportError):
     import hypothesis
 
-    # An example takes as long as a busy machine lets it; what is slow by itself is seen in --durations.
-    hypothesis.settings.register_profile("arcedge", deadline=None)
+    # An example takes as long as a busy machine lets it, and so does drawing it; what is slow by itself is seen in
+    # --durations.
+    busy = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("arcedge", deadline=None, suppress_health_check=busy)
     hypothesis.settings.load_profile("arcedge")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -182,7 +182,8 @@ for number in range(rounds):
 def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     rounds = 150
     command = [sys.executable, "-c", _CHILDREN, str(tmp_path / "s.db"), str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    # It ends with its last round, however long a busy machine takes over that: a minute where six others compute.
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
     lines = [line.split() for line in done.stdout.splitlines()]
     put = [words[1] for words in lines if words[0] == "put"]
     sent = {words[1] for words in lines if words[0] == "sent"}
