@@ -41,6 +41,7 @@ class Subject:
     def describe(self, analyzer: FaceAnalyzer) -> dict[str, Any]:
         """Files, sizes and digests of what was opened, for the report."""
         embedder, detector = analyzer.embedder_variant, analyzer.detector_variant
+        landmarker = analyzer.landmarker_variant
         return {
             "label": self.label,
             "bundle": name_of(self.bundle.path),
@@ -54,6 +55,9 @@ class Subject:
                 "bytes": detector.size,
                 "sha256": detector.sha256,
             },
+            "landmarker": None
+            if landmarker is None
+            else {"name": landmarker.name, "bytes": landmarker.size, "sha256": landmarker.sha256},
             "threshold": None
             if embedder.threshold is None
             else {

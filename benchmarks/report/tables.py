@@ -183,20 +183,19 @@ def _listed(counts: list[int]) -> str:
     return ", ".join(str(count) for count in counts)
 
 
+def _bytes(variant: Mapping[str, Any]) -> list[int]:
+    """Of a variant's models; results of before there were landmarkers have two."""
+    return [found["bytes"] for role in ("embedder", "detector", "landmarker") if (found := variant.get(role))]
+
+
 def _cost(report: Mapping[str, Any]) -> Iterator[Row]:
     latency = report["latency"]
     variants = report["variants"]
     yield Row(
         "Cost",
         "Size on disk",
-        "embedder + detector",
-        tuple(
-            Cell(
-                size(one["embedder"]["bytes"] + one["detector"]["bytes"]),
-                f"{size(one['embedder']['bytes'])} + {size(one['detector']['bytes'])}",
-            )
-            for one in variants
-        ),
+        "embedder + detector + landmarker" if any(one.get("landmarker") for one in variants) else "embedder + detector",
+        tuple(Cell(size(sum(_bytes(one))), " + ".join(size(part) for part in _bytes(one))) for one in variants),
     )
     if (energy := latency.get("energy")) and energy["measured"]:
         for position, meter in enumerate(energy["meters"]):
