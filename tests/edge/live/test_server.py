@@ -222,7 +222,7 @@ class TestMetrics:
         labels = {label for family in self.families(rig).values() for s in family.samples for label in s.labels}
         assert labels <= {
             *("source", "reason", "state", "stage", "le", "sink"),
-            *("version", "digest", "detector", "embedder", "engine"),
+            *("version", "digest", "detector", "landmarker", "embedder", "engine"),
         }
 
 
