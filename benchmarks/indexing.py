@@ -197,7 +197,9 @@ def main() -> None:
 
 
 def _models(bundle: Bundle) -> dict[str, str]:
-    return {role: bundle.select(role).sha256 for role in ("detector", "embedder")}
+    models = {role: bundle.select(role).sha256 for role in ("detector", "embedder")}
+    landmarker = bundle.landmarker(bundle.select("detector").precision)
+    return models if landmarker is None else {**models, "landmarker": landmarker.sha256}
 
 
 if __name__ == "__main__":

@@ -150,12 +150,13 @@ class FaceAnalyzer:
 
         threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and qualities.
         """
-        faces = self.refine(image, faces)
-        if self._gpu is not None and (found := self._gpu.recognise(image, faces, threshold)) is not None:
+        # Quality is judged by the landmarks that the tracker knows, as where stages run one by one.
+        refined = self.refine(image, faces)
+        if self._gpu is not None and (found := self._gpu.recognise(image, refined, threshold)) is not None:
             vectors = None if found.vectors is None else self.embedder.checked(found.vectors)
             sharp = zip(faces, found.sharpness, strict=True) if found.sharpness else ()
             return Recognised(vectors, [quality_of(face, sharpness) for face, sharpness in sharp], found.sought)
-        crops = self.align(image, faces)
+        crops = self.align(image, refined)
         seen = zip(faces, crops, strict=True) if threshold is None else ()
         return Recognised(self.embed(crops), [measure(face, crop) for face, crop in seen], None)
 

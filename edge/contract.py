@@ -31,6 +31,8 @@ TEMPLATES = {"embedder": ("arcface-112",), "landmarker": ("arcface-wide-96",)}
 """Landmark templates by role, see `edge.align`."""
 LANDMARKER_SIZE = (96, 96)
 """Of its template."""
+NO_LANDMARKER = "none"
+"""What stands for it where a landmarker may be named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class Embedder:
 
     def __init__(self, session: Session, contract: ModelContract) -> None:
         if contract.role != "embedder" or contract.size is None or contract.embedding_size is None:
-            raise ContractError(f"an embedder is needed; this model is a {contract.role}")
+            raise ContractError(f"an embedder is needed; this model is of role {contract.role}")
         self._session = session
         self.contract = contract
         self.embedding_size = contract.embedding_size

@@ -76,7 +76,7 @@ class Frame:
 class Face:
     """A detected face: `box` (4,) float32 x1 y1 x2 y2, `landmarks` (5, 2) float32, `score` in [0, 1].
 
-    refined: whether a landmarker has placed the landmarks, after the detector.
+    refined: whether a landmarker has looked at it, and placed the landmarks where it believed what it saw.
     """
 
     box: Floats

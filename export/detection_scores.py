@@ -155,7 +155,7 @@ def _look(
                 unreadable.append(path.relative_to(folder).as_posix())
                 continue
             for name, detector in detectors.items():
-                found[name].append(np.array([face.score for face in detector.detect(image)], np.float64))
+                found[name].append(np.array([face.score for face in detector.find(image)], np.float64))
     if unreadable:
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         tell(f"left out, not a picture: {', '.join(unreadable[:5])}{more}")

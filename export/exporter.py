@@ -12,6 +12,7 @@ from typing import Any
 
 from edge import __version__
 from edge.bundle import Bundle
+from edge.contract import NO_LANDMARKER
 from edge.detect import WORKING_SCORE
 from edge.errors import InputError
 from edge.manifest import Threshold
@@ -21,7 +22,7 @@ from edge.signing import SigningKey
 from edge.weights import find_weights
 from export.calibration.calibrate import split_held_out
 from export.calibration.photos import read_training_part
-from export.calibration.table import CalibrationTable, read_tables, write_tables
+from export.calibration.table import CalibrationTable, read_finder, read_tables, write_tables
 from export.choosing import MOST_TO_CHOOSE, AccuracyChoice, as_line
 from export.detection_scores import FittedScores, fit_detection_scores
 from export.graph import parameters_digest
@@ -31,7 +32,7 @@ from export.passes import Passes
 from export.photos import Finder, Photos, named_landmarker
 from export.plausibility import require_plausible
 from export.repairing import decide, require_layers, with_named
-from export.request import NO_LANDMARKER, ExportRequest
+from export.request import ExportRequest
 from export.selftest import self_test_entry
 from export.sources import (
     CALIBRATION_SUFFIX,
@@ -103,7 +104,10 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     bundle = write_bundle(request.out, artefacts, provenance, key=key)
     if request.save_calibration is not None:
         thresholds = {a.name: a.threshold for a in artefacts if a.threshold is not None}
-        _save(request, list(tables.values()), thresholds, tell)
+        by_photos = request.pairs_from is not None or (request.calibration is not None and request.calibration.is_dir())
+        beside = embedder.beside(CALIBRATION_SUFFIX)
+        finder = photos.finder.digests() if by_photos or beside is None else read_finder(beside)
+        _save(request, list(tables.values()), thresholds, finder, tell)
     return ExportResult(bundle, passes, notes, tuple(trade_offs.values()))
 
 
@@ -323,10 +327,11 @@ def _save(
     request: ExportRequest,
     tables: list[CalibrationTable],
     thresholds: dict[str, Threshold],
+    finder: dict[str, str] | None,
     tell: Callable[[str], None],
 ) -> None:
     if request.save_calibration is not None:
-        write_tables(request.save_calibration, tables, thresholds)
+        write_tables(request.save_calibration, tables, thresholds, finder)
         tell(f"calibration table: {request.save_calibration}")
 
 

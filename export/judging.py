@@ -18,10 +18,10 @@ from export.agreement import (
     landmarks_with,
 )
 from export.calibration.photos import synthetic_crops
-from export.calibration.table import read_thresholds
+from export.calibration.table import read_finder, read_thresholds
 from export.gate import EvaluationPairs, accuracy_drop, rank_flips, require_inside, tar_drop
 from export.photos import Photos
-from export.request import NO_LANDMARKER, ExportRequest
+from export.request import ExportRequest
 from export.sources import CALIBRATION_SUFFIX, Source, landmarker_crops
 from export.thresholds import DEFAULT_FAR, card_threshold, fit_threshold
 from export.variants import Built, held_out
@@ -96,12 +96,18 @@ class EmbedderJudge:
         if built.precision == request.precisions[0]:
             if stored is None:
                 self.photos.tell("no threshold was fitted: name a folder of identities with --pairs-from DIR")
-            elif request.landmarker == NO_LANDMARKER:
+            elif self._found_otherwise():
                 self.photos.tell(
-                    "the thresholds stored beside the weights may be of faces placed by a landmarker; fit them anew "
-                    "with --pairs-from DIR"
+                    "the thresholds stored beside the weights are of faces that another detector or landmarker found; "
+                    "fit them anew with --pairs-from DIR"
                 )
         return stored, None
+
+    def _found_otherwise(self) -> bool:
+        """Whether the stored thresholds are known to be of faces that were found otherwise than this bundle's."""
+        table = self.source.beside(CALIBRATION_SUFFIX)
+        found = read_finder(table) if table is not None else None
+        return found is not None and found != self.photos.finder.digests()
 
     def _fitted(self, built: Built, faces: Any, far: float, words: str) -> tuple[Threshold, dict[str, Any] | None]:
         return fit_threshold(self._embed(built, faces.crops), faces.labels, far, words)

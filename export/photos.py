@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.contract import NO_LANDMARKER
 from edge.detect import Detector, Landmarker
 from edge.engines import open_session
 from edge.types import Image
@@ -14,7 +15,6 @@ from edge.weights import find_weights
 from export.calibration.photos import Faces, align_photos, list_photos, mosaics
 from export.gate import EvaluationPairs, load_pairs
 from export.passes import Passes
-from export.request import NO_LANDMARKER
 from export.sources import Source, load_detector, load_landmarker
 
 MOSAICS = 48
@@ -32,6 +32,10 @@ class Finder:
         """By files or names of weights; None for the default, NO_LANDMARKER for none. Raises InputError."""
         found = load_detector(find_weights(detector, "detector"), Passes())
         return cls(found, named_landmarker(landmarker, Passes()))
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of the files by role."""
+        return {one.contract.role: one.digest for one in (self.detector, self.landmarker) if one is not None}
 
     @contextmanager
     def open(self) -> Iterator[Detector]:

@@ -21,9 +21,6 @@ MAX_DROP = 0.5
 """Points of accuracy, and of TAR at the FAR, a variant may lose where pairs are given."""
 
 
-NO_LANDMARKER = "none"
-
-
 @dataclass(frozen=True, slots=True)
 class Budget:
     """min_cosine: of the INT8 embedder, None for MIN_COSINE. max_drop: points, see MAX_DROP."""

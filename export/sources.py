@@ -11,7 +11,7 @@ import numpy as np
 from onnx import ModelProto
 
 from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
-from edge.contract import LANDMARKER_SIZE, ModelContract
+from edge.contract import ModelContract
 from edge.detect.decode import require_heads
 from edge.errors import ContractError, InputError
 from edge.types import Floats, Image
@@ -26,12 +26,6 @@ CALIBRATION_SUFFIX = ".calibration.json"
 
 DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layout="nchw", dtype="float32")
 """YuNet's: BGR pixels 0-255 as float32, any multiple of 32."""
-
-
-LANDMARKER_CONTRACT = ModelContract(
-    role="landmarker", size=LANDMARKER_SIZE, layout="nchw", dtype="float32", template="arcface-wide-96"
-)
-"""Our landmarker's: BGR pixels 0-255 as float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +140,14 @@ def load_detector(path: Path, passes: Passes) -> Source:
 def load_landmarker(path: Path, passes: Passes) -> Source:
     """Our own landmarker's checkpoint. Raises InputError for another file, ContractError where it does not fit."""
     from export.to_onnx import landmarker_to_onnx
-    from training.landmarker.network import load
+    from training.landmarker.network import CONTRACT, load
 
     if read_header(path).get("role") != "landmarker":
         raise InputError(f"{path}: not a landmarker's weights; name those of edge train landmarker, or none")
-    sample = network_input(landmarker_crops(synthetic_crops(4)), LANDMARKER_CONTRACT)
+    sample = network_input(landmarker_crops(synthetic_crops(4)), CONTRACT)
     model = landmarker_to_onnx(load(path), sample, passes)
-    model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, LANDMARKER_CONTRACT), model)
-    return Source(path, _digest(path), "edge-landmarker", model, bundle_contract(LANDMARKER_CONTRACT))
+    model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, CONTRACT), model)
+    return Source(path, _digest(path), "edge-landmarker", model, bundle_contract(CONTRACT))
 
 
 def landmarker_crops(crops: Image) -> Image:

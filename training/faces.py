@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from edge.align import CROP_SIZE, align
-from edge.contract import LANDMARKER_SIZE, ModelContract
+from edge.contract import NO_LANDMARKER, ModelContract
 from edge.detect import Detector, Landmarker, find_main_face
 from edge.engines import Array, Session, TensorSpec, open_session
 from edge.errors import InputError
@@ -30,12 +30,6 @@ from edge.weights import find_weights
 from training.data import Dataset
 
 _DETECTOR_CONTRACT = ModelContract(role="detector", size=None, color="bgr", layout="nchw", dtype="float32")
-_LANDMARKER_CONTRACT = ModelContract(
-    role="landmarker", size=LANDMARKER_SIZE, layout="nchw", dtype="float32", template="arcface-wide-96"
-)
-
-
-NO_LANDMARKER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +77,10 @@ class Finder:
         """`DETECTOR+LANDMARKER`, or `DETECTOR` for its own landmarks; None for both defaults. Raises InputError."""
         if text is None:
             return cls.of(None, None)
-        detector, plus, landmarker = text.partition("+")
-        return cls.of(detector, landmarker if plus else NO_LANDMARKER)
+        if Path(text).is_file():  # whose name may have a + in it
+            return cls.of(text, NO_LANDMARKER)
+        detector, plus, landmarker = text.rpartition("+")
+        return cls.of(detector, landmarker) if plus else cls.of(text, NO_LANDMARKER)
 
 
 def open_detector(path: Path, landmarker: Path | None = None) -> Detector:
@@ -93,8 +89,7 @@ def open_detector(path: Path, landmarker: Path | None = None) -> Detector:
     landmarker: weights of the project's own; None for the detector's landmarks. Raises InputError and ContractError.
     """
     session = open_session(path) if path.suffix == ".onnx" else _detector_session(path)
-    closer = None if landmarker is None else Landmarker(_landmarker_session(landmarker), _LANDMARKER_CONTRACT)
-    return Detector(session, _DETECTOR_CONTRACT, landmarker=closer)
+    return Detector(session, _DETECTOR_CONTRACT, landmarker=None if landmarker is None else open_landmarker(landmarker))
 
 
 def _detector_session(path: Path) -> _TorchSession:
@@ -103,10 +98,11 @@ def _detector_session(path: Path) -> _TorchSession:
     return _TorchSession(load(path), None, OUTPUT_NAMES)
 
 
-def _landmarker_session(path: Path) -> _TorchSession:
-    from training.landmarker.network import load
+def open_landmarker(path: Path) -> Landmarker:
+    """The project's own from its weights. Raises InputError and ContractError."""
+    from training.landmarker.network import CONTRACT, load
 
-    return _TorchSession(load(path), LANDMARKER_SIZE, ("landmarks",))
+    return Landmarker(_TorchSession(load(path), CONTRACT.size, ("landmarks",)), CONTRACT)
 
 
 class _TorchSession(Session):

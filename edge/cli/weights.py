@@ -59,7 +59,7 @@ def _list(*, as_json: bool) -> None:
         return
     width = max(len(row.name) for row in rows)
     for row in rows:
-        print(f"{row.name:{width}}  {row.role:8}  {row.state:10}  {_megabytes(row.size):>8}  {row.licence}")
+        print(f"{row.name:{width}}  {row.role:10}  {row.state:10}  {_megabytes(row.size):>8}  {row.licence}")
 
 
 def _show(args: argparse.Namespace) -> None:

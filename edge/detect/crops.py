@@ -6,7 +6,7 @@ border around it, wider each time; the first look that finds a face ends the sea
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,10 +31,14 @@ def find_main_face(detector: Detector, image: Image) -> Face | None:
     Coordinates are pixels of `image`, and may lie outside it where the crop cut the face.
     """
     for border in BORDERS:
-        faces = _look(detector, image, border)
+        view = _framed(image, border)
+        seen = detector.find(view.image)
+        faces = [view.back(face) for face in seen]
         if faces:
             sure = max(face.score for face in faces) - SCORE_MARGIN
-            return max((face for face in faces if face.score >= sure), key=lambda face: _prominence(face, image))
+            likely = [number for number, face in enumerate(faces) if face.score >= sure]
+            main = max(likely, key=lambda number: _prominence(faces[number], image))
+            return view.back(detector.refine(view.image, [seen[main]])[0])
     return None
 
 
@@ -44,7 +48,26 @@ def same_face(other: Face, main: Face) -> bool:
     return bool((centre > main.box[:2]).all() and (centre < main.box[2:]).all())
 
 
-def _look(detector: Detector, image: Image, border: float) -> list[Face]:
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A picture enlarged, then framed by `margin` pixels of black."""
+
+    image: Image
+    margin: int
+    zoom: float
+
+    def back(self, face: Face) -> Face:
+        """A face of the view in pixels of the picture."""
+        box, landmarks = self._back(face.box.reshape(2, 2)).reshape(4), self._back(face.landmarks)
+        return replace(face, box=box, landmarks=landmarks)
+
+    def _back(self, points: Floats) -> Floats:
+        # Where the centre of a pixel goes under enlargement: x → (x + 0.5)·zoom − 0.5
+        moved: Floats = ((points - self.margin + 0.5) / self.zoom - 0.5).astype(np.float32)
+        return moved
+
+
+def _framed(image: Image, border: float) -> _View:
     height, width = image.shape[:2]
     zoom = max(1.0, SMALL_SIDE / max(height, width))
     if zoom > 1.0:
@@ -52,20 +75,7 @@ def _look(detector: Detector, image: Image, border: float) -> list[Face]:
     margin = round(border * max(image.shape[:2]))
     if margin:
         image = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    # Where the centre of a pixel goes under enlargement: x → (x + 0.5)·zoom − 0.5
-    return [
-        replace(
-            face,
-            box=_back(face.box.reshape(2, 2), margin, zoom).reshape(4),
-            landmarks=_back(face.landmarks, margin, zoom),
-        )
-        for face in detector.detect(image)
-    ]
-
-
-def _back(points: Floats, margin: int, zoom: float) -> Floats:
-    moved: Floats = ((points - margin + 0.5) / zoom - 0.5).astype(np.float32)
-    return moved
+    return _View(image, margin, zoom)
 
 
 def _prominence(face: Face, image: Image) -> float:

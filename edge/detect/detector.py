@@ -66,7 +66,7 @@ class Detector:
         landmarker: Landmarker | None = None,
     ) -> None:
         if contract.role != "detector":
-            raise ContractError(f"a detector is needed; this model is an {contract.role}")
+            raise ContractError(f"a detector is needed; this model is of role {contract.role}")
         require_heads({spec.name for spec in session.outputs})
         self._session = session
         self._contract = contract

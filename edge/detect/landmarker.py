@@ -26,7 +26,7 @@ class Landmarker:
 
     def __init__(self, session: Session, contract: ModelContract) -> None:
         if contract.role != "landmarker":
-            raise ContractError(f"a landmarker is needed; this model is a {contract.role}")
+            raise ContractError(f"a landmarker is needed; this model is of role {contract.role}")
         self._session = session
         self.contract = contract
         self._input = session.inputs[0].name
@@ -85,11 +85,13 @@ def _view_of(landmarks: Floats) -> npt.NDArray[np.float64] | None:
 def placed(faces: Sequence[Face], views: dict[int, npt.NDArray[np.float64]], points: Floats) -> list[Face]:
     """The faces with landmarks `points` (N, 5, 2), pixels of N views, taken back to the image's pixels."""
     moved = list(faces)
+    for number in views:
+        moved[number] = replace(faces[number], refined=True)
     for (number, matrix), found in zip(views.items(), points, strict=True):
         if np.linalg.norm(found - WIDE_96, axis=1).mean() <= MAX_MOVE * _EYES:
             back = cv2.invertAffineTransform(matrix)
             landmarks = (found @ back[:, :2].T + back[:, 2]).astype(np.float32)
-            moved[number] = replace(faces[number], landmarks=landmarks, refined=True)
+            moved[number] = replace(moved[number], landmarks=landmarks)
     return moved
 
 

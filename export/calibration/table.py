@@ -89,11 +89,16 @@ class CalibrationTable:
 
 
 def write_tables(
-    path: Path, tables: Sequence[CalibrationTable], thresholds: Mapping[str, Threshold] | None = None
+    path: Path,
+    tables: Sequence[CalibrationTable],
+    thresholds: Mapping[str, Threshold] | None = None,
+    finder: Mapping[str, str] | None = None,
 ) -> None:
     """Writes tables as JSON, ranges rounded to what float32 holds, whole or not at all.
 
-    thresholds: by variant, for the embedder of the tables, so that an export without photos has them too.
+    thresholds: by variant, for the embedder of the tables, so that an export without photos has them too. finder: what
+    found the faces they were fitted on, see `export.photos.Finder.digests`.
+
     Raises InputError where the file cannot be written.
     """
     entries = []
@@ -107,7 +112,9 @@ def write_tables(
             del entry["detection_scores"], entry["scenes"]
         entries.append(entry)
     stated = {name: asdict(threshold) for name, threshold in (thresholds or {}).items()}
-    values = {"format": FORMAT, "version": VERSION, "tables": entries, "thresholds": stated}
+    values: dict[str, Any] = {"format": FORMAT, "version": VERSION, "tables": entries, "thresholds": stated}
+    if finder is not None:
+        values["finder"] = dict(finder)
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -131,6 +138,14 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
         return {name: Threshold(**entry) for name, entry in _read(path).get("thresholds", {}).items()}
     except (TypeError, AttributeError, BundleError) as error:
         raise InputError(f"{path}: a stored threshold is damaged ({error}); calibrate again") from error
+
+
+def read_finder(path: Path) -> dict[str, str] | None:
+    """What found the faces the thresholds were fitted on; None where the file does not say. Raises InputError."""
+    found = _read(path).get("finder")
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"{path}: the calibration table is damaged (finder); calibrate again")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _look(name: str, data: bytes, image: Image, detector: Detector) -> Look:
     face = find_main_face(detector, image)
     crop = align(image, face.landmarks) if face is not None else None
     quality = measure(face, crop) if face is not None and crop is not None else None
-    count = _rivals(face, detector.detect(image)) if face is not None else 0
+    count = _rivals(face, detector.find(image)) if face is not None else 0
     return Look(name, signature, image.shape[:2], float(image.std()), count, face, crop, quality)
 
 

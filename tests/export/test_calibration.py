@@ -192,7 +192,7 @@ def blank_and_broken(folder: Path, blank: int, broken: int) -> Path:
 
 def test_pictures_that_cannot_be_read_are_not_called_faceless(tmp_path: Path) -> None:
     class Blind:
-        def detect(self, image: object) -> list[object]:
+        def find(self, image: object) -> list[object]:
             return []
 
     for blank, broken, says in (

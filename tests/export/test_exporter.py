@@ -26,6 +26,7 @@ from export.calibration.photos import synthetic_crops
 from export.cli import VERB
 from export.graph import Graph
 from export.passes import Passes
+from export.photos import Finder
 from export.sources import load_detector, load_embedder_checkpoint
 from export.variants import calibrate_detector, calibrate_embedder
 from training.checkpoint import save_embedder
@@ -111,7 +112,28 @@ def test_what_is_exported_again_is_the_same_bit_for_bit(bundle: Bundle, weights:
             check=True,
         )
         found = dict(line.split() for line in built.stdout.splitlines())
-        assert found == {variant.name: variant.sha256 for variant in bundle.manifest.variants}, seed
+        built_there = [*bundle.variants("embedder"), *bundle.variants("detector")]
+        assert found == {variant.name: variant.sha256 for variant in built_there}, seed
+
+
+@pytest.mark.parametrize(("finder", "told"), [(None, False), ("same", False), ("another", True)])
+def test_thresholds_of_faces_found_otherwise_are_called_so(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], finder: str | None, told: bool
+) -> None:
+    """A table says what found the faces its thresholds were fitted on; one of before landmarkers does not."""
+    for name in ("face.safetensors", "finder.safetensors", "finder.calibration.json"):
+        (tmp_path / name).symlink_to(weights / name)
+    values = json.loads((weights / "face.calibration.json").read_text())
+    if finder is not None:
+        values["finder"] = Finder.of(str(weights / "finder.safetensors"), None).digests()
+        values["finder"]["landmarker"] = values["finder"]["landmarker"] if finder == "same" else "ab" * 32
+    (tmp_path / "face.calibration.json").write_text(json.dumps(values))
+    models = ("--weights", tmp_path / "face.safetensors", "--detector", tmp_path / "finder.safetensors")
+    assert run(*models, "--out", tmp_path / "b", "--precision", "fp32") == 0
+    said = capsys.readouterr().out.count("another detector or landmarker found")
+    assert said == (1 if told else 0)
+    kept = Bundle.open(tmp_path / "b").select("embedder").threshold
+    assert kept is not None and kept.similarity == 0.3
 
 
 def test_variants_give_what_the_network_gives(bundle: Bundle, relu_network) -> None:

@@ -116,8 +116,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     resumed.train(validate_every=100)
     for one, other in zip(whole.averaged.state_dict().values(), resumed.averaged.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)
-    with pytest.raises(InputError, match="is of seed 1"):
-        Run(Recipe(steps=6, batch=2, seed=2), faces(), tmp_path / "part.state")
+    for other, said in ((Recipe(steps=6, batch=2, seed=2), "seed 1, not 2"), (Recipe(steps=6), "batch 2, not 64")):
+        with pytest.raises(InputError, match=said):
+            Run(other, faces(), tmp_path / "part.state")
+    torch.save([1, 2], tmp_path / "part.state")
+    with pytest.raises(InputError, match="not a state"):
+        Run(Recipe(steps=6, batch=2), faces(), tmp_path / "part.state")
     (tmp_path / "part.state").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="not a state"):
         Run(Recipe(steps=6, batch=2), faces(), tmp_path / "part.state")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from edge.errors import InputError
 
 if TYPE_CHECKING:
     from training.distill.run import Distiller
+    from training.faces import Finder
 
 HARVESTED = "faces112-scenes.zip"
-REALIGNED = "faces112-realigned.zip"
+REALIGNED = "faces112-realigned-{}.zip"
 
 
 def configure_distill(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +27,12 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
     add(
         "--photos-detector",
         metavar="FINDER",
-        help="finds the faces of --photos, as --detector (default: first --detector)",
+        help="finds the faces of --photos, as --detector (default: the first --detector, else those in model_weights)",
     )
     add(
         "--realign",
         action="store_true",
-        help="cut --crops anew by what --photos-detector finds in them (default: those in model_weights)",
+        help="cut --crops anew by what finds the faces of --photos",
     )
     add("--terms", default="Terms of the crops: not stated.", metavar="TEXT", help="of the crops, for the card")
     add("--pairs", type=Path, metavar="FILE", help="LFW-style pairs file the finished weights are measured on")
@@ -152,13 +154,21 @@ def _crops(args: argparse.Namespace) -> list[Path]:
     """`--crops`, or with `--realign` the archive of them cut anew, made once for a work folder."""
     if not args.realign:
         return list(args.crops)
+    from training.distill.crops import CropStore
     from training.distill.realign import realign
+
+    finder = _photos_finder(args)
+    made_of = hashlib.sha256(f"{CropStore.open(args.crops).digest()} {finder.digest()}".encode()).hexdigest()
+    archive: Path = args.work / REALIGNED.format(made_of[:12])  # other crops, or another finder, make another
+    if not archive.is_file():
+        print(f"{realign(args.crops, finder.open(), archive)} crops cut anew")
+    return [archive]
+
+
+def _photos_finder(args: argparse.Namespace) -> Finder:
     from training.faces import Finder
 
-    archive: Path = args.work / REALIGNED
-    if not archive.is_file():
-        print(f"{realign(args.crops, Finder.parse(args.photos_detector).open(), archive)} crops cut anew")
-    return [archive]
+    return Finder.parse(args.photos_detector or next(iter(args.detector), None))
 
 
 def _harvest(args: argparse.Namespace) -> list[Path]:
@@ -166,12 +176,10 @@ def _harvest(args: argparse.Namespace) -> list[Path]:
     if not args.photos:
         return []
     from training.distill.harvest import harvest
-    from training.faces import Finder
 
     archive: Path = args.work / HARVESTED
     if not archive.is_file():
-        detector = Finder.parse(args.photos_detector or next(iter(args.detector), None)).open()
-        print(f"{harvest(args.photos, detector, archive)} faces cut from photos")
+        print(f"{harvest(args.photos, _photos_finder(args).open(), archive)} faces cut from photos")
     return [archive]
 
 

@@ -36,7 +36,7 @@ CROP_BOX = np.array([8, 4, 104, 110], np.float32)
 class Patch:
     """A face upright in the middle of image (208, 208, 3) uint8 BGR with its landmarks (5, 2) there, pixels.
 
-    seen: the part (x1, y1, x2, y2) of it that comes from the picture; around it is black.
+    Where the picture ends it is black.
     """
 
     image: Image

@@ -17,10 +17,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge.align import WIDE_96_SIZE
+from edge.contract import LANDMARKER_SIZE, ModelContract
 from edge.errors import ContractError
 from training.detector.network import read_metadata
 
 ARCH = "edge-landmarker-1"
+
+CONTRACT = ModelContract(
+    role="landmarker", size=LANDMARKER_SIZE, layout="nchw", dtype="float32", template="arcface-wide-96"
+)
+"""BGR pixels 0-255 as float32."""
+
 POINTS = 5
 
 WIDTHS = (16, 32, 48, 64)

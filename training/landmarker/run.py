@@ -200,7 +200,7 @@ class Run:
     def _save(self) -> None:
         state: dict[str, Any] = {
             "step": self.step,
-            "seed": self.recipe.seed,
+            "recipe": asdict(self.recipe),
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -214,17 +214,17 @@ class Run:
     def _resume(self) -> None:
         try:
             state = torch.load(self.state, weights_only=True)
-            if state["seed"] != self.recipe.seed:
-                raise InputError(f"{self.state}: is of seed {state['seed']}; give that seed, or another --state")
+            recipe = state["recipe"]
             self.network.load_state_dict(state["network"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
             self.spent_wall, self.spent_cpu = state["spent"]
-        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-            raise InputError(
-                f"{self.state}: not a state of this training ({error}); remove it to begin anew"
-            ) from error
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, UnpicklingError) as error:
+            raise InputError(f"{self.state}: not a state of this training; remove it to begin anew") from error
+        for name, value in asdict(self.recipe).items():
+            if name != "steps" and recipe.get(name) != value:
+                raise InputError(f"{self.state}: is of {name} {recipe.get(name)}, not {value}; name another --state")
         print(f"{self.state}: goes on after step {self.step}", flush=True)
 
 
