@@ -133,7 +133,8 @@ def test_thresholds_of_faces_found_otherwise_are_called_so(
     said = capsys.readouterr().out.count("another detector or landmarker found")
     assert said == (1 if told else 0)
     kept = Bundle.open(tmp_path / "b").select("embedder").threshold
-    assert kept is not None and kept.similarity == 0.3
+    assert kept is not None
+    assert kept.similarity == 0.3
 
 
 def test_variants_give_what_the_network_gives(bundle: Bundle, relu_network) -> None:
