@@ -100,6 +100,8 @@ class Additions:
         numbers = [person.number for person in self._known.values()]
         rows = tables.rows_of(numbers, _OLD_FIELDS, change.head.version)
         self._there = {(row["identity"], row["token"]): row for row in rows}
+        self._marks: dict[str, tuple[int, str] | None] = {}
+        """Of pictures by key, as they will be: whose, and what was wrong; None where there is none."""
 
     def person(self, site: str, name: str) -> Person | None:
         """Somebody who is there, or comes with this change."""
@@ -143,10 +145,7 @@ class Additions:
     def _recognised(self, entry: NewEntry, person: Person, content: bytes) -> NewEntry:
         """Of a picture that the person was given before, with the vector that was kept of it."""
         keys = [picture_key(kind, person.site, content) for kind in ("content", "enrolled", "rejected")]
-        marks = self._tables.client.get(self._tables.records, keys, ["key", "number"])
-        owners = {row["number"] for row in marks if row["key"] not in self._change.pictures}
-        owners |= {self._change.pictures[key]["number"] for key in keys if key in self._change.pictures}
-        if person.number not in owners:
+        if person.number not in self._owners(keys).values():
             return entry
         rows = self._tables.rows_of([person.number], ("number", "vector", "source"), self._change.head.version)
         fresh = (row for row in self._change.embeddings.values() if row["identity"] == person.number)
@@ -166,8 +165,8 @@ class Additions:
             for site, _, picture in pictures
             if picture.content is not None
         ]
-        client = self._tables.client
-        seen = {row["key"]: row["number"] for row in client.get(self._tables.records, keys, ["key", "number"])}
+        self._look_up([picture_key("file", view, picture.file) for _, _, picture in pictures])
+        seen = self._owners(keys)
         outcomes = []
         for site, name, picture in pictures:
             outcome, owner = self._put_picture(site, name, picture, seen)
@@ -195,8 +194,24 @@ class Additions:
         return outcome, owner
 
     def _mark(self, key: str, site: str, owner: int, problem: str = "") -> None:
-        row = record(key, "picture", problem, site, number=owner, version=self._change.version)
-        self._change.pictures[key] = row
+        """Only where it says something else: it takes the place of what is there, and goes if this writer is killed."""
+        self._look_up([key])
+        if self._marks[key] != (owner, problem):
+            self._marks[key] = owner, problem
+            row = record(key, "picture", problem, site, number=owner, version=self._change.version)
+            self._change.pictures[key] = row
+
+    def _owners(self, keys: Sequence[str]) -> dict[str, int]:
+        """By key, whose the pictures are that are marked."""
+        self._look_up(keys)
+        return {key: mark[0] for key in keys if (mark := self._marks[key]) is not None}
+
+    def _look_up(self, keys: Sequence[str]) -> None:
+        """Reads those marks that were not looked at yet."""
+        fresh = [key for key in keys if key not in self._marks]
+        self._marks.update(dict.fromkeys(fresh))
+        for row in self._tables.client.get(self._tables.records, fresh, ["key", "number", "value"]):
+            self._marks[row["key"]] = row["number"], row["value"]
 
 
 def carry_out(tables: Tables, change: Change, breathe: Callable[[], None]) -> None:

@@ -304,6 +304,41 @@ def test_a_writer_killed_before_any_of_its_writes_leaves_its_change_done_or_not_
     assert all(outcome == done for outcome in outcomes[changed:])
 
 
+def test_a_writer_killed_while_it_enrols_what_is_known_takes_no_older_mark_with_it(
+    fresh: Callable[[], MilvusPlace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its mark a picture is known again where another engine gives another vector of it."""
+    place = fresh()
+    names, files = ["1", "2", "3"], [bytes([number]) * 32 for number in range(3)]
+    rows = unit(3, 1)
+    others = rows + np.float32(0.002)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    for survived in itertools.count():
+        site = MilvusPlace(place.uri, f"{place.gallery}_{survived}")
+        with Gallery.create(site, BINDING) as gallery:
+            gallery.add("ada", rows[:2], names[:2], contents=files[:2])
+            gallery.add_pictures([Picture(b"f", b"c", NewEntry("ada", unit(1, 5)[0], "f"), "blurred")])
+            writes, died = itertools.count(), False
+            with monkeypatch.context() as patched:
+                for method in ("upsert", "delete"):
+                    patched.setattr(Client, method, _dying(getattr(Client, method), writes, survived))
+                try:
+                    gallery.add("ada", rows[:2], names[:2], contents=files[:2])
+                    gallery.add("ada", rows, names, contents=files)
+                    gallery.add_pictures([Picture(b"f", b"c", NewEntry("ada", unit(1, 5)[0], "f"), "blurred")])
+                except KilledError:
+                    died = True
+            with Gallery.open(site) as writer:
+                writer.add("last", unit(1, 9), ["l"])
+                assert writer.add("ada", others[:2], names[:2], contents=files[:2]) == 0
+                assert writer.seen([b"f"]) == [True]
+                assert writer.problems([b"f"]) == {b"f": "blurred"}
+                assert check(writer)
+        if not died:
+            break
+    assert survived > 2, "some kill must come before it counts"
+
+
 def _all_negative(rows: dict[bytes, tuple[bool, str, bytes | None]]) -> bool:
     return all(negative for negative, _, _ in rows.values())
 
