@@ -1,11 +1,15 @@
 // Enough of CUDA's device language to run kernels.cu on a CPU, thread by thread, block by block.
 //
-// Every thread of a block is a fibre. It runs until it ends or waits, at __syncthreads for its block or in a shuffle for its
-// warp; a barrier opens when all that have not ended wait at it. Threads that wait for each other for ever are reported, so a
-// barrier in a divergent branch fails the test instead of hanging a GPU. Blocks run one after the other, which is all that
-// `static` needs to stand in for __shared__. Of speed, memory coalescing and races inside a warp it says nothing.
+// A thread of a block runs until it ends or waits, at __syncthreads for its block or in a shuffle for its warp; a barrier
+// opens when all that have not ended wait at it. Threads that wait for each other for ever are reported, so a barrier in a
+// divergent branch fails the test instead of hanging a GPU. Blocks run one after the other, which is all that `static` needs
+// to stand in for __shared__. Of speed, memory coalescing and races inside a warp it says nothing.
+//
+// Threads run on fibres, one after the other on the same one for as long as none of them waits; one that does keeps its
+// fibre. A fibre is begun by ucontext, and left and gone on with by setjmp and longjmp, which ask nothing of the kernel.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -13,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <vector>
 
 #define __global__
@@ -29,76 +34,115 @@ struct Index {
 
 enum class State { ready, at_block, at_warp, ended };
 
-struct Fibre {
-  ucontext_t context;
+struct Thread {
   State state;
-  Index index;
+  size_t fibre;  // which it waits on
+};
+
+struct Fibre {
+  jmp_buf here;
   std::vector<char> stack;
 };
 
 constexpr size_t kStack = 64 << 10;
 
 inline Index thread_index, block_index, block_size, grid_size;
-inline std::vector<Fibre> fibres;
-inline ucontext_t scheduler;
-inline size_t running;
+inline std::vector<Thread> threads;
+inline size_t running, begun;  // the thread that runs now; threads that have begun
+inline std::deque<Fibre> fibres;
+inline std::vector<size_t> idle;  // fibres on which nobody waits
+inline size_t current;            // the fibre that runs now
+inline jmp_buf scheduler;
 inline float exchanged[1024];
 inline void (*body)(void*);
 inline void* arguments;
 
+inline Index index_of(size_t thread) {
+  return {(unsigned)(thread % block_size.x), (unsigned)(thread / block_size.x % block_size.y),
+          (unsigned)(thread / block_size.x / block_size.y)};
+}
+
+[[gnu::noinline]] inline void leave() {
+  if (_setjmp(fibres[current].here) == 0) _longjmp(scheduler, 1);
+}
+
 inline void wait(State state) {
-  fibres[running].state = state;
-  swapcontext(&fibres[running].context, &scheduler);
+  threads[running].state = state;
+  threads[running].fibre = current;
+  leave();
 }
 
-inline void enter() {
-  body(arguments);
-  fibres[running].state = State::ended;
-  swapcontext(&fibres[running].context, &scheduler);
+// What a fibre does for ever: threads that have not begun, until one has to wait or there is none.
+inline void work() {
+  for (;;) {
+    while (begun < threads.size()) {
+      running = begun++;
+      thread_index = index_of(running);
+      body(arguments);
+      threads[running].state = State::ended;  // after a barrier it is another thread than was begun here, or the same
+    }
+    idle.push_back(current);
+    leave();
+  }
 }
 
-// Opens the barrier of fibres [from, to) if all that have not ended wait at it.
+[[gnu::noinline]] inline void go_on(size_t fibre) {
+  current = fibre;
+  if (_setjmp(scheduler) == 0) _longjmp(fibres[fibre].here, 1);
+}
+
+[[gnu::noinline]] inline void begin() {
+  if (!idle.empty()) {
+    const size_t fibre = idle.back();
+    idle.pop_back();
+    return go_on(fibre);
+  }
+  current = fibres.size();
+  Fibre& fibre = fibres.emplace_back();
+  fibre.stack.resize(kStack);
+  static ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fibre.stack.data();
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, work, 0);
+  if (_setjmp(scheduler) == 0) setcontext(&context);
+}
+
+// Opens the barrier of threads [from, to) if all that have not ended wait at it.
 inline bool release(size_t from, size_t to, State barrier) {
   bool any = false;
   for (size_t i = from; i < to; ++i) {
-    if (fibres[i].state == barrier) any = true;
-    else if (fibres[i].state != State::ended) return false;
+    if (threads[i].state == barrier) any = true;
+    else if (threads[i].state != State::ended) return false;
   }
   for (size_t i = from; any && i < to; ++i)
-    if (fibres[i].state == barrier) fibres[i].state = State::ready;
+    if (threads[i].state == barrier) threads[i].state = State::ready;
   return any;
 }
 
 // False where the block's threads wait for each other for ever.
 inline bool run_block() {
   const size_t count = (size_t)block_size.x * block_size.y * block_size.z;
-  if (fibres.size() < count) fibres.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    Fibre& fibre = fibres[i];
-    fibre.stack.resize(kStack);
-    fibre.state = State::ready;
-    fibre.index = {(unsigned)(i % block_size.x), (unsigned)(i / block_size.x % block_size.y),
-                   (unsigned)(i / block_size.x / block_size.y)};
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.data();
-    fibre.context.uc_stack.ss_size = kStack;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, enter, 0);
-  }
+  threads.assign(count, {State::ready, 0});
+  for (begun = 0; begun < count;) begin();
   for (;;) {
     bool alive = false, moved = false;
-    for (running = 0; running < count; ++running) {
-      if (fibres[running].state != State::ready) continue;
-      moved = true;
-      thread_index = fibres[running].index;
-      swapcontext(&scheduler, &fibres[running].context);
-    }
-    for (size_t i = 0; i < count; ++i) alive |= fibres[i].state != State::ended;
+    for (size_t i = 0; i < count; ++i) alive |= threads[i].state != State::ended;
     if (!alive) return true;
     for (size_t warp = 0; warp < count; warp += 32)
       moved |= release(warp, warp + 32 < count ? warp + 32 : count, State::at_warp);
     moved |= release(0, count, State::at_block);
-    if (!moved) return false;
+    if (!moved) {  // nobody will go on with their fibres
+      fibres.clear();
+      idle.clear();
+      return false;
+    }
+    for (running = 0; running < count; ++running) {
+      if (threads[running].state != State::ready) continue;
+      thread_index = index_of(running);
+      go_on(threads[running].fibre);
+    }
   }
 }
 
