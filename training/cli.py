@@ -18,7 +18,7 @@ from training.recipe import TRAIN_FROM, FinetuneOptions
 
 TASKS = {
     "distill": ("train an embedder from random weights, taught by another", "training.distill.cli", "distill"),
-    "detector": ("train the face detector", "training.detector.run", "detector"),
+    "detector": ("train the face detector", "training.detector.cli", "detector"),
     "landmarker": ("train what places landmarks", "training.landmarker.run", "landmarker"),
 }
 """Name: summary, module, and what its `configure_…` and `run_…` are called."""

@@ -21,7 +21,8 @@ from edge.gallery.centre import Centre, Part, Version, shown_name
 from edge.gallery.cipher import Key
 from edge.gallery.digest import as_text, combined, embedding_digest, identity_digest
 from edge.gallery.milvus_records import split_name
-from edge.gallery.sqlite import COPY, SqliteStore
+from edge.gallery.sqlite import SqliteStore
+from edge.gallery.sqlite_file import COPY
 
 
 class DigestError(GalleryError):
@@ -113,7 +114,7 @@ class ReplicaStore(SqliteStore):
         before = self.incoming()
         seal, token = self._cipher.seal, self._cipher.token
         called = [(person, shown_name(person, self._site)) for person in part.people]
-        people = [(p.number, self._token(name), seal(name.encode(), "name"), p.created) for p, name in called]
+        people = [(p.number, self._names.token(name), seal(name.encode(), "name"), p.created) for p, name in called]
         rows = [
             (
                 *(row.number, row.identity, int(row.negative), token(row.vector, "vector")),
@@ -223,7 +224,7 @@ class ReplicaStore(SqliteStore):
         for number, sealed, created in self._connection.execute(
             "SELECT id, name, created FROM identity WHERE id IN (SELECT id FROM incoming_identity)"
         ):
-            name = self._name(sealed)
+            name = self._names.opened(sealed)
             site, rest = split_name(name) if self._site is None else (self._site, name)
             total += identity_digest(number, site, rest, created)
         return total

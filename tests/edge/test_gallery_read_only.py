@@ -18,7 +18,7 @@ import pytest
 from edge.bundle import Bundle
 from edge.cli.main import main
 from edge.errors import GalleryError
-from edge.gallery import Binding, Gallery, Key, looking, read_only, sqlite
+from edge.gallery import Binding, Gallery, Key, looking, read_only, sqlite_file
 from edge.gallery.schema import DATABASE_NAME
 from edge.gallery.sqlite import SqliteStore
 from edge.gallery.store import StoreUnavailableError
@@ -161,7 +161,7 @@ class Coming:
         self.folder, self.deed, self.left, self.writer = folder, deed, when, None
         if deed == "goes":
             self._as_who_may(self._open)
-        for module in (read_only, sqlite):
+        for module in (read_only, sqlite_file):
             monkeypatch.setattr(module, "stamp_of", self._look)
 
     def _look(self, path: Path) -> read_only.Stamp | None:
@@ -214,7 +214,7 @@ def test_what_never_stands_still_is_said_in_one_line(place: Path, monkeypatch: p
     folder = made(place / "people")
     numbers = itertools.count()
     monkeypatch.setattr(looking, "BETWEEN_SECONDS", 0)
-    monkeypatch.setattr(sqlite, "stamp_of", lambda path: read_only.Stamp(0, 0, next(numbers)))
+    monkeypatch.setattr(sqlite_file, "stamp_of", lambda path: read_only.Stamp(0, 0, next(numbers)))
     with powerless(), pytest.raises(StoreUnavailableError, match="was changed while it was read; try again") as caught:
         Gallery.open(folder)
     assert "\n" not in str(caught.value)

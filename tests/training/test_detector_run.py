@@ -13,11 +13,12 @@ import torch
 from edge.errors import EdgeError, EngineError, InputError
 from training.detector.augment import Sample
 from training.detector.cascade import UNITS, Bank, Cascade, fill_bank
+from training.detector.cli import configure_detector, run_detector
 from training.detector.data import Picture, Pools, read_labels, read_zip, without_faces
 from training.detector.labels import LandmarkTeacher, label_crop, read_pools
 from training.detector.losses import relative_error
 from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
-from training.detector.run import Recipe, Run, configure_detector, run_detector
+from training.detector.run import Recipe, Run
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
 
