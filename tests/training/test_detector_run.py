@@ -375,3 +375,14 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert len(read_scenes(tmp_path)) == 1
     with pytest.raises(InputError, match="zip"):
         list(read_zip(tmp_path / "broken.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "nothing"])
+def test_a_state_of_another_kind_ends_in_one_line(tmp_path: Path, kind: str) -> None:
+    state = tmp_path / "run.state"
+    if kind == "text":
+        state.write_text("nothing of the kind")
+    else:
+        torch.save([1, 2] if kind == "list" else {}, state)
+    with pytest.raises(InputError, match="not a state of this training; remove it to begin anew$"):
+        Run(Recipe(), None, Pools([], [], [], []), state)  # type: ignore[arg-type]

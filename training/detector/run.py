@@ -13,6 +13,7 @@ import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -251,10 +252,8 @@ class Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.taught, self.step, self.started_from = state["taught"], state["step"], state["started_from"]
             self.spent_wall, self.spent_cpu = state["spent"]
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{self.state}: not a state of this training ({error}); remove it to begin anew"
-            ) from error
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, UnpicklingError) as error:
+            raise InputError(f"{self.state}: not a state of this training; remove it to begin anew") from error
         print(f"{self.state}: goes on after step {self.step}", flush=True)
 
 
