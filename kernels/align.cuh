@@ -1,17 +1,25 @@
-// Faces cut out at 112x112 with their landmarks on the ArcFace template. The reference is edge.align.align.
+// Faces cut out with their landmarks on a template. The reference is edge.align.align.
 #pragma once
 
 #include "pictures.cuh"
 
 namespace arc {
 
-constexpr int kCrop = 112;
+constexpr int kCrop = 112;      // of what an embedder takes
+constexpr int kMostCrop = 128;  // rows of threads of a block: eight are 1024
 
-// Left eye, right eye, nose, left mouth, right mouth (Deng et al., ArcFace, 2019).
-ARC_FN double template_point(int i) {
-  const double points[10] = {38.2946, 51.6963, 73.5318, 51.5014, 56.0252, 71.7366, 41.5493, 92.3655, 70.7299, 92.2041};
-  return points[i];
-}
+// Where the landmarks lie in a crop of size x size: on the ArcFace template, zoomed about its middle. Of 112 pixels and
+// zoom 1 it is the template itself; edge.align.WIDE_96 is another.
+struct Template {
+  int size;
+  double zoom;
+
+  // Left eye, right eye, nose, left mouth, right mouth (Deng et al., ArcFace, 2019): x, y, x, y, ...
+  ARC_FN double at(int i) const {
+    const double points[10] = {38.2946, 51.6963, 73.5318, 51.5014, 56.0252, 71.7366, 41.5493, 92.3655, 70.7299, 92.2041};
+    return (points[i] - (kCrop - 1) / 2.0) * zoom + (size - 1) / 2.0;
+  }
+};
 
 // How one face is sampled: a point of the crop goes to (m0 x + m1 y + m2, m3 x + m4 y + m5) of a picture whose pixels
 // are the means of factor x factor blocks of the frame from (left, top) on. factor 1: the frame itself.
@@ -31,31 +39,43 @@ ARC_FN void invert_similarity(const double* forward, double* inverse) {
   inverse[5] = -(inverse[3] * forward[2] + inverse[4] * forward[5]);
 }
 
-// Least-squares similarity of five landmarks to the template (edge.align.similarity_transform), and where a face is much
-// larger than the crop the whole factor by which the frame is averaged first (edge.align._reduced).
-ARC_FN CropPlan plan_crop(const float* landmarks, int frame_width, int frame_height) {
-  CropPlan plan = {{0, 0, 0, 0, 0, 0}, 1, 0, 0, frame_width, frame_height, 0};
+// Least-squares similarity of five landmarks to the template (edge.align.similarity_transform); its scale, 0 where they
+// coincide.
+ARC_FN double similarity(const float* landmarks, const Template& to, double* forward) {
   double px = 0, py = 0, qx = 0, qy = 0;
   for (int i = 0; i < 5; ++i) {
     px += landmarks[2 * i] / 5.0;
     py += landmarks[2 * i + 1] / 5.0;
-    qx += template_point(2 * i) / 5.0;
-    qy += template_point(2 * i + 1) / 5.0;
+    qx += to.at(2 * i) / 5.0;
+    qy += to.at(2 * i + 1) / 5.0;
   }
   double a = 0, b = 0, spread = 0;
   for (int i = 0; i < 5; ++i) {
     const double ux = landmarks[2 * i] - px, uy = landmarks[2 * i + 1] - py;
-    const double vx = template_point(2 * i) - qx, vy = template_point(2 * i + 1) - qy;
+    const double vx = to.at(2 * i) - qx, vy = to.at(2 * i + 1) - qy;
     a += ux * vx + uy * vy;
     b += ux * vy - uy * vx;
     spread += ux * ux + uy * uy;
   }
-  if (!(spread > 1e-9)) return plan;
+  if (!(spread > 1e-9)) return 0;
   a /= spread;
   b /= spread;
-  double forward[6] = {a, -b, qx - (a * px - b * py), b, a, qy - (b * px + a * py)};
+  forward[0] = forward[4] = a;
+  forward[1] = -b;
+  forward[2] = qx - (a * px - b * py);
+  forward[3] = b;
+  forward[5] = qy - (b * px + a * py);
   const double scale = sqrt(a * a + b * b);
-  if (!(scale > 1e-12)) return plan;
+  return scale > 1e-12 ? scale : 0;
+}
+
+// The similarity, and where a face is much larger than the crop the whole factor by which the frame is averaged first
+// (edge.align._reduced).
+ARC_FN CropPlan plan_crop(const float* landmarks, const Template& to, int frame_width, int frame_height) {
+  CropPlan plan = {{0, 0, 0, 0, 0, 0}, 1, 0, 0, frame_width, frame_height, 0};
+  double forward[6];
+  const double scale = similarity(landmarks, to, forward);
+  if (!(scale > 0)) return plan;
   plan.valid = 1;
   invert_similarity(forward, plan.m);
   if (!(scale < 0.5)) return plan;
@@ -63,7 +83,7 @@ ARC_FN CropPlan plan_crop(const float* landmarks, int frame_width, int frame_hei
   const int factor = (int)(1.0 / scale);
   double low[2] = {1e30, 1e30}, high[2] = {-1e30, -1e30};
   for (int corner = 0; corner < 4; ++corner) {
-    const double x = corner & 1 ? kCrop : 0, y = corner & 2 ? kCrop : 0;
+    const double x = corner & 1 ? to.size : 0, y = corner & 2 ? to.size : 0;
     const double seen[2] = {plan.m[0] * x + plan.m[1] * y + plan.m[2], plan.m[3] * x + plan.m[4] * y + plan.m[5]};
     for (int i = 0; i < 2; ++i) {
       low[i] = fmin(low[i], seen[i]);

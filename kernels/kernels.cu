@@ -3,6 +3,7 @@
 #include "align.cuh"
 #include "detections.cuh"
 #include "letterbox.cuh"
+#include "place.cuh"
 #include "search.cuh"
 #include "sharpness.cuh"
 
@@ -10,7 +11,7 @@ using namespace arc;
 
 // What the runtime asks for first. The number grows with every change of a kernel's arguments or memory, so that a fat
 // binary of another version is refused: arguments that do not fit would be wild addresses.
-extern "C" __global__ void arcedge_kernels_3() {}
+extern "C" __global__ void arcedge_kernels_4() {}
 
 // ---- letterbox: one thread an output pixel, blocks of 32 x 8, grid over (width, height) ----
 
@@ -53,33 +54,46 @@ extern "C" __global__ void letterbox_nv12_f32(const uint8_t* luma, const uint8_t
                 scaled_width, scaled_height, n);
 }
 
-// ---- align: a block cuts eight rows of one crop; blocks of 112 x 8, grid (14, faces) ----
+// ---- align: a block cuts eight rows of one crop; blocks of size x 8, grid (size / 8, faces) ----
 
 template <typename Picture>
-__device__ void align_block(const Picture& picture, const float* landmarks, uint8_t* crops) {
+__device__ void align_block(const Picture& picture, const float* landmarks, int size, float zoom, uint8_t* crops) {
   __shared__ CropPlan plan;
   const int face = blockIdx.y;
-  if (threadIdx.x == 0 && threadIdx.y == 0) plan = plan_crop(landmarks + 10 * face, picture.width, picture.height);
+  if (threadIdx.x == 0 && threadIdx.y == 0)
+    plan = plan_crop(landmarks + 10 * face, Template{size, zoom}, picture.width, picture.height);
   __syncthreads();
   const int x = threadIdx.x, y = blockIdx.x * blockDim.y + threadIdx.y;
-  if (x >= kCrop || y >= kCrop) return;
+  if (x >= size || y >= size) return;
   const Pixel pixel = crop_pixel(picture, plan, x, y);
-  uint8_t* to = crops + 3 * (((size_t)face * kCrop + y) * kCrop + x);
+  uint8_t* to = crops + 3 * (((size_t)face * size + y) * size + x);
   to[0] = to_u8(pixel.b);
   to[1] = to_u8(pixel.g);
   to[2] = to_u8(pixel.r);
 }
 
-// landmarks (faces, 5, 2) float32 pixels of the frame; crops (faces, 112, 112, 3) uint8 BGR, black for a face whose
-// landmarks coincide.
+// landmarks (faces, 5, 2) float32 pixels of the frame; crops (faces, size, size, 3) uint8 BGR, black for a face whose
+// landmarks coincide. size, at most kMostCrop, and zoom: of the Template.
 extern "C" __global__ void align_bgr(const uint8_t* source, int pitch, int source_width, int source_height,
-                                     const float* landmarks, uint8_t* crops) {
-  align_block(Bgr{source, pitch, source_width, source_height}, landmarks, crops);
+                                     const float* landmarks, int size, float zoom, uint8_t* crops) {
+  align_block(Bgr{source, pitch, source_width, source_height}, landmarks, size, zoom, crops);
 }
 
 extern "C" __global__ void align_nv12(const uint8_t* luma, const uint8_t* chroma, int luma_pitch, int chroma_pitch,
-                                      int source_width, int source_height, const float* landmarks, uint8_t* crops) {
-  align_block(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, landmarks, crops);
+                                      int source_width, int source_height, const float* landmarks, int size, float zoom,
+                                      uint8_t* crops) {
+  align_block(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, landmarks, size, zoom, crops);
+}
+
+// ---- place: one thread a face ----
+
+// offsets (faces, 10) float32, what a landmarker gave of the crops that align cut at `landmarks`; done (faces): not 0 where
+// a face's landmarks are to stay. landmarks (faces, 5, 2) float32 pixels of the frame, in place.
+extern "C" __global__ void place(const float* offsets, const int* done, int faces, int size, float zoom, float max_move,
+                                 float* landmarks) {
+  const int face = blockIdx.x * blockDim.x + threadIdx.x;
+  if (face >= faces || done[face]) return;
+  place_landmarks(offsets + 10 * face, Template{size, zoom}, max_move, landmarks + 10 * face);
 }
 
 // ---- sharpness: a block a crop, of kSummers threads, grid (faces) ----

@@ -61,6 +61,10 @@ class CudaPythonStream:
     def synchronize(self) -> None:
         _call("cuStreamSynchronize", self._stream)
 
+    def wait(self, event: Event) -> None:
+        assert isinstance(event, CudaPythonEvent)
+        _call("cuStreamWaitEvent", self._stream, event.native, 0)
+
     def close(self) -> None:
         if self.handle:
             _call("cuStreamDestroy", self._stream)
@@ -71,17 +75,22 @@ class CudaPythonEvent:
     """An event."""
 
     def __init__(self) -> None:
-        self._event = _call("cuEventCreate", 0)
+        self.native: Any = _call("cuEventCreate", 0)
 
     def record(self, stream: Stream) -> None:
-        _call("cuEventRecord", self._event, stream.handle)
+        _call("cuEventRecord", self.native, stream.handle)
 
     def synchronize(self) -> None:
-        _call("cuEventSynchronize", self._event)
+        _call("cuEventSynchronize", self.native)
 
     def milliseconds_since(self, earlier: Event) -> float:
         assert isinstance(earlier, CudaPythonEvent)
-        return float(_call("cuEventElapsedTime", earlier._event, self._event))
+        return float(_call("cuEventElapsedTime", earlier.native, self.native))
+
+    def close(self) -> None:
+        if self.native is not None:
+            _call("cuEventDestroy", self.native)
+            self.native = None
 
 
 class CudaPythonDevice:

@@ -1,7 +1,8 @@
 """The kernels of `kernels/`, compiled ahead of time and loaded by name: a frame goes up once, and faces come down.
 
 Every call only queues work on a stream; the caller owns all memory. Each has a CPU reference in `edge` it agrees with:
-`Detector.prepare`, `align`, `quality.sharpness`, `decode` with `nms` and `vote`, and `matching.nearest`.
+`Detector.prepare`, `align`, `detect.landmarker.placed`, `quality.sharpness`, `decode` with `nms` and `vote`, and
+`matching.nearest`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge.align import CROP_SIZE, WIDE_96_SIZE, WIDE_96_ZOOM
 from edge.cuda.protocol import CudaDevice, DeviceMemory, Dim3, Launch, Stream
 from edge.detect.decode import OUTPUTS
+from edge.detect.landmarker import MAX_MOVE
 from edge.detect.vote import MIN_IOU as SAME_FACE_IOU
 from edge.errors import EngineError
 
@@ -33,16 +36,19 @@ MAX_DIMENSIONS: Final = 512
 
 _VOTERS = 64
 _SUMMERS = 128
+_PLACERS = 32
+_MOST_CROP = 128
 _WARPS = 8
 _MOST_BLOCKS = 1024
 _LETTERBOX = {"bgr": "Piii", "nv12": "PPiiii"}
-VERSION: Final = "arcedge_kernels_3"
+VERSION: Final = "arcedge_kernels_4"
 """A kernel that does nothing, of this name in a fat binary whose kernels take what this file gives them."""
 SIGNATURES: Final[dict[str, str]] = {
     VERSION: "",
     **{f"letterbox_{kind}_u8": source + "Piiii" for kind, source in _LETTERBOX.items()},
     **{f"letterbox_{kind}_f32": source + "Piiiiffffffi" for kind, source in _LETTERBOX.items()},
-    **{f"align_{kind}": source + "PP" for kind, source in _LETTERBOX.items()},
+    **{f"align_{kind}": source + "PifP" for kind, source in _LETTERBOX.items()},
+    "place": "PPiiffP",
     "sharpness": "PP",
     "decode_heads": "P" * 12 + "iifPPP",
     "suppress": "PPPfiffPPP",
@@ -52,6 +58,24 @@ SIGNATURES: Final[dict[str, str]] = {
     "merge_blocks": "PPiiPP",
 }
 """Arguments of each kernel: P address, i int32, f float32. A test holds them against the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Where `align` puts landmarks in a crop of `size` pixels a side: on ARCFACE_112 zoomed about its middle."""
+
+    size: int
+    zoom: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= _MOST_CROP:
+            raise EngineError(f"a crop is 1 to {_MOST_CROP} pixels a side, not {self.size}")
+
+
+EMBEDDERS: Final = Template(CROP_SIZE, 1.0)
+"""ARCFACE_112."""
+LANDMARKERS: Final = Template(WIDE_96_SIZE, WIDE_96_ZOOM)
+"""WIDE_96."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +217,36 @@ class Kernels:
             arguments = (*picture.arguments, *shape, *normalisation.arguments)
             self._launch[f"letterbox_{picture.kind}_f32"](grid, (32, 8, 1), stream, arguments)
 
-    def align(self, picture: DevicePicture, landmarks: int, faces: int, crops: int, stream: Stream) -> None:
-        """(faces, 5, 2) float32 landmarks → (faces, 112, 112, 3) uint8 BGR; black where landmarks coincide."""
+    def align(
+        self,
+        picture: DevicePicture,
+        landmarks: int,
+        faces: int,
+        crops: int,
+        stream: Stream,
+        template: Template = EMBEDDERS,
+    ) -> None:
+        """(faces, 5, 2) float32 landmarks → (faces, size, size, 3) uint8 BGR; black where landmarks coincide."""
         if faces:
-            arguments = (*picture.arguments, landmarks, crops)
-            self._launch[f"align_{picture.kind}"]((14, faces, 1), (112, 8, 1), stream, arguments)
+            size = template.size
+            arguments = (*picture.arguments, landmarks, size, template.zoom, crops)
+            self._launch[f"align_{picture.kind}"]((-(-size // 8), faces, 1), (size, 8, 1), stream, arguments)
+
+    def place(self, offsets: int, done: int, faces: int, landmarks: int, stream: Stream) -> None:
+        """What a landmarker gave, (faces, 10) float32, of the crops that `align` cut at (faces, 5, 2) float32 landmarks
+        → these placed anew, where they are.
+
+        done: (faces,) int32, other than 0 where they stay. They stay as well where they coincide or would move by more
+        than MAX_MOVE, and are no numbers where what the landmarker gave is none.
+        """
+        if faces:
+            size, zoom = LANDMARKERS.size, LANDMARKERS.zoom
+            self._launch["place"](
+                (-(-faces // _PLACERS), 1, 1),
+                (_PLACERS, 1, 1),
+                stream,
+                (offsets, done, faces, size, zoom, MAX_MOVE, landmarks),
+            )
 
     def sharpness(self, crops: int, faces: int, sums: int, stream: Stream) -> None:
         """(faces, 112, 112, 3) uint8 BGR → (faces, 2) int64, which `edge.quality.sharpness_of` takes."""

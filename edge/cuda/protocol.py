@@ -1,7 +1,7 @@
 """What the rest of arcedge needs of CUDA, and nothing more. Everything here fits pycuda and cuda-python alike.
 
 A device belongs to one process and holds its primary context, which TensorRT and ONNX Runtime share. Work is queued on
-streams; what `Event` and `Stream.synchronize` do not order is not ordered.
+streams; what `Event`, `Stream.wait` and `Stream.synchronize` do not order is not ordered.
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ class Stream(Protocol):
     def synchronize(self) -> None:
         """Waits for everything queued. Raises EngineError where any of it failed."""
 
+    def wait(self, event: Event) -> None:
+        """Queues that what comes next waits until the work before a mark, of another stream, is done; nobody else does.
+
+        The mark is where it stands now: it may be set anew afterwards.
+        """
+
     def close(self) -> None:
         """Gives it back."""
 
@@ -63,6 +69,9 @@ class Event(Protocol):
 
     def milliseconds_since(self, earlier: Event) -> float:
         """Time on the device between two marks that are done."""
+
+    def close(self) -> None:
+        """Gives it back."""
 
 
 class CudaDevice(Protocol):

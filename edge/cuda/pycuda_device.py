@@ -71,6 +71,10 @@ class PycudaStream:
     def synchronize(self) -> None:
         _call(self.native.synchronize)
 
+    def wait(self, event: Event) -> None:
+        assert isinstance(event, PycudaEvent)
+        _call(self.native.wait_for_event, event.native)
+
     def close(self) -> None:
         self.native, self.handle = None, 0
 
@@ -81,17 +85,20 @@ class PycudaEvent:
     def __init__(self) -> None:
         import pycuda.driver as cuda
 
-        self._event = _call(cuda.Event)
+        self.native = _call(cuda.Event)
 
     def record(self, stream: Stream) -> None:
-        _call(self._event.record, _native(stream))
+        _call(self.native.record, _native(stream))
 
     def synchronize(self) -> None:
-        _call(self._event.synchronize)
+        _call(self.native.synchronize)
 
     def milliseconds_since(self, earlier: Event) -> float:
         assert isinstance(earlier, PycudaEvent)
-        return float(_call(self._event.time_since, earlier._event))
+        return float(_call(self.native.time_since, earlier.native))
+
+    def close(self) -> None:
+        self.native = None
 
 
 class PycudaDevice:

@@ -1,6 +1,8 @@
 // A libcuda.so.1 whose one device is the CPU: memory is malloc's, streams are in order and done at once, and kernels of
 // kernels.cu run in the emulator. With it the real cuda-python and the real pycuda are exercised without a GPU.
 //
+// A stream can be made late: its work is done only once somebody waits for it, so that what is ordered by luck alone fails.
+//
 // Stricter than a driver: handles of streams that were never made, frees of what was never allocated and calls without a
 // current context are errors, and new memory holds rubbish.
 #include "emulator.h"
@@ -9,6 +11,7 @@
 
 #include <dlfcn.h>
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -59,13 +62,14 @@ struct Function {
 std::map<std::string, Function> functions() {
   std::map<std::string, Function> table;
 #define KERNEL(name) table[#name].run = Wrap<name>::run, Wrap<name>::sizes(table[#name].sizes)
-  KERNEL(arcedge_kernels_3);
+  KERNEL(arcedge_kernels_4);
   KERNEL(letterbox_bgr_u8);
   KERNEL(letterbox_nv12_u8);
   KERNEL(letterbox_bgr_f32);
   KERNEL(letterbox_nv12_f32);
   KERNEL(align_bgr);
   KERNEL(align_nv12);
+  KERNEL(place);
   KERNEL(sharpness);
   KERNEL(decode_heads);
   KERNEL(suppress);
@@ -98,13 +102,38 @@ using Graph = std::vector<Work>;
 std::map<void*, Graph> captures;
 std::set<void*> graphs;
 
+// Late streams, with what they have not done yet; how much each has done; and behind how much of which stream a mark is.
+std::map<void*, std::deque<Work>> late;
+std::map<void*, size_t> done;
+std::map<void*, std::pair<void*, size_t>> marks;
+
+// Has a stream do its work up to a place in it.
+int catch_up(void* stream, size_t place) {
+  for (auto found = late.find(stream); found != late.end() && !found->second.empty() && done[stream] < place;) {
+    Work work = std::move(found->second.front());
+    found->second.pop_front();
+    ++done[stream];
+    if (int status = work()) return status;
+    found = late.find(stream);
+  }
+  return ok;
+}
+
+int catch_up_all(void) {
+  for (auto& entry : late)
+    if (int status = catch_up(entry.first, (size_t)-1)) return status;
+  return ok;
+}
+
 int queue(void* stream, Work work) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
   if (!known(stream)) return invalid_value;
   auto captured = captures.find(stream);
-  if (captured == captures.end()) return work();
-  return captured->second.push_back(std::move(work)), ok;
+  if (captured != captures.end()) return captured->second.push_back(std::move(work)), ok;
+  auto later = late.find(stream);
+  if (later == late.end()) return work();
+  return later->second.push_back(std::move(work)), ok;
 }
 
 }  // namespace
@@ -116,9 +145,18 @@ long emulated_launches(void) { return launches; }
 long emulated_bytes_up(void) { return bytes_up; }
 long emulated_bytes_down(void) { return bytes_down; }
 long emulated_graph_launches(void) { return graph_launches; }
+long emulated_events(void) { return (long)events.size(); }
 int emulated_capturing(void* stream) { return (int)captures.count(stream); }
 // From now on others have taken all memory of the device, or given it back.
 void emulated_full(int taken) { full = taken; }
+// From now on a stream does its work only where somebody waits for it, or at once again.
+int emulated_late(void* stream, int is_late) {
+  ONE_AT_A_TIME;
+  if (!streams.count(stream)) return invalid_value;
+  if (is_late) return late[stream], ok;
+  int status = catch_up(stream, (size_t)-1);
+  return late.erase(stream), status;
+}
 // Work that is no kernel of ours: what TensorRT would queue.
 int emulated_work(void* stream, void (*function)(long), long argument) {
   return queue(stream, [=] { return function(argument), ok; });
@@ -168,6 +206,7 @@ int cuMemAlloc_v2(void** address, size_t bytes) {
 }
 int cuMemFree_v2(void* address) {
   ONE_AT_A_TIME;
+  if (int status = catch_up_all()) return status;
   if (!device_memory.erase(address)) return invalid_value;
   return free(address), ok;
 }
@@ -179,6 +218,7 @@ int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
 }
 int cuMemFreeHost(void* address) {
   ONE_AT_A_TIME;
+  if (int status = catch_up_all()) return status;
   if (!host_memory.erase(address)) return invalid_value;
   return free(address), ok;
 }
@@ -203,12 +243,21 @@ int cuStreamCreate(void** stream, unsigned) {
 int cuStreamDestroy_v2(void* stream) {
   ONE_AT_A_TIME;
   if (!streams.erase(stream)) return invalid_value;
-  return free(stream), ok;
+  int status = catch_up(stream, (size_t)-1);
+  return late.erase(stream), done.erase(stream), free(stream), status;
 }
 int cuStreamSynchronize(void* stream) {
   ONE_AT_A_TIME;
   if (captures.count(stream)) return capture_unsupported;
-  return known(stream) ? ok : invalid_value;
+  return known(stream) ? catch_up(stream, (size_t)-1) : invalid_value;
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  ONE_AT_A_TIME;
+  if (!events.count(event)) return invalid_value;
+  auto mark = marks.find(event);
+  if (mark == marks.end()) return known(stream) ? ok : invalid_value;
+  auto [other, place] = mark->second;
+  return queue(stream, [other = other, place = place] { return catch_up(other, place); });
 }
 int cuStreamBeginCapture_v2(void* stream, int) {
   ONE_AT_A_TIME;
@@ -249,15 +298,19 @@ int cuEventCreate(void** event, unsigned) {
 int cuEventDestroy_v2(void* event) {
   ONE_AT_A_TIME;
   if (!events.erase(event)) return invalid_value;
-  return free(event), ok;
+  return marks.erase(event), free(event), ok;
 }
 int cuEventRecord(void* event, void* stream) {
   ONE_AT_A_TIME;
-  return events.count(event) && known(stream) ? ok : invalid_value;
+  if (!events.count(event) || !known(stream)) return invalid_value;
+  auto later = late.find(stream);
+  return marks[event] = {stream, done[stream] + (later == late.end() ? 0 : later->second.size())}, ok;
 }
 int cuEventSynchronize(void* event) {
   ONE_AT_A_TIME;
-  return events.count(event) ? ok : invalid_value;
+  if (!events.count(event)) return invalid_value;
+  auto mark = marks.find(event);
+  return mark == marks.end() ? ok : catch_up(mark->second.first, mark->second.second);
 }
 int cuEventElapsedTime(float* ms, void* from, void* to) {
   return *ms = 0.0f, events.count(from) && events.count(to) ? ok : invalid_value;

@@ -5,6 +5,7 @@ A check raises AssertionError where they differ. Grey levels may differ by one: 
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge.align import ARCFACE_112, align
+from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
 from edge.contract import ModelContract
-from edge.cuda import DeviceMemory, open_device
+from edge.cuda import DeviceMemory, Stream, open_device
 from edge.cuda.kernels import (
     CANDIDATES,
     FIELDS,
+    LANDMARKERS,
     PROBES,
     TOP,
     DetectionMemory,
@@ -28,13 +30,16 @@ from edge.cuda.kernels import (
     Kernels,
     Normalisation,
     SearchMemory,
+    Template,
 )
 from edge.detect.decode import decode
+from edge.detect.landmarker import MAX_MOVE, placed, views_of
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.errors import EngineError
 from edge.model_input import to_model
 from edge.quality import sharpness, sharpness_of
+from edge.types import Face
 
 WIDTH, HEIGHT = 480, 270 + 2  # NV12 needs even sides
 
@@ -47,6 +52,11 @@ class Bench:
         self.kernels = Kernels(self.device, image)
         self.stream = self.device.stream()
         self._kept: list[DeviceMemory] = []
+
+    def late(self, stream: Stream) -> None:
+        """On the emulated driver, whose streams are done at once, has one do its work only where somebody waits."""
+        if self.device.info.name == "CPU emulator":
+            assert ctypes.CDLL("libcuda.so.1").emulated_late(ctypes.c_void_p(stream.handle), 1) == 0
 
     def up(self, array: npt.NDArray[Any]) -> DeviceMemory:
         """A copy of an array on the device."""
@@ -154,6 +164,78 @@ def check_align(bench: Bench) -> None:
         for crop, points in zip(found[:-1], landmarks[:-1], strict=True):
             require_grey(crop, align(image, points))
         assert not found[-1].any(), "landmarks that coincide give a black crop"
+
+
+def check_align_wide(bench: Bench) -> None:
+    """As landmarkers look: of any pose, at the frame's edges and beyond, far larger than the crop and far smaller."""
+    rng = np.random.default_rng(8)
+    landmarks = np.stack([anywhere(rng) for _ in range(14)])
+    for source, image in sources(bench):
+        crops = bench.room((len(landmarks), WIDE_96_SIZE, WIDE_96_SIZE, 3), np.uint8)
+        bench.kernels.align(
+            source, bench.up(landmarks).address, len(landmarks), crops.address, bench.stream, LANDMARKERS
+        )
+        found = bench.down(crops, (len(landmarks), WIDE_96_SIZE, WIDE_96_SIZE, 3), np.uint8)
+        for crop, points in zip(found, landmarks, strict=True):
+            require_grey(crop, align(image, points, WIDE_96, WIDE_96_SIZE))
+        assert found.any(axis=(1, 2, 3)).sum() > 10, "of most the picture is seen"
+
+
+def anywhere(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Landmarks of a face in, at or beside the picture, each of them somewhat astray."""
+    scale = float(np.exp(rng.uniform(np.log(0.15), np.log(5))))
+    x, y = rng.uniform(-0.1, 1.1, 2) * (WIDTH, HEIGHT) - 56 * scale
+    return (pose(scale, rng.uniform(-3.1, 3.1), x, y) + rng.normal(0, 4 * scale, (5, 2))).astype(np.float32)
+
+
+def check_place(bench: Bench) -> None:
+    """Landmarks go where the CPU takes them, or stay: too far, looked at before, coinciding, next to either limit."""
+    rng = np.random.default_rng(9)
+    eyes = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
+    for count in (1, 5, 33, 200):
+        landmarks = np.stack([anywhere(rng) for _ in range(count)])
+        offsets = rng.normal(0, rng.uniform(0.1, 12, (count, 1)), (count, 10)).astype(np.float32)
+        done = (rng.random(count) < 0.3).astype(np.int32)
+        for number in range(0, count, 5):
+            # All five by as much in one direction: just within what is allowed, or just beyond.
+            turn, far = rng.uniform(0, 6.28), MAX_MOVE * eyes * rng.choice([0.999, 1.001])
+            offsets[number] = np.tile([np.cos(turn) * far, np.sin(turn) * far], 5)
+        for number in range(3, count, 7):
+            landmarks[number] = landmarks[number, :1] + rng.choice([0, 1e-6])
+        for number in range(4, count, 50):
+            offsets[number] = 1e30
+        there = bench.up(landmarks)
+        bench.kernels.place(bench.up(offsets).address, bench.up(done).address, count, there.address, bench.stream)
+        found = bench.down(there, landmarks.shape, np.float32)
+        box = np.zeros(4, np.float32)
+        faces = [Face(box, points, 1.0, refined=bool(flag)) for points, flag in zip(landmarks, done, strict=True)]
+        views = {number: view for number, view in views_of(faces).items() if not done[number]}
+        given = (offsets[list(views)].reshape(-1, 5, 2) + WIDE_96).astype(np.float32)
+        wanted = placed(faces, views, given)
+        for points, face, before in zip(found, wanted, landmarks, strict=True):
+            if face.landmarks is before or not face.refined:
+                np.testing.assert_array_equal(points, before)
+            np.testing.assert_allclose(points, face.landmarks, rtol=1e-6, atol=1e-4)
+        if count == 200:
+            moved = sum(
+                not np.array_equal(face.landmarks, before) for face, before in zip(wanted, landmarks, strict=True)
+            )
+            assert 40 < moved < 130, f"{moved} of 200 were placed anew"
+
+
+def check_place_no_numbers(bench: Bench) -> None:
+    """What is no number is no landmark: the host must see it, as the CPU's way refuses it; others are as they were."""
+    for bad in (np.nan, np.inf, -np.inf):
+        offsets = np.ones((4, 10), np.float32)
+        offsets[1, 7] = offsets[2, 0] = bad
+        landmarks, done = np.stack([ARCFACE_112.astype(np.float32)] * 4), np.array([0, 0, 1, 0], np.int32)
+        there = bench.up(landmarks)
+        bench.kernels.place(bench.up(offsets).address, bench.up(done).address, 4, there.address, bench.stream)
+        found = bench.down(there, landmarks.shape, np.float32)
+        assert np.isnan(found[1]).all()
+        np.testing.assert_array_equal(found[2], landmarks[2])
+        assert np.isfinite(found[[0, 3]]).all()
+        assert (found[0] != landmarks[0]).all()
 
 
 def check_sharpness(bench: Bench) -> None:
@@ -294,6 +376,7 @@ def check_refusals(bench: Bench) -> None:
         ),
         lambda: bench.kernels.detect({}, 2, (64, 64), 0.5, 0.3, (1, 1), memory, bench.stream),
         lambda: DevicePicture(0, 5, 5, 4, chroma=1, chroma_pitch=5),
+        lambda: Template(129, 1.0),
         lambda: bench.device.alloc(0),
         lambda: bench.device.load_kernels(bench_image(), {"no_such_kernel": "P"}),
     ):
@@ -321,10 +404,33 @@ def check_memory(bench: Bench) -> None:
     second.record(bench.stream)
     second.synchronize()
     assert second.milliseconds_since(first) >= 0
+    first.close()
+    first.close()
     memory.free()
     memory.free()
     bench.stream.close()
     assert CANDIDATES > 0
+
+
+def check_waiting(bench: Bench) -> None:
+    """A stream waits for a mark of another, and what was queued before the mark is there."""
+    data = np.random.default_rng(2).integers(0, 256, 50_000, dtype=np.uint8)
+    pinned, back = bench.device.alloc_pinned(data.size), bench.device.alloc_pinned(data.size)
+    memory, other, mark = bench.room(data.shape, np.uint8), bench.device.stream(), bench.device.event()
+    bench.late(bench.stream)
+    pinned.array[:] = data
+    bench.device.copy_in(memory, pinned, data.size, bench.stream)
+    mark.record(bench.stream)
+    bench.device.zero(memory, 100, bench.stream)  # behind the mark: whether it is done by then nobody may ask
+    other.wait(mark)
+    bench.device.copy_out(back, memory, data.size, other)
+    other.synchronize()
+    np.testing.assert_array_equal(back.array[100:], data[100:])
+    bench.stream.synchronize()
+    for held in (pinned, back):
+        held.free()
+    mark.close()
+    other.close()
 
 
 def require_grey(found: npt.NDArray[Any], want: npt.NDArray[Any]) -> None:

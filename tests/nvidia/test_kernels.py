@@ -57,6 +57,7 @@ def test_sizes_are_those_of_the_source(repository: Path) -> None:
         "kCandidates": kernels.CANDIDATES,
         "kVoters": kernels._VOTERS,
         "kSummers": kernels._SUMMERS,
+        "kMostCrop": kernels._MOST_CROP,
         "kTop": kernels.TOP,
         "kProbes": kernels.PROBES,
         "kMaxDimensions": kernels.MAX_DIMENSIONS,
