@@ -73,13 +73,18 @@ def build_engines(
 ) -> Iterator[tuple[Variant, Passport]]:
     """Builds the engine of each variant that TensorRT takes, or finds it, and proves it on `pictures` by role.
 
-    precision: of that alone. An engine that was proved on made-up pictures before is proved anew. Raises EngineError
+    precision: of that alone, and the landmarker that goes with its detector, which there is not in every precision. An
+    engine that was proved on made-up pictures before is proved anew. Raises EngineError
     where one cannot be built or gives something else than its model, BundleError where there is none to build.
     """
     variants = [variant for variant in tensorrt_variants(bundle) if precision in (None, variant.precision)]
     if not variants:
         what = f"{precision} model" if precision else "model"
         raise BundleError(f"{bundle.path}: no {what} for tensorrt; export it with --target onnx,tensorrt")
+    if any(variant.role == "detector" for variant in variants):
+        landmarker = bundle.landmarker(precision, "tensorrt")
+        if landmarker is not None and landmarker not in variants:
+            variants.append(landmarker)
     for variant in variants:
         model = bundle.load(variant)
         probes = as_probes(model, variant, pictures[variant.role]) if pictures and variant.role in pictures else None

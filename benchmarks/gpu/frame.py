@@ -46,8 +46,8 @@ def measure_frame(
     """Milliseconds of a frame of `size` (width, height) with five faces, wall time, each way. Raises EdgeError.
 
     The ways take turns: BGR through the GPU, NV12 through the GPU where the sides are even, BGR by the CPU around the
-    models. A frame is searched, its faces are cut, embedded together and named, of `people`; each frame alone, as the
-    tracker would cost all ways the same.
+    models. A frame is searched, its faces are looked at by the landmarker if the bundle has one, cut, embedded together
+    and named, of `people`; each frame alone, as the tracker would cost all ways the same.
     """
     frames = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in scene(FACES, MOMENTS)]
     with ExitStack() as opened:
@@ -68,7 +68,9 @@ def measure_frame(
         if size[0] % 2 == size[1] % 2 == 0:
             ways["gpu_nv12"] = analyzers["gpu"], [as_nv12(frame) for frame in frames]
         found = _take_turns(ways, snapshot, rounds)
-        return {**found, "gallery": people, **gallery.describe()}
+        landmarker = analyzers["gpu"].landmarker_variant
+        placing = {"landmarker": None if landmarker is None else landmarker.name}
+        return {**found, **placing, "gallery": people, **gallery.describe()}
 
 
 def crowd(people: int, dimensions: int, known: Floats) -> Snapshot:

@@ -11,7 +11,9 @@ from benchmarks.gpu.timing import against_bandwidth, device_times, figures, uplo
 from edge.align import ARCFACE_112
 from edge.cuda import CudaDevice, Stream
 from edge.cuda.kernels import (
+    EMBEDDERS,
     FIELDS,
+    LANDMARKERS,
     PROBES,
     DetectionMemory,
     DevicePicture,
@@ -19,6 +21,7 @@ from edge.cuda.kernels import (
     Kernels,
     Normalisation,
     SearchMemory,
+    Template,
 )
 from edge.detect import DetectorOptions
 from edge.detect.decode import OUTPUTS
@@ -55,7 +58,10 @@ def measure_kernels(
     # Faces a fifth of the frame wide, as a camera at a door sees them.
     faces = [ARCFACE_112 * (width / 5 / 112) + (i * width / 6, height / 4) for i in range(FACES)]
     landmarks = upload(device, stream, np.stack(faces).astype(np.float32))
-    crops = device.alloc(FACES * 112 * 112 * 3)
+    crops = device.alloc(FACES * 3 * EMBEDDERS.size**2)
+    # Of a landmarker: every face moves, by a pixel of its view.
+    offsets = upload(device, stream, np.ones((FACES, 10), np.float32))
+    done = upload(device, stream, np.zeros(FACES, np.int32))
     found: dict[str, Any] = {}
 
     def measured(work: Callable[[], None], moved: int) -> dict[str, Any]:
@@ -70,25 +76,38 @@ def measure_kernels(
         def letterbox(picture: DevicePicture = picture, how: Normalisation | None = None) -> None:
             kernels.letterbox(picture, out.address, size, scaled, stream, how)
 
-        def align(picture: DevicePicture = picture) -> None:
-            kernels.align(picture, landmarks.address, FACES, crops.address, stream)
+        def align(picture: DevicePicture = picture, template: Template = EMBEDDERS) -> None:
+            kernels.align(picture, landmarks.address, FACES, crops.address, stream, template)
 
         found[f"letterbox_{kind}"] = measured(letterbox, read + pixels)
         found[f"letterbox_{kind}_normalised"] = measured(
             lambda letterbox=letterbox: letterbox(how=normalisation),  # type: ignore[misc]
             read + 4 * pixels,
         )
-        found[f"align_{kind}_{FACES}_faces"] = measured(align, boxes + FACES * 3 * 112 * 112)
+        found[f"align_{kind}_{FACES}_faces"] = measured(align, boxes + FACES * 3 * EMBEDDERS.size**2)
+        found[f"align_wide_{kind}_{FACES}_faces"] = measured(
+            lambda align=align: align(template=LANDMARKERS),  # type: ignore[misc]
+            round(boxes * _wider()) + FACES * 3 * LANDMARKERS.size**2,
+        )
     sums = device.alloc(FACES * 2 * 8)
     found[f"sharpness_{FACES}_faces"] = measured(
         lambda: kernels.sharpness(crops.address, FACES, sums.address, stream), FACES * (3 * 88 * 68 + 16)
     )
+    # Last of those that take landmarks: it moves them.
+    found[f"place_{FACES}_faces"] = measured(
+        lambda: kernels.place(offsets.address, done.address, FACES, landmarks.address, stream), FACES * (3 * 40 + 4)
+    )
     found["decode_suppress_vote"] = _detect(device, kernels, size, stream, measured)
     found |= _search(device, kernels, rows, rounds, bandwidth)
     stream.synchronize()
-    for memory in (bgr, luma, chroma, out, landmarks, crops, sums):
+    for memory in (bgr, luma, chroma, out, landmarks, crops, offsets, done, sums):
         memory.free()
     return {"frame": [width, height], "input": list(size), "kernels": found}
+
+
+def _wider() -> float:
+    """How much more of a frame a landmarker's view shows of a face than an embedder's crop."""
+    return (LANDMARKERS.size / LANDMARKERS.zoom / EMBEDDERS.size) ** 2
 
 
 def _detect(

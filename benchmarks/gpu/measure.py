@@ -44,7 +44,7 @@ from edge.manifest import Variant
 from edge.types import Image
 
 BATCHES = (1, 8, 64, 256)
-"""Of embedders. The best of them is held against the roofline."""
+"""Of embedders and landmarkers. The best of them is held against the roofline."""
 FRAMES = (1, 8, 64)
 """Of detectors, at 640×640."""
 
@@ -67,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--people", type=positive, default=PEOPLE, help="gallery of a frame (default: %(default)s)")
     parser.add_argument("--frame", type=size, default=(1920, 1080), help="of the camera (default: 1920x1080)")
     parser.add_argument("--copy-bytes", type=positive, default=COPY_BYTES)
-    parser.add_argument("--batches", type=_ascending, default=BATCHES, help="of embedders (default: 1,8,64,256)")
+    parser.add_argument(
+        "--batches", type=_ascending, default=BATCHES, help="of embedders and landmarkers (default: 1,8,64,256)"
+    )
     parser.add_argument("--frames", type=_ascending, default=FRAMES, help="batches of detectors (default: 1,8,64)")
     parser.add_argument("--energy-seconds", type=positive_float, default=1.5, help="of a block (default: %(default)s)")
     parser.add_argument("--backend", help="pycuda or cuda-python (default: the first installed)")
@@ -195,10 +197,11 @@ def _measure_bundle(
 
     for variant in tensorrt_variants(bundle):
         model = bundle.load(variant)
-        batches = args.batches if variant.role == "embedder" else args.frames
+        batches = args.frames if variant.role == "detector" else args.batches
 
         def engine(variant: Variant = variant, model: bytes = model, batches: tuple[int, ...] = batches) -> Any:
-            return measure_engine(engine_for(options(variant, model), model), model, batches, args.rounds, bandwidth)
+            ready = engine_for(options(variant, model), model)
+            return {"role": variant.role, **measure_engine(ready, model, batches, args.rounds, bandwidth)}
 
         def accuracy(variant: Variant = variant, model: bytes = model) -> Any:
             detector = bundle.select("detector", "fp32").sha256

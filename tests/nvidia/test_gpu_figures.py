@@ -201,6 +201,7 @@ def test_the_slowest_layers_are_named_and_the_rest_is_summed() -> None:
 def result(*, over: Any = 1.05, ms: float = 0.25, graph: bool = True, rate: Any = 120_000.0, p50: float = 1.2) -> Any:
     one = {"runtime_over_enqueue": over, "runtime": {"p50": {"value": ms}}, "cuda_graph": graph}
     engine = {
+        "role": "embedder",
         "batches": {"1": one},
         "best": {"faces_per_second_enqueue": rate},
         "int8": {"quantised": 4, "in_int8": 3},
@@ -227,6 +228,10 @@ def test_goals_are_met_missed_or_not_measured() -> None:
     without = verdicts(result(over="not measured", graph=False, rate="not measured"))
     assert without["ms of one face, CUDA graph <= 0.3"] is None, "a run without a graph is not one with it"
     assert without["runtime over pure enqueue, batch 1 <= 1.1"] is None
+    looking = result()
+    looking["bundles"]["a"]["engines"]["e"]["role"] = "landmarker"
+    assert "faces a second, best batch >= 100000" not in verdicts(looking), "the goals of faces are those of embedders"
+    assert verdicts(looking)["runtime over pure enqueue, batch 1 <= 1.1"] is True
     text = as_text(goals(result()))
     assert "MISSED       share of quantised layers in INT8 1: 0.75 (a e)" in text
     assert "not measured runtime over pure enqueue, batch 1 <= 1.1: not measured (a failed)" in text

@@ -53,8 +53,8 @@ def test_the_measuring_command_runs_to_its_end(
     assert found["gpu"]["architecture"] == "sm_90"
     assert set(found["kernels"]["kernels"]) == {
         *(f"letterbox_{kind}{how}" for kind in ("bgr", "nv12") for how in ("", "_normalised")),
-        *(f"align_{kind}_5_faces" for kind in ("bgr", "nv12")),
-        *("sharpness_5_faces", "decode_suppress_vote", "search", "normalise"),
+        *(f"align_{kind}_5_faces" for kind in ("bgr", "nv12", "wide_bgr", "wide_nv12")),
+        *("place_5_faces", "sharpness_5_faces", "decode_suppress_vote", "search", "normalise"),
     }
     assert all(entry["bytes"] > 0 for entry in found["kernels"]["kernels"].values())
     assert set(found["bundles"]) == {"one.bundle", "two.bundle"}
