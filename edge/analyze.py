@@ -134,10 +134,11 @@ class FaceAnalyzer:
         """(N, 112, 112, 3) uint8 BGR crops of the faces."""
         if not faces:
             return np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        faces = self.refine(image, faces)
-        if self._gpu is not None and (crops := self._gpu.align(image, faces)) is not None:
-            return crops
-        return np.stack([align(bgr_of(image), face.landmarks) for face in faces])
+        if self._gpu is not None:
+            faces = self._before_gpu(image, faces)
+            if (crops := self._gpu.align(image, faces)) is not None:
+                return crops
+        return np.stack([align(bgr_of(image), face.landmarks) for face in self.refine(image, faces)])
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR → (N, D) float32 unit rows."""
@@ -148,15 +149,17 @@ class FaceAnalyzer:
     def recognise(self, image: Picture, faces: Sequence[Face], threshold: float | None) -> Recognised:
         """N faces of a frame, N ≥ 1, aligned, embedded, and looked for in the gallery that `gpu_frames` was given.
 
-        threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and qualities.
+        threshold: of names that are given frame by frame; None for a tracker, which wants embeddings and qualities:
+        by the landmarks the faces came with, as where they are aligned and embedded one step after the other.
         """
-        # Quality is judged by the landmarks that the tracker knows, as where stages run one by one.
-        refined = self.refine(image, faces)
-        if self._gpu is not None and (found := self._gpu.recognise(image, refined, threshold)) is not None:
+        found = None
+        if self._gpu is not None:
+            found = self._gpu.recognise(image, self._before_gpu(image, faces), threshold)
+        if found is not None:
             vectors = None if found.vectors is None else self.embedder.checked(found.vectors)
             sharp = zip(faces, found.sharpness, strict=True) if found.sharpness else ()
             return Recognised(vectors, [quality_of(face, sharpness) for face, sharpness in sharp], found.sought)
-        crops = self.align(image, refined)
+        crops = self.align(image, faces)
         seen = zip(faces, crops, strict=True) if threshold is None else ()
         return Recognised(self.embed(crops), [measure(face, crop) for face, crop in seen], None)
 
@@ -180,6 +183,10 @@ class FaceAnalyzer:
         """Runs detector and landmarker."""
         return self.options.detector_engine or self.options.engine
 
+    def _before_gpu(self, image: Picture, faces: Sequence[Face]) -> Sequence[Face]:
+        """The faces as the way through the GPU takes them: rough where it has the landmarker look at them itself."""
+        return faces if self._gpu is not None and self._gpu.places_landmarks else self.refine(image, faces)
+
     def _open_gpu(self) -> GpuFrames | None:
         """The way of frames through the GPU, where it was asked for, or is there. Raises EngineError."""
         both = {self.options.engine, self._finding_engine}
@@ -193,7 +200,8 @@ class FaceAnalyzer:
             return None
         from edge.gpu_frames import open_gpu_frames
 
-        contracts = self.detector_variant.contract, self.embedder_variant.contract
+        variants = self.detector_variant, self.embedder_variant, self.landmarker_variant
+        contracts = [variant.contract for variant in variants if variant is not None]
         frames = open_gpu_frames(self.detector, contracts, self._sessions)
         self._preprocessed = {"preprocess": "gpu"}
         return frames

@@ -1,9 +1,9 @@
 """A frame's way through the GPU: it goes up once, and faces and who they are come down.
 
 What `Detector`, `align` and `Embedder` do on the CPU around the models, the kernels of `edge.cuda` do beside them:
-letterbox into the detector's input, its heads to faces, aligned crops into the embedder's input, its answers to the
-search of a gallery that lies on the device. Only for models that TensorRT runs, and only what is proved at opening: a
-frame that is drawn must look the same to both.
+letterbox into the detector's input, its heads to faces, the landmarker's look at each (`edge.gpu_landmarks`), aligned
+crops into the embedder's input, its answers to the search of a gallery that lies on the device. Only for models that
+TensorRT runs, and only what is proved at opening: a frame that is drawn must look the same to both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from edge.align import ARCFACE_112, CROP_SIZE, align, similarity_transform
 from edge.contract import ModelContract
 from edge.cuda.graphs import Recorded
-from edge.cuda.kernels import CANDIDATES, FAT_BINARY, FIELDS, DetectionMemory, DevicePicture, Kernels
+from edge.cuda.kernels import CANDIDATES, FIELDS, DetectionMemory, DevicePicture, Kernels
 from edge.cuda.protocol import CudaDevice, DeviceMemory, PinnedMemory
 from edge.detect import Detector
 from edge.detect.decode import OUTPUTS
@@ -25,6 +25,8 @@ from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
 from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery, SearchLane
+from edge.gpu_landmarks import POINTS, GpuLandmarker, looks_there, points_of, require_numbers
+from edge.gpu_proof import REMEDY, drawn_frame, drawn_nv12, require_alike
 from edge.nv12 import Nv12
 from edge.quality import sharpness, sharpness_of
 from edge.recognition import Sought
@@ -34,26 +36,39 @@ MOST_PIXELS = 3840 * 2160
 """Of a frame: memory for so many is set aside when the models are opened, so that nothing is allocated later."""
 MOST_SIZES = 4
 """Sizes of frames whose work stays recorded: of as many cameras that share the models."""
-GREY_LEVELS = 1.001
-"""Between a pixel of the GPU and the CPU's: OpenCV rounds in fixed point."""
 
 
 class GpuFrames:
-    """The way of frames through one detector and one embedder. One thread at a time; `close` gives the memory back."""
+    """The way of frames through a detector, an embedder and, where TensorRT runs it, a landmarker.
 
-    def __init__(self, detector: Detector, detection: TensorRtSession, embedding: TensorRtSession) -> None:
-        """detector: the same models' way on the CPU, with the options. Raises EngineError where the two ways differ."""
+    One thread at a time; `close` gives the memory back.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        detection: TensorRtSession,
+        embedding: TensorRtSession,
+        landmarking: TensorRtSession | None = None,
+    ) -> None:
+        """detector: the same models' way on the CPU, with the options. Raises EngineError where the two ways differ.
+
+        landmarking: None where faces come with the landmarks they are to be cut by.
+        """
         self._cpu, self._detection, self._embedding = detector, detection, embedding
         self._device = device = detection.device
         device.activate()
         self._kernels = Kernels(device)
         self._input, self._crop_input = detection.inputs[0].name, embedding.inputs[0].name
         self._limit = detector.options.max_faces
+        self._landmarker = None if landmarking is None else GpuLandmarker(self._kernels, landmarking)
         self._most_faces = min(self._limit, embedding.range_of(embedding.inputs[0])[1][0])
+        if self._landmarker is not None:
+            self._most_faces = min(self._most_faces, self._landmarker.most_faces)
         self._memory = DetectionMemory.on(device, 1, self._limit)
         self._owned: list[DeviceMemory | PinnedMemory] = []
         self._frame_host, self._frame_there = self._pair(3 * MOST_PIXELS)
-        self._points_host, self._points_there = self._pair(self._most_faces * 10 * 4)
+        self._points_host, self._points_there = self._pair(self._most_faces * (POINTS + 4))
         crop = 3 * CROP_SIZE * CROP_SIZE
         self._crops_host = self._pinned(self._most_faces * crop)
         self._sums_host, self._sums_there = self._pair(self._most_faces * 2 * 8)
@@ -65,6 +80,7 @@ class GpuFrames:
         self._plans: dict[tuple[str, int, int], _Plan] = {}
         self._on_device: Picture | None = None
         self._cut: Image | None = None
+        self._looked = False
         try:
             self._prove()
         except EngineError:
@@ -91,16 +107,20 @@ class GpuFrames:
 
     def align(self, image: Picture, faces: Sequence[Face]) -> Image | None:
         """(N, 112, 112, 3) uint8 BGR crops of a frame's faces, which stay in the embedder's input as well; None where
-        the CPU must cut them. Raises ValueError where a face's landmarks coincide.
+        the CPU must cut them. Raises ValueError where a face's landmarks coincide, EngineError where the landmarker
+        gives what is no landmarks.
 
         A frame that was just searched is on the device already: what is on its way through a pipeline does not change.
+        Faces that no landmarker has looked at are looked at first, where it `places_landmarks`.
         """
         count = len(faces)
         if not self._cut_there(image, faces):
             return None
         size, crops = count * 3 * CROP_SIZE * CROP_SIZE, self._embedding.memory_of(self._crop_input)
         self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
+        self._points_down(count)
         self._embedding.stream.synchronize()
+        self._points(count)
         self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
         return self._cut
 
@@ -113,7 +133,7 @@ class GpuFrames:
 
         threshold: what decides who faces are, frame by frame; then embeddings come down only where the lists do not
         settle it. None: for a tracker, which gathers embeddings, and how sharp each face is. Crops never come down.
-        Raises ValueError as `align` does.
+        Raises ValueError and EngineError as `align` does.
         """
         count = len(faces)
         if not self._cut_there(image, faces):
@@ -128,7 +148,9 @@ class GpuFrames:
         searched = self._search_down(count)
         if searched is None and not tracked:
             self._vectors_down(prepared)
+        self._points_down(count)
         stream.synchronize()
+        self._points(count)
         sought = None if searched is None or self._lane is None else Sought(searched, self._lane.shortlist(count))
         if sought is not None and threshold is not None:
             if sought.shortlist.settled(threshold) is not None:
@@ -154,25 +176,34 @@ class GpuFrames:
         """The GPU."""
         return self._device
 
+    @property
+    def places_landmarks(self) -> bool:
+        """Whether faces may come as the detector gave them, because the landmarker looks at them here."""
+        return self._landmarker is not None
+
     def close(self) -> None:
         """Gives everything back; before the sessions are closed."""
         self._device.activate()
         for plan in self._plans.values():
             plan.work.close()
         self._plans.clear()
+        if self._landmarker is not None:
+            self._landmarker.close()
         self._memory.free()
         for memory in self._owned:
             memory.free()
         self._owned.clear()
 
     def _cut_there(self, image: Picture, faces: Sequence[Face]) -> bool:
-        """Queues a frame's crops into the embedder's input; False where the CPU must cut them."""
+        """Queues a frame's crops into the embedder's input; False where the CPU must cut them.
+
+        What the landmarker places does not coincide: MAX_MOVE is too little to bring the template's points together.
+        """
         count = len(faces)
         if not 0 < count <= self._most_faces or not self._takes(image):
             return False
-        landmarks = np.stack([face.landmarks for face in faces]).astype(np.float32)
-        for points in landmarks:
-            similarity_transform(points, ARCFACE_112)  # the kernel would give a black crop
+        for face in faces:
+            similarity_transform(face.landmarks, ARCFACE_112)  # the kernel would give a black crop
         device, stream = self._device, self._embedding.stream
         device.activate()
         if image is not self._on_device:
@@ -180,11 +211,25 @@ class GpuFrames:
             device.copy_in(self._frame_there, self._frame_host, _bytes_of(image).nbytes, stream)
             self._on_device = image
         self._cut = None
-        self._points_host.array.view(np.float32)[: landmarks.size] = landmarks.reshape(-1)
-        device.copy_in(self._points_there, self._points_host, landmarks.nbytes, stream)
+        self._looked = self._landmarker is not None and not all(face.refined for face in faces)
+        raw = points_of(faces)
+        self._points_host.array[: raw.size] = raw
+        device.copy_in(self._points_there, self._points_host, raw.size if self._looked else POINTS * count, stream)
+        if self._landmarker is not None and self._looked:
+            self._landmarker.queue(self._picture(image), self._points_there, count, stream)
         crops = self._embedding.memory_of(self._crop_input)
         self._kernels.align(self._picture(image), self._points_there.address, count, crops.address, stream)
         return True
+
+    def _points_down(self, count: int) -> None:
+        """Queues the way down of the landmarks that the crops were cut by, where the landmarker looked."""
+        if self._looked:
+            self._device.copy_out(self._points_host, self._points_there, POINTS * count, self._embedding.stream)
+
+    def _points(self, count: int) -> Floats:
+        """The landmarks that the crops were cut by, (N, 5, 2). Raises EngineError where a landmarker gave none."""
+        points = self._points_host.array[: POINTS * count].view(np.float32).reshape(count, 5, 2)
+        return require_numbers(points).copy()
 
     def _search_down(self, count: int) -> Snapshot | None:
         """Queues the search for the embedder's answers, and its way down; gives what is searched, None for nothing."""
@@ -292,20 +337,19 @@ class GpuFrames:
         stream.synchronize()
         self._on_device = None
         prepared = self._frame_host.array[: 3 * size[0] * size[1]].reshape(1, *size, 3)
-        _require_alike(f"letterbox{kind}", prepared, self._cpu.prepare(bgr_of(frame), *scaled))
-        face = Face(box=np.array([90, 60, 250, 220], np.float32), landmarks=points, score=1.0)
+        require_alike(f"letterbox{kind}", prepared, self._cpu.prepare(bgr_of(frame), *scaled))
+        face = Face(box=np.array([90, 60, 250, 220], np.float32), landmarks=points, score=1.0, refined=True)
         crops = self.align(frame, [face])
         assert crops is not None
-        _require_alike(f"alignment{kind}", crops[0], align(bgr_of(frame), points))
+        require_alike(f"alignment{kind}", crops[0], align(bgr_of(frame), points))
         # The embedder's input still holds this very crop.
         self._sharpness_down(1)
         self._embedding.stream.synchronize()
         (found,), wanted = self._sharpness(1), sharpness(crops[0])
         if not np.isclose(found, wanted, rtol=1e-6):
-            raise EngineError(
-                f"sharpness{kind} on the GPU is {found:.3f}, on the CPU {wanted:.3f}; build {FAT_BINARY} again, "
-                "and run with --preprocess cpu meanwhile"
-            )
+            raise EngineError(f"sharpness{kind} on the GPU is {found:.3f}, on the CPU {wanted:.3f}; {REMEDY}")
+        if self._landmarker is not None:
+            self._landmarker.prove(kind, self._picture(frame), bgr_of(frame), self._embedding.stream)
 
     def _pinned(self, size: int) -> PinnedMemory:
         self._owned.append(memory := self._device.alloc_pinned(size))
@@ -333,48 +377,29 @@ class _Plan:
 
 
 def open_gpu_frames(detector: Detector, contracts: Sequence[ModelContract], sessions: Sequence[Session]) -> GpuFrames:
-    """The way through the GPU of a detector and an embedder (contracts, sessions in this order).
+    """The way through the GPU of a detector, an embedder and perhaps a landmarker (contracts, sessions in this order).
 
-    Raises EngineError, in one line, where these models cannot take it or the kernels are not there or not right.
+    A landmarker that cannot look there stays with the CPU, see `GpuFrames.places_landmarks`. Raises EngineError, in one
+    line, where the other models cannot take it or the kernels are not there or not right.
     """
-    detection, embedding = sessions
+    detection, embedding = sessions[:2]
     if not isinstance(detection, TensorRtSession) or not isinstance(embedding, TensorRtSession):
         raise EngineError("frames go through the GPU where TensorRT runs detector and embedder")
-    for contract, session in zip(contracts, sessions, strict=True):
+    for contract, session in zip(contracts[:2], sessions[:2], strict=True):
         if (contract.color, contract.layout, contract.dtype) != ("bgr", "nhwc", "uint8"):
             raise EngineError(f"frames go through the GPU to models of BGR pixels; this {contract.role} takes others")
         if any(spec.dtype != "float32" for spec in session.outputs):
             raise EngineError(f"frames go through the GPU to models that give float32; this {contract.role} does not")
-    return GpuFrames(detector, detection, embedding)
-
-
-def drawn_frame() -> Image:
-    """(360, 480, 3) uint8 BGR: waves and edges, the same everywhere."""
-    y, x = np.mgrid[:360, :480].astype(np.float32)
-    waves = [128 + 100 * np.sin(x / step + y / (2 * step)) for step in (9.0, 17.0, 31.0)]
-    frame = np.stack(waves, axis=-1).astype(np.uint8)
-    frame[100:180, 140:260] = (20, 200, 90)
-    return frame
-
-
-def drawn_nv12() -> Nv12:
-    """The same, its three channels taken for luma and chroma."""
-    frame = drawn_frame()
-    return Nv12(np.concatenate([frame[..., 0], frame[::2, ::2, 1:].reshape(frame.shape[0] // 2, -1)]))
+    landmarking = None
+    if len(sessions) > 2 and looks_there(contracts[2], sessions[2]):
+        assert isinstance(sessions[2], TensorRtSession)
+        landmarking = sessions[2]
+    return GpuFrames(detector, detection, embedding, landmarking)
 
 
 def _bytes_of(picture: Picture) -> Image:
     """What goes up of a frame."""
     return picture.planes if isinstance(picture, Nv12) else picture
-
-
-def _require_alike(what: str, found: Array, wanted: Array) -> None:
-    apart = float(np.abs(found.astype(np.int16) - wanted.astype(np.int16)).max())
-    if apart > GREY_LEVELS:
-        raise EngineError(
-            f"{what} on the GPU is {apart:.0f} grey levels from the CPU's; build {FAT_BINARY} again, "
-            "and run with --preprocess cpu meanwhile"
-        )
 
 
 def _row_bytes(session: TensorRtSession) -> int:

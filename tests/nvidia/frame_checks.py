@@ -11,13 +11,15 @@ import ctypes
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,14 +41,18 @@ from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
 from edge.cli.main import main as edge  # noqa: E402
 from edge.cuda.kernels import Kernels  # noqa: E402
-from edge.device_engines import as_probes, real_pictures  # noqa: E402
+from edge.device_engines import as_probes, build_engines, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
 from edge.errors import EngineError, InputError  # noqa: E402
 from edge.nv12 import Nv12  # noqa: E402
+from edge.quality import measure as measured_face  # noqa: E402
 from edge.types import Face, Image  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
 LANDMARKS = 5 * 2 * 4
+ROUGH = LANDMARKS + 4
+"""Bytes up of a face that the landmarker has to look at: besides, that it has not."""
+VIEW = 96 * 96 * 3
 
 
 def opened(bundle: Bundle, preprocess: Preprocess = "auto", engine: str = "tensorrt") -> FaceAnalyzer:
@@ -64,8 +70,23 @@ def pair() -> Image:
     return np.ascontiguousarray(np.concatenate([small, small[:, ::-1]], axis=1))
 
 
+def placed_by(analyzer: FaceAnalyzer, faces: list[Face]) -> list[Face]:
+    """The faces with the landmarks that the GPU just cut their crops by."""
+    assert analyzer.gpu_frames is not None
+    points = analyzer.gpu_frames._points(len(faces))
+    return [replace(face, landmarks=landmarks) for face, landmarks in zip(faces, points, strict=True)]
+
+
+def require_placed_as(wanted: list[Face], found: list[Face], rough: list[Face], apart: float = 0.02) -> None:
+    """Landmarks are the CPU's within a few hundredths of a pixel, as views are within a grey level; and not rough."""
+    for face, other, before in zip(found, wanted, rough, strict=True):
+        np.testing.assert_allclose(face.landmarks, other.landmarks, atol=apart)
+        assert other.refined
+        assert np.abs(face.landmarks - before.landmarks).max() > 1, "nobody looked"
+
+
 def check_same_answers(bundle: Bundle) -> None:
-    """Faces, crops and embeddings are those of the CPU, frame by frame, of two sizes in turns."""
+    """Faces, landmarks, crops and embeddings are those of the CPU, frame by frame, of two sizes in turns."""
     with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
         assert gpu.describe()["preprocess"] == "gpu"
         for image, count in ((portrait(), 1), (pair(), 2), (portrait(), 1), (pair(), 2), (pair(), 2)):
@@ -77,10 +98,14 @@ def check_same_answers(bundle: Bundle) -> None:
                 np.testing.assert_allclose(face.landmarks, other.landmarks, atol=0.6)
                 assert abs(face.score - other.score) < 0.01
             crops = gpu.align(image, found)
-            for crop, face in zip(crops, found, strict=True):
+            placed = placed_by(gpu, found)
+            require_placed_as(cpu.refine(image, found), placed, found)
+            for crop, face in zip(crops, placed, strict=True):
                 assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
             np.testing.assert_allclose(gpu.embed(crops), cpu.embed(crops), atol=1e-5)
             np.testing.assert_allclose(gpu.embed(crops.copy()), cpu.embed(crops), atol=1e-5)
+            whole = np.sum(gpu.embed(crops) * cpu.embed(cpu.align(image, found)), axis=1)
+            assert whole.min() > 0.9999, "from the detector's landmarks on, each its own way"
 
 
 def check_up_once(bundle: Bundle) -> None:
@@ -96,12 +121,13 @@ def check_up_once(bundle: Bundle) -> None:
         assert driver.emulated_bytes_up() - up == image.nbytes
         assert driver.emulated_bytes_down() - down < 10_000, "faces come down, not maps"
         gpu.embed(gpu.align(image, faces))
-        assert driver.emulated_bytes_up() - up == image.nbytes + LANDMARKS
+        assert driver.emulated_bytes_up() - up == image.nbytes + ROUGH
         assert driver.emulated_allocations() == allocations
         # Another frame that was not searched, as between two searches: it goes up for its crops.
         other = image[::-1].copy()
+        faces = [replace(face, refined=True) for face in faces]  # it is upside down there, and looks like no face
         crops = gpu.align(other, faces)
-        assert driver.emulated_bytes_up() - up == 2 * image.nbytes + 2 * LANDMARKS
+        assert driver.emulated_bytes_up() - up == 2 * image.nbytes + ROUGH + LANDMARKS
         assert np.abs(crops[0].astype(int) - align(other, faces[0].landmarks)).max() <= 1
 
 
@@ -115,7 +141,8 @@ def check_nv12(bundle: Bundle) -> None:
             found = gpu.detect(frame)
             assert driver.emulated_bytes_up() - up == frame.planes.nbytes == np.prod(frame.shape) // 2
             crops = gpu.align(frame, found)
-            assert driver.emulated_bytes_up() - up == frame.planes.nbytes + len(found) * LANDMARKS
+            assert driver.emulated_bytes_up() - up == frame.planes.nbytes + len(found) * ROUGH
+            placed = placed_by(gpu, found)
             vectors = gpu.embed(crops)
             assert frame._bgr is None, "nobody needed an image"
             wanted = cpu.detect(frame)
@@ -123,7 +150,8 @@ def check_nv12(bundle: Bundle) -> None:
             for face in found:
                 other = min(wanted, key=lambda each: float(np.abs(each.box - face.box).max()))
                 np.testing.assert_allclose(face.box, other.box, atol=0.6)
-            for crop, face in zip(crops, found, strict=True):
+            require_placed_as(cpu.refine(frame, found), placed, found)
+            for crop, face in zip(crops, placed, strict=True):
                 assert np.abs(crop.astype(int) - align(frame.bgr, face.landmarks)).max() <= 1
             np.testing.assert_allclose(vectors, cpu.embed(crops), atol=1e-5)
             assert len(gpu.detect(frame.bgr)) == len(found), "the same size as BGR, which has a plan of its own"
@@ -135,9 +163,10 @@ def check_nv12(bundle: Bundle) -> None:
 
 
 def check_memory_returns(bundle: Bundle) -> None:
-    before = driver.emulated_allocations()
+    before, events = driver.emulated_allocations(), driver.emulated_events()
     opened(bundle).close()
     assert driver.emulated_allocations() == before
+    assert driver.emulated_events() == events
 
 
 def check_contexts(bundle: Bundle) -> None:
@@ -175,25 +204,183 @@ def check_what_the_cpu_does(bundle: Bundle) -> None:
         patch.setattr(gpu_frames, "MOST_PIXELS", 512 * 511)
         faces = gpu.detect(image)
         assert len(faces) == 1
-        assert np.array_equal(gpu.align(image, faces)[0], align(image, faces[0].landmarks))
-        assert driver.emulated_bytes_up() - up == image.nbytes, "the detector's input, prepared by the CPU"
+        crops = gpu.align(image, faces)
+        assert driver.emulated_bytes_up() - up == image.nbytes + VIEW, "inputs of two models, prepared by the CPU"
+        (face,) = gpu.refine(image, faces)
+        assert face.refined
+        assert np.array_equal(crops[0], align(image, face.landmarks))
+        seen = gpu.recognise(image, faces, None)
+        assert seen.qualities == [measured_face(faces[0], crops[0])]
+        np.testing.assert_allclose(seen.vectors, gpu.embed(crops), atol=1e-6)
+
+
+def check_looked_at_once(bundle: Bundle) -> None:
+    """Faces that were looked at stay as they are, beside others that were not."""
+    image = pair()
+    with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+        session = gpu._sessions[2]
+        assert session.range_of(session.inputs[0]) == ((1, 96, 96, 3), (64, 96, 96, 3))  # type: ignore[attr-defined]
+        rough = gpu.detect(image)
+        refined = cpu.refine(image, rough)
+        for faces in ([rough[0], refined[1]], [refined[0], rough[1]], refined, rough):
+            crops = gpu.align(image, faces)
+            placed = placed_by(gpu, faces)
+            for face, given, wanted, crop in zip(placed, faces, refined, crops, strict=True):
+                np.testing.assert_allclose(face.landmarks, wanted.landmarks, atol=0.02)
+                assert not given.refined or np.array_equal(face.landmarks, given.landmarks)
+                assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
+            seen = gpu.recognise(image, faces, None)
+            assert seen.vectors is not None
+            np.testing.assert_allclose(seen.vectors, cpu.embed(crops), atol=1e-5)
+            for quality, face, crop in zip(seen.qualities, faces, crops, strict=True):
+                assert astuple(quality) == pytest.approx(astuple(measured_face(face, crop)), rel=1e-9)
+        # What was placed askew stays so, and is no reason to look again.
+        askew = [replace(face, landmarks=face.landmarks + np.float32(9), refined=True) for face in rough]
+        up = driver.emulated_bytes_up()
+        crops = gpu.align(image, askew)
+        assert driver.emulated_bytes_up() - up == 2 * LANDMARKS
+        for crop, face in zip(crops, askew, strict=True):
+            assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
+        # What the landmarker would move too far keeps the detector's landmarks, as on the CPU.
+        moved = (replace(rough[0], landmarks=rough[0].landmarks + np.float32(by)) for by in range(10, 60))
+        astray = [next(face for face in moved if not cpu.refine(image, [face])[0].refined), rough[1]]
+        gpu.align(image, astray)
+        kept = cpu.refine(image, astray)
+        assert [face.refined for face in kept] == [False, True]
+        for face, wanted in zip(placed_by(gpu, astray), kept, strict=True):
+            np.testing.assert_allclose(face.landmarks, wanted.landmarks, atol=0.02)
+
+
+def check_streams_wait_for_each_other(bundle: Bundle) -> None:
+    """However late a model's stream gets to work, the landmarker sees its crops and the embedder the landmarks."""
+    image = pair()
+    with opened(bundle) as gpu:
+        faces = gpu.detect(image)
+        wanted, points = gpu.recognise(image, faces, None).vectors, placed_by(gpu, faces)
+        streams = [session.stream for session in gpu._sessions]  # type: ignore[attr-defined]
+
+        def alike(late: tuple[int, ...]) -> bool:
+            """Whether faces are placed and embedded as before, after another frame's were."""
+            gpu.recognise(image[::-1].copy(), faces, None)
+            for number in late:
+                assert driver.emulated_late(ctypes.c_void_p(streams[number].handle), 1) == 0
+            try:
+                found = gpu.recognise(image, faces, None).vectors
+            finally:
+                for number in late:
+                    driver.emulated_late(ctypes.c_void_p(streams[number].handle), 0)
+            now = placed_by(gpu, faces)
+            same = [np.array_equal(a.landmarks, b.landmarks) for a, b in zip(now, points, strict=True)]
+            return all(same) and found is not None and bool(np.array_equal(found, wanted))
+
+        cases = ((), (1,), (2,), (1, 2))
+        for late in cases:
+            assert alike(late), late
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(streams[0]), "wait", lambda self, event: None)
+            assert [alike(late) for late in cases] == [True, False, False, False], "luck was not told from order"
+
+
+def without_landmarker(bundle: Bundle, folder: Path) -> Bundle:
+    """The same bundle but for its landmarker."""
+    there = folder / "without.bundle"
+    shutil.copytree(bundle.path, there)
+    kept = [variant for variant in bundle.manifest.variants if variant.role != "landmarker"]
+    text = json.dumps(replace(bundle.manifest, variants=tuple(kept)).to_dict())
+    (there / "bundle.json").write_text(text, encoding="utf-8")
+    return Bundle.open(there)
+
+
+def check_without_a_landmarker(bundle: Bundle) -> None:
+    """Faces are cut by the detector's landmarks, and nothing is asked of a model that is not there."""
+    image = pair()
+    with tempfile.TemporaryDirectory() as name, opened(without_landmarker(bundle, Path(name))) as gpu:
+        assert gpu.gpu_frames is not None
+        assert not gpu.gpu_frames.places_landmarks
+        faces = gpu.detect(image)
+        up, down = driver.emulated_bytes_up(), driver.emulated_bytes_down()
+        crops = gpu.align(image, faces)
+        assert driver.emulated_bytes_up() - up == 2 * LANDMARKS
+        assert driver.emulated_bytes_down() - down == crops.nbytes
+        for crop, face in zip(crops, faces, strict=True):
+            assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
+
+
+def check_a_landmarker_that_cannot_look_there(bundle: Bundle) -> None:
+    """One that takes pixels the kernels do not cut looks on the CPU, as before, and its faces go through the GPU."""
+    image = pair()
+    odd = replace(bundle.variants("landmarker")[0].contract, color="rgb")
+    with pytest.MonkeyPatch.context() as patch:
+        real = Bundle.landmarker
+
+        def swapped(self: Bundle, *arguments: Any) -> Any:
+            found = real(self, *arguments)
+            return found and replace(found, contract=odd)
+
+        patch.setattr(Bundle, "landmarker", swapped)
+        with opened(bundle) as gpu, opened(bundle, "cpu", "onnxruntime") as cpu:
+            assert gpu.gpu_frames is not None
+            assert not gpu.gpu_frames.places_landmarks
+            faces = gpu.detect(image)
+            refined = cpu.refine(image, faces)
+            assert all(face.refined for face in refined)
+            for crop, face in zip(gpu.align(image, faces), refined, strict=True):
+                assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 2
+            seen = gpu.recognise(image, faces, None)
+            assert len(seen.qualities) == 2
+            np.testing.assert_allclose(seen.vectors, gpu.embed(gpu.align(image, faces)), atol=1e-6)
+
+
+def check_a_damaged_landmarker(bundle: Bundle) -> None:
+    """What gives no numbers is told, as on the CPU, before anybody is recognised by it; the next frame is as before."""
+    image = pair()
+    with opened(bundle) as gpu:
+        faces = gpu.detect(image)
+        wanted = gpu.align(image, faces)
+        session = gpu._sessions[2]
+        output = session.memory_of(session.outputs[0].name)  # type: ignore[attr-defined]
+
+        def damaged(self: Kernels, offsets: int, *rest: Any) -> None:
+            if offsets == output.address:
+                ctypes.memset(offsets, 0xFF, 4)  # the emulated device's memory is the host's: NaN
+            real(self, offsets, *rest)
+
+        real = Kernels.place
+        for work in (lambda: gpu.align(image, faces), lambda: gpu.recognise(image, faces, 0.4)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Kernels, "place", damaged)
+                with pytest.raises(EngineError, match="the landmarker gave something else than finite numbers"):
+                    work()
+            assert np.array_equal(gpu.align(image, faces), wanted)
 
 
 def check_a_wrong_kernel_is_caught(bundle: Bundle) -> None:
     """Kernels that do not draw as the CPU does are refused when the models are opened, and everything is given back."""
-    before = driver.emulated_allocations()
+    before, events = driver.emulated_allocations(), driver.emulated_events()
     for name, spoil in (
         ("letterbox", lambda run: lambda self, picture, out, size, scaled, stream: run(
             self, picture, out, size, (scaled[0] - 8, scaled[1]), stream)),
         ("align", lambda run: lambda self, picture, points, faces, crops, stream: None),
+        ("align, wide", lambda run: lambda self, *given: run(self, *given[:5])),
         ("letterbox of NV12", lambda run: lambda self, picture, *rest: run(
             self, picture if picture.chroma is None else replace(picture, chroma=picture.address), *rest)),
     ):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            kernel = name.split()[0]
+            kernel = name.split()[0].rstrip(",")
             patch.setattr(Kernels, kernel, spoil(getattr(Kernels, kernel)))
-            said = {"align": "alignment"}.get(name, name)
+            said = {"align": "alignment", "align, wide": "a landmarker's view"}.get(name, name)
             with pytest.raises(EngineError, match=rf"^{said} on the GPU is \d+ grey levels from the CPU's; [^\n]+$"):
+                opened(bundle)
+    for spoil in (
+        lambda run: lambda self, *given: None,
+        lambda run: lambda self, offsets, done, *rest: run(self, offsets + 4, done, *rest),
+        lambda run: lambda self, offsets, done, *rest: run(self, offsets, done - 4, *rest),  # never 0
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Kernels, "place", spoil(Kernels.place))
+            with pytest.raises(
+                EngineError, match=r"^landmarks are placed [\d.]+ pixels from the CPU's on the GPU; [^\n]+$"
+            ):
                 opened(bundle)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Kernels, "sharpness", lambda self, crops, faces, sums, stream: self._device.zero(
@@ -201,6 +388,7 @@ def check_a_wrong_kernel_is_caught(bundle: Bundle) -> None:
         with pytest.raises(EngineError, match=r"^sharpness on the GPU is 0.000, on the CPU [\d.]+; [^\n]+$"):
             opened(bundle)
     assert driver.emulated_allocations() == before
+    assert driver.emulated_events() == events
 
 
 def check_refusals(bundle: Bundle) -> None:
@@ -219,7 +407,7 @@ def check_measured(bundle: Bundle) -> None:
     """The benchmark of a whole frame runs to its end, both ways, and finds the same faces."""
     assert frame_precisions(bundle) == ["fp32"]
     found = measure_frame(bundle, "fp32", (640, 360), 2, people=70)
-    assert (found["gallery"], found["match"]) == (70, "gpu")
+    assert (found["gallery"], found["match"], found["landmarker"]) == (70, "gpu", "landmarker-fp32")
     # The five are two people, one of whom is known; in a frame a name is given once.
     assert found["named"] == {"gpu": 2, "cpu": 2, "gpu_nv12": 2}
     assert "gpu_nv12" not in measure_frame(bundle, "fp32", (641, 360), 2, people=70)["named"], "of odd sides"
@@ -247,6 +435,7 @@ def check_photos(bundle: Bundle) -> None:
         found = real_pictures(bundle, folder)
     assert found["embedder"].shape == (1, CROP_SIZE, CROP_SIZE, 3)
     assert found["detector"].shape == (2, 320, 320, 3)
+    assert found["landmarker"].shape == (1, 96, 96, 3)
     for variant in bundle.manifest.variants:
         (probe,) = as_probes(bundle.load(variant), variant, found[variant.role]).values()
         assert probe.dtype == np.uint8
@@ -267,6 +456,25 @@ def check_the_build_command(bundle: Bundle) -> None:
             assert line.endswith("mean cosine 1.00000, worst 1.00000 to ONNX Runtime over 1 real pictures")
         assert len(list((Path(name) / "cache").glob("fp32-*.plan"))) == len(lines)
         assert edge(["bundle", "build", str(bundle.path), "--precision", "int8"]) == 2
+
+
+def check_the_landmarker_is_built_with_its_detector(bundle: Bundle) -> None:
+    """In a precision it is not in, as INT8, the one that a camera would open goes with the others."""
+    with tempfile.TemporaryDirectory() as name:
+        options = tensorrt.TensorRtOptions(cache=Path(name) / "cache", backend=sys.argv[1], quiet=True)
+        for moved in ({"detector", "embedder"}, {"embedder"}):
+            there = Path(name) / "-".join(sorted(moved))
+            shutil.copytree(bundle.path, there)
+            variants = tuple(
+                replace(variant, precision="fp16" if variant.role in moved else "fp32")
+                for variant in bundle.manifest.variants
+            )
+            (there / "bundle.json").write_text(
+                json.dumps(replace(bundle.manifest, variants=variants).to_dict()), encoding="utf-8"
+            )
+            built = [variant.role for variant, _ in build_engines(Bundle.open(there), "fp16", None, options)]
+            wanted = {*moved, "landmarker"} if "detector" in moved else moved
+            assert sorted(built) == sorted(wanted)
 
 
 def write_pairs(folder: Path) -> Path:
@@ -332,7 +540,10 @@ def check_the_whole_command(bundle: Bundle) -> None:
             assert "batches" in engine, engine
             assert set(engine["batches"]) == {"1", "2"}
             assert engine["parity"]["on"] == "real pictures"
-        assert {name for name, engine in entries["engines"].items() if "best" in engine} == {"embedder-fp32"}
+        assert {name for name, engine in entries["engines"].items() if "best" in engine} == {
+            "embedder-fp32",
+            "landmarker-fp32",
+        }
         (accuracy,) = entries["accuracy"].values()
         assert accuracy["accuracy"]["value"] == 1.0
         assert entries["frames"]["fp32"]["faces"] == {"least": 5, "most": 5}

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
-from frame_checks import opened, pair, portrait  # noqa: E402
+from frame_checks import LANDMARKS, ROUGH, opened, pair, portrait  # noqa: E402
 
 from benchmarks.demo.video import portraits  # noqa: E402
 from benchmarks.gpu.frame import as_nv12  # noqa: E402
@@ -252,8 +252,8 @@ def check_identities_come_down(bundle: Bundle) -> None:
         allocations = driver.emulated_allocations()
         up, down = driver.emulated_bytes_up(), driver.emulated_bytes_down()
         found = analyzer.recognise(image, faces, threshold)
-        assert driver.emulated_bytes_up() - up == 2 * 40, "landmarks"
-        assert driver.emulated_bytes_down() - down == 2 * LIST
+        assert driver.emulated_bytes_up() - up == 2 * ROUGH, "landmarks"
+        assert driver.emulated_bytes_down() - down == 2 * (LIST + LANDMARKS)
         assert (found.vectors, found.qualities) == (None, [])
         assert found.sought is not None
         (places, scores) = found.sought.shortlist.settled(threshold) or ([], [])
@@ -261,7 +261,7 @@ def check_identities_come_down(bundle: Bundle) -> None:
         down = driver.emulated_bytes_down()
         tracked = analyzer.recognise(image, faces, None)
         size = analyzer.embedder.embedding_size
-        assert driver.emulated_bytes_down() - down == 2 * (LIST + 2 * 8 + 4 * size)
+        assert driver.emulated_bytes_down() - down == 2 * (LIST + LANDMARKS + 2 * 8 + 4 * size)
         assert driver.emulated_allocations() == allocations
         assert tracked.vectors is not None
         crops = analyzer.align(image, faces)
@@ -295,7 +295,9 @@ def check_a_crowd_and_a_large_frame(bundle: Bundle) -> None:
         analyzer.gpu_frames._gallery._let_go()  # type: ignore[union-attr]
         alone = analyzer.recognise(image, face, 0.4)
         assert alone.sought is None
-        np.testing.assert_allclose(alone.vectors, crowd.vectors[:1], atol=1e-6)
+        assert alone.vectors is not None
+        # Pixels that the GPU cuts are up to a grey level from the CPU's.
+        assert float(alone.vectors[0] @ crowd.vectors[0]) > 0.99999
 
 
 def check_memory_returns(bundle: Bundle) -> None:

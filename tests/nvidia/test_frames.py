@@ -13,7 +13,9 @@ CHECKS = re.findall(
 )
 
 
-@pytest.mark.parametrize(("version", "checks"), [("10.3.0", CHECKS), ("8.5.3.1", ["contexts", "up_once"])])
+@pytest.mark.parametrize(
+    ("version", "checks"), [("10.3.0", CHECKS), ("8.5.3.1", ["contexts", "up_once", "looked_at_once"])]
+)
 def test_frames_through_the_gpu(
     on_emulator: Callable[..., str],
     backend: str,
