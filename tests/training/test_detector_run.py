@@ -384,5 +384,5 @@ def test_a_state_of_another_kind_ends_in_one_line(tmp_path: Path, kind: str) -> 
         state.write_text("nothing of the kind")
     else:
         torch.save([1, 2] if kind == "list" else {}, state)
-    with pytest.raises(InputError, match="not a state of this training; remove it to begin anew$"):
+    with pytest.raises(InputError, match=r"not a state of this training; remove it to begin anew$"):
         Run(Recipe(), None, Pools([], [], [], []), state)  # type: ignore[arg-type]
