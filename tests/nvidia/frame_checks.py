@@ -32,6 +32,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import fake_tensorrt  # noqa: E402
 
 from benchmarks.demo.video import portraits  # noqa: E402
+from benchmarks.gpu import engines  # noqa: E402
 from benchmarks.gpu.engines import aligned_crops, measure_accuracy  # noqa: E402
 from benchmarks.gpu.frame import as_nv12, frame_precisions, measure_frame  # noqa: E402
 from benchmarks.gpu.measure import main as measure  # noqa: E402
@@ -513,7 +514,8 @@ def check_accuracy(bundle: Bundle) -> None:
 
 def check_the_whole_command(bundle: Bundle) -> None:
     """Of a bundle with both models, photos and pairs everything is measured but what the machine has no means for."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "SIDE", 320)  # a quarter of the pixels: the stand-in has no GPU either
         folder = Path(name)
         pairs, out = write_pairs(folder), folder / "out.json"
         command = ["--bundle", bundle.path, "--photos", folder, "--pairs", pairs, "--images", folder, "--out", out]
