@@ -28,6 +28,7 @@ from edge.align import WIDE_96_SIZE
 from edge.errors import InputError
 from edge.weights import find_weights
 from edge.weights.cards import Figure
+from edge.weights.digests import digest_of
 from training.card import versions
 from training.shipping import write_shipped_card
 
@@ -74,7 +75,7 @@ def run_card(args: argparse.Namespace) -> int:
     yunet = lfw_accuracy(open_detector(args.reference), "YuNet-s", args.embedder, args.data).accuracy.to_dict()
     figures = [
         *_landmarks(through, detector.stem),
-        *_alignment(through, args.crops.stem),
+        *_alignment(through, args.crops.stem, digest_of(embedder)),
         *_verification(through, yunet, detector.stem),
         _time(args.weights, Plan(seconds=args.seconds)),
     ]
@@ -111,8 +112,8 @@ def _landmarks(through: dict[str, Any], detector: str) -> list[Figure]:
     ]
 
 
-def _alignment(through: dict[str, Any], archive: str) -> list[Figure]:
-    on = f"all pairs of {archive}, detected and cut anew, mobilefacenet-512 in FP32"
+def _alignment(through: dict[str, Any], archive: str, embedder: str) -> list[Figure]:
+    on = f"all pairs of {archive}, detected and cut anew, mobilefacenet-512 in FP32, digest {embedder[:12]}"
     rows = []
     for which, what in (("with", "TAR at FAR 1e-3 through it"), ("without", "TAR at FAR 1e-3 without, for comparison")):
         (found,) = (row["tar"] for row in through[which]["alignment"] if row["far"] == FAR)
