@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from edge.align import align
-from edge.detect import Detector, find_main_face
-from edge.engines import open_session
+from edge.detect import find_main_face
 from edge.errors import InputError
 from edge.types import Image
 from edge.weights import find_weights
@@ -27,9 +26,10 @@ from export.doctor.plot import draw
 from export.doctor.stability import Point, Stability, range_stability
 from export.doctor.survey import survey
 from export.passes import Passes
-from export.sources import Source, load_detector, load_embedder_checkpoint
+from export.photos import Finder
+from export.sources import Source, load_embedder_checkpoint
 
-Models = tuple[Source, Source]
+Models = tuple[Source, Finder]
 
 
 def people() -> list[Image]:
@@ -46,15 +46,14 @@ def people() -> list[Image]:
 @pytest.fixture(scope="module")
 def models() -> Models:
     embedder = load_embedder_checkpoint(find_weights(None, "embedder"), Passes())
-    return embedder, load_detector(find_weights(None, "detector"), Passes())
+    return embedder, Finder.of(None, None)
 
 
 @pytest.fixture(scope="module")
 def faces(models: Models) -> list[Image]:
     """An aligned crop of each of the people."""
     crops = []
-    with open_session(models[1].float_model.SerializeToString()) as session:
-        detector = Detector(session, models[1].contract)
+    with models[1].open() as detector:
         for image in people():
             face = find_main_face(detector, image)
             assert face is not None
@@ -217,8 +216,8 @@ def test_known_duplicates_are_found_and_little_else(models: Models, shared_data:
     owner = {name: i for i, group in enumerate(groups) for name in group}
     hits, wanted, given = 0, 0, 0
     for person in ("robert_downey_jr", "scarlett_johansson"):
-        with open_session(models[1].float_model.SerializeToString()) as session:
-            looks = survey(folder / person, Detector(session, models[1].contract), quiet=True).looks
+        with models[1].open() as detector:
+            looks = survey(folder / person, detector, quiet=True).looks
         found = grouped(len(looks), find_pairs(looks, _embedded(models[0], looks)))
         pairs = {(i, j) for group in found for i in group for j in group if i < j}
         names = [f"{person}/{look.name}" for look in looks]
