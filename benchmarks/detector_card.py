@@ -45,13 +45,19 @@ def configure_card(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=30.0, help="of measuring time (default: %(default)s)")
 
 
+def read_course(weights: Path, task: str) -> dict[str, Any]:
+    """What `edge train TASK` left beside the weights: recipe, data, time. Raises InputError."""
+    training = weights.with_suffix(".training.json")
+    try:
+        course: dict[str, Any] = json.loads(training.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{training}: cannot be read ({error}); `edge train {task}` writes it") from error
+    return course
+
+
 def run_card(args: argparse.Namespace) -> int:
     """Measures and writes the card; prints its figures."""
-    training = args.weights.with_suffix(".training.json")
-    try:
-        course = json.loads(training.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{training}: cannot be read ({error}); `edge train detector` writes it") from error
+    course = read_course(args.weights, "detector")
     cv2.setNumThreads(1)
     yardstick = Scrfd(args.landmarks)
     own, other = (measure(path, args.data, yardstick, args.lfw_every) for path in (args.weights, args.reference))

@@ -7,7 +7,6 @@ here, behind the detector they are used with: where the landmarks are, and what 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,15 @@ from benchmarks.alignment import measure as measure_alignment
 from benchmarks.alignment import read_people
 from benchmarks.command import command
 from benchmarks.detection import landmark_error, open_detector, open_landmarker
-from benchmarks.detector_card import LANDMARK_TARGET, LFW_MARGIN, lfw_accuracy, machine_of_figures, rate_figure, verdict
+from benchmarks.detector_card import (
+    LANDMARK_TARGET,
+    LFW_MARGIN,
+    lfw_accuracy,
+    machine_of_figures,
+    rate_figure,
+    read_course,
+    verdict,
+)
 from benchmarks.interleave import Plan, Stopwatch, interleave
 from benchmarks.scrfd import Scrfd
 from benchmarks.statistics import quantiles
@@ -52,11 +59,7 @@ def configure_card(parser: argparse.ArgumentParser) -> None:
 
 def run_card(args: argparse.Namespace) -> int:
     """Measures and writes the card; prints its figures."""
-    training = args.weights.with_suffix(".training.json")
-    try:
-        course = json.loads(training.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{training}: cannot be read ({error}); `edge train landmarker` writes it") from error
+    course = read_course(args.weights, "landmarker")
     cv2.setNumThreads(1)
     detector = find_weights(args.detector, "detector")
     crops, people = read_people(args.crops, 24)

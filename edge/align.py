@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge.contract import LANDMARKER_SIZE
 from edge.types import Floats, Image
 
 CROP_SIZE: Final = 112
@@ -22,15 +23,18 @@ ARCFACE_112: Final[npt.NDArray[np.float64]] = np.array(
 
 ARCFACE_112.setflags(write=False)
 
-WIDE_96_SIZE: Final = 96
+WIDE_96_SIZE: Final = LANDMARKER_SIZE[0]
 
-WIDE_96_ZOOM: Final = 0.85 * 96 / 112
+WIDE_96_ZOOM: Final = 0.85 * WIDE_96_SIZE / CROP_SIZE
 """Of the face in the template WIDE_96, beside the one in ARCFACE_112."""
 
 WIDE_96: Final[npt.NDArray[np.float64]] = (ARCFACE_112 - 55.5) * WIDE_96_ZOOM + 47.5
 """(5, 2) pixels in a 96×96 crop that shows more around the same face: what a landmarker looks at."""
 
 WIDE_96.setflags(write=False)
+
+WIDE_96_EYES: Final = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
+"""Pixels between the eyes of WIDE_96."""
 
 
 def similarity_transform(source: npt.NDArray[np.floating], target: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -69,6 +73,17 @@ def align(
         image, matrix = _reduced(image, matrix, scale, size)
     crop: Image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return crop
+
+
+def align_wide(image: Image, landmarks: Floats) -> Image:
+    """What a landmarker looks at: (96, 96, 3) uint8 BGR on WIDE_96. Raises ValueError where the landmarks coincide."""
+    return align(image, landmarks, WIDE_96, WIDE_96_SIZE)
+
+
+def widen(crops: Image) -> Image:
+    """(N, 112, 112, 3) aligned crops → (N, 96, 96, 3), those faces as a landmarker looks at them, black around."""
+    landmarks = ARCFACE_112.astype(np.float32)
+    return np.stack([align_wide(crop, landmarks) for crop in crops])
 
 
 def _reduced(

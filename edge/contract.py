@@ -75,8 +75,7 @@ class ModelContract:
             raise ContractError("contract: mean and std have three values each, std above 0")
         if not _is_whole(self.stride):
             raise ContractError(f"contract: stride is 1 or more pixels, not {self.stride!r}")
-        sized = self.size is not None and bool(self.embedding_size) and (self.embedding_size or 0) >= 1
-        if self.role == "embedder" and not sized:
+        if self.role == "embedder" and (self.size is None or not self.embedding_size or self.embedding_size < 1):
             raise ContractError("contract: an embedder states size and embedding_size")
         if self.role == "landmarker" and self.size != LANDMARKER_SIZE:
             raise ContractError(f"contract: size is {self.size}; a landmarker takes {LANDMARKER_SIZE}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.align import WIDE_96, WIDE_96_SIZE, align
+from edge.align import align_wide
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle, runs_on
 from edge.engine_cache import Passport
@@ -46,7 +46,7 @@ def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
         found = [(image, analyzer.main_face(image)) for image in images]
         faces = [(image, face) for image, face in found if face is not None]
         crops = [analyzer.align(image, [face])[0] for image, face in faces]
-        wide = [align(image, face.landmarks, WIDE_96, WIDE_96_SIZE) for image, face in faces]
+        wide = [align_wide(image, face.landmarks) for image, face in faces]
     if not crops:
         raise InputError(f"{photos}: no face in its first {len(images)} pictures; name photos of faces")
     whole = [

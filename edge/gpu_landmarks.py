@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
+from edge.align import ARCFACE_112, WIDE_96, WIDE_96_EYES, WIDE_96_SIZE, align_wide
 from edge.contract import ModelContract
 from edge.cuda.kernels import LANDMARKERS, DevicePicture, Kernels
 from edge.cuda.protocol import DeviceMemory, PinnedMemory, Stream
@@ -85,7 +85,7 @@ class GpuLandmarker:
             self._device.copy_out(host, self._input, size, stream)
             stream.synchronize()
             crop = host.array.reshape(WIDE_96_SIZE, WIDE_96_SIZE, 3)
-            require_alike(f"a landmarker's view{kind}", crop, align(image, faces[0].landmarks, WIDE_96, WIDE_96_SIZE))
+            require_alike(f"a landmarker's view{kind}", crop, align_wide(image, faces[0].landmarks))
             self._up(offsets.view(np.uint8).reshape(-1), host, self._output, stream)
             self._place(there, len(faces), stream)
             self._device.copy_out(host, there, POINTS * len(faces), stream)
@@ -137,12 +137,11 @@ def made_up_faces(count: int) -> tuple[list[Face], Floats]:
     rng = np.random.default_rng(5)
     faces, box = [], np.array([90, 60, 250, 220], np.float32)
     offsets = rng.normal(0, 3, (count, 10)).astype(np.float32)
-    eyes = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
     for number in range(count):
         turn, scale = 0.3 * (number - 2), 0.7 + 0.3 * number
         matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         points = ((ARCFACE_112 - 55.5) @ matrix.T + (180, 150) + rng.normal(0, 2, (5, 2))).astype(np.float32)
         faces.append(Face(box=box, landmarks=points, score=1.0, refined=number % 5 == 3))
         if number % 5 == 2:
-            offsets[number] += np.float32(2 * MAX_MOVE * eyes)
+            offsets[number] += np.float32(2 * MAX_MOVE * WIDE_96_EYES)
     return faces, offsets

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.align import widen
 from edge.errors import InputError
 from edge.manifest import Threshold
 from edge.types import Floats, Image
@@ -22,7 +23,7 @@ from export.calibration.table import read_finder, read_thresholds
 from export.gate import EvaluationPairs, accuracy_drop, rank_flips, require_inside, tar_drop
 from export.photos import Photos
 from export.request import ExportRequest
-from export.sources import CALIBRATION_SUFFIX, Source, landmarker_crops
+from export.sources import CALIBRATION_SUFFIX, Source
 from export.thresholds import DEFAULT_FAR, card_threshold, fit_threshold
 from export.variants import Built, held_out
 
@@ -150,7 +151,7 @@ def judge_landmarker(source: Source, built: Built, crops: Image | None, request:
     crops: (N, 112, 112, 3) uint8 BGR aligned faces; None where there is no photo.
     """
     on = "calibration crops" if crops is not None else "synthetic crops: mechanics only"
-    views = landmarker_crops(crops if crops is not None else synthetic_crops(SYNTHETIC_CROPS))
+    views = widen(crops if crops is not None else synthetic_crops(SYNTHETIC_CROPS))
     reference = landmarks_with(source.float_model.SerializeToString(), source.contract, views)
     shift = compare_landmarks(landmarks_with(built.data, source.contract, views), reference, on)
     request.budget.require_shift(built.name, built.precision, shift.mean_shift, f"{shift.count} {on}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
+from edge.align import widen
 from edge.contract import ModelContract
 from edge.detect.decode import require_heads
 from edge.errors import ContractError, InputError
@@ -144,16 +144,10 @@ def load_landmarker(path: Path, passes: Passes) -> Source:
 
     if read_header(path).get("role") != "landmarker":
         raise InputError(f"{path}: not a landmarker's weights; name those of edge train landmarker, or none")
-    sample = network_input(landmarker_crops(synthetic_crops(4)), CONTRACT)
+    sample = network_input(widen(synthetic_crops(4)), CONTRACT)
     model = landmarker_to_onnx(load(path), sample, passes)
     model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, CONTRACT), model)
     return Source(path, _digest(path), "edge-landmarker", model, bundle_contract(CONTRACT))
-
-
-def landmarker_crops(crops: Image) -> Image:
-    """(N, 112, 112, 3) uint8 BGR aligned crops → (N, 96, 96, 3), as a landmarker sees those faces."""
-    landmarks = ARCFACE_112.astype(np.float32)
-    return np.stack([align(crop, landmarks, WIDE_96, WIDE_96_SIZE) for crop in crops])
 
 
 def network_input(crops: Image, contract: ModelContract) -> Array:

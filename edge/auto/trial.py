@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
+from edge.align import WIDE_96_EYES, widen
 from edge.bundle import Bundle
 from edge.engines import Array, Session, SessionOptions, open_session
 from edge.manifest import Variant
@@ -42,8 +42,6 @@ the detector it goes with: an engine that computes eight bits may compute what i
 Entry = tuple[str, str]
 """Engine, and precision of its detector."""
 
-_EYES = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
-
 HEADS = ("cls", "bbox", "kps")
 """Objectness is left out: where a scene holds no real face it is near 0, and its share says nothing."""
 
@@ -60,9 +58,7 @@ class Probes:
     def make(cls) -> Probes:
         """The same ones every time."""
         crops = synthetic_crops(CROPS)
-        landmarks = ARCFACE_112.astype(np.float32)
-        views = np.stack([align(crop, landmarks, WIDE_96, WIDE_96_SIZE) for crop in crops])
-        return cls(crops, synthetic_scenes(SCENES), views)
+        return cls(crops, synthetic_scenes(SCENES), widen(crops))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +166,7 @@ def shift(given: Outputs, wanted: Outputs) -> float:
     if given.shifts.shape != wanted.shifts.shape or not np.isfinite(given.shifts).all():
         return float("inf")
     apart = np.linalg.norm((given.shifts - wanted.shifts).reshape(-1, 5, 2), axis=2)
-    return float(apart.mean() / _EYES) if apart.size else 0.0
+    return float(apart.mean() / WIDE_96_EYES) if apart.size else 0.0
 
 
 def race(opened: Mapping[Entry, Opened], probes: Probes) -> dict[Entry, tuple[float, float]]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.align import WIDE_96, WIDE_96_SIZE, align, similarity_transform
+from edge.align import WIDE_96, WIDE_96_EYES, align_wide, similarity_transform
 from edge.contract import ModelContract
 from edge.engines import Array, Session
 from edge.errors import ContractError, EngineError
@@ -43,7 +43,7 @@ class Landmarker:
         views = views_of(faces)
         if not views:
             return list(faces)
-        crops = np.stack([align(image, faces[number].landmarks, WIDE_96, WIDE_96_SIZE) for number in views])
+        crops = np.stack([align_wide(image, faces[number].landmarks) for number in views])
         return placed(faces, views, self.points(crops))
 
     def points(self, crops: Image) -> Floats:
@@ -88,11 +88,8 @@ def placed(faces: Sequence[Face], views: dict[int, npt.NDArray[np.float64]], poi
     for number in views:
         moved[number] = replace(faces[number], refined=True)
     for (number, matrix), found in zip(views.items(), points, strict=True):
-        if np.linalg.norm(found - WIDE_96, axis=1).mean() <= MAX_MOVE * _EYES:
+        if np.linalg.norm(found - WIDE_96, axis=1).mean() <= MAX_MOVE * WIDE_96_EYES:
             back = cv2.invertAffineTransform(matrix)
             landmarks = (found @ back[:, :2].T + back[:, 2]).astype(np.float32)
             moved[number] = replace(moved[number], landmarks=landmarks)
     return moved
-
-
-_EYES = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))

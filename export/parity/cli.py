@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
+    from edge.align import widen
     from edge.analyze import AnalyzerOptions, FaceAnalyzer
     from edge.weights import find_weights
     from export.calibration.photos import align_photos, list_photos, mosaics
     from export.parity.ladder import climb
     from export.parity.rungs import ladder_of
-    from export.sources import landmarker_crops
 
     checkpoint = None if args.checkpoint is None else find_weights(args.checkpoint, "embedder")
     bundle = options.open_bundle(args)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         ("embedder", list(faces.crops)),
     ]
     if bundle.variants("landmarker"):
-        material.insert(1, ("landmarker", list(landmarker_crops(faces.crops))))
+        material.insert(1, ("landmarker", list(widen(faces.crops))))
     for role, pictures in material:
         ladder = ladder_of(bundle, role, checkpoint if role == "embedder" else None)
         notes += [note for note in ladder.notes if note not in notes]

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from edge.detect.decode import decode, require_heads
 from edge.errors import ContractError, InputError
-from training.detector.network import ARCH, OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
+from training.detector.network import ARCH, OUTPUT_NAMES, EdgeDetector, load, save
+from training.weights_file import read_metadata
 
 
 @pytest.fixture(scope="module")

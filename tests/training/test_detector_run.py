@@ -17,10 +17,11 @@ from training.detector.cli import configure_detector, run_detector
 from training.detector.data import Picture, Pools, read_labels, read_zip, without_faces
 from training.detector.labels import LandmarkTeacher, label_crop, read_pools
 from training.detector.losses import relative_error
-from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, read_metadata, save
+from training.detector.network import OUTPUT_NAMES, EdgeDetector, load, save
 from training.detector.run import Recipe, Run
 from training.detector.targets import grid
 from training.detector.teacher import TAPS, Teacher
+from training.weights_file import read_metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -17,7 +17,7 @@ from mesh import write_mesh
 
 from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE
 from edge.errors import ContractError, InputError
-from training.detector.data import MIRRORED, read_labels
+from training.detector.data import read_labels
 from training.detector.network import EdgeDetector
 from training.detector.network import save as save_detector
 from training.landmarker.faces import ARCHIVES, PATCH_SIZE, PATCH_TEMPLATE, Faces, Patch, cut
@@ -142,10 +142,6 @@ def test_weights_are_read_back_folded_and_give_the_same(tmp_path: Path) -> None:
     save_detector(EdgeDetector(), tmp_path / "b.safetensors", steps=0, seed=0)
     with pytest.raises(ContractError, match="a landmarker edge-landmarker-1 are needed"):
         load(tmp_path / "b.safetensors")
-
-
-def test_mirrored_points_change_sides() -> None:
-    assert [MIRRORED[i] for i in MIRRORED] == list(range(5))
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,17 @@ register, and a layer of one channel costs nearly as much as one of sixteen.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge.detect.decode import OUTPUTS, STRIDES
-from edge.errors import ContractError, InputError
+from training.weights_file import load_into, save_network
 
-ARCH = "edge-detector-2"
+ROLE, ARCH = "detector", "edge-detector-2"
 OUTPUT_NAMES = OUTPUTS
 """Names of what `forward` gives, in its order: cls, obj, bbox, kps, each at strides 8, 16, 32."""
 
@@ -149,22 +146,8 @@ class EdgeDetector(nn.Module):
 
 
 def save(network: EdgeDetector, path: Path, *, steps: int, seed: int) -> None:
-    """Writes the weights as safetensors; the metadata names role, architecture and how they came to be."""
-    metadata = {"role": "detector", "arch": ARCH, "steps": str(steps), "seed": str(seed), "format": "pt"}
-    weights = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(weights, partial, metadata)
-    partial.replace(path)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a weights file. Raises InputError where it cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a safetensors file that can be read ({error})") from error
+    """Writes the weights, see `training.weights_file`."""
+    save_network(network, path, role=ROLE, arch=ARCH, steps=steps, seed=seed)
 
 
 def load(path: Path) -> EdgeDetector:
@@ -177,14 +160,6 @@ def load_unfolded(path: Path) -> EdgeDetector:
 
     Raises InputError for an unreadable file, ContractError where it holds another network.
     """
-    metadata = read_metadata(path)
-    if metadata.get("role") != "detector" or metadata.get("arch") != ARCH:
-        raise ContractError(f"{path}: holds {json.dumps(metadata)}; the weights of a detector {ARCH} are needed")
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network = EdgeDetector()
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ContractError(f"{path}: its tensors do not fit {ARCH}; train it again") from error
+    load_into(network, path, role=ROLE, arch=ARCH)
     return network.eval()

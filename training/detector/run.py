@@ -31,6 +31,7 @@ from training.detector.targets import grid
 from training.detector.teacher import Teacher
 from training.detector.validate import validate
 from training.muon import Muon
+from training.running import follow, write_state
 
 LIMITS = (
     "It learned unit by unit what YuNet-s computes, whose units have the same form: it errs where YuNet-s errs. Its "
@@ -185,7 +186,7 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimiser.step(self._rate())
         self.step += 1
-        self._average()
+        follow(self.averaged, self.network, self.recipe.average, self.step)
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def _rate(self) -> float:
@@ -215,15 +216,6 @@ class Run:
     def _held_out(self) -> str:
         return validate(self.averaged, self.pools.held_out, self.pools.held_portraits)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        for own, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if own.is_floating_point():
-                own.lerp_(new, 1 - keep)
-            else:
-                own.copy_(new)
-
     def _save(self) -> None:
         state: dict[str, Any] = {
             "taught": self.taught,
@@ -235,10 +227,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "spent": (self.spent_wall, self.spent_cpu),
         }
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.state.with_name(self.state.name + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.state)
+        write_state(state, self.state)
 
     def _resume(self) -> None:
         try:

@@ -6,20 +6,16 @@ memory. The map of its last feature is kept as a map up to the linear layer: whe
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge.align import WIDE_96_SIZE
 from edge.contract import LANDMARKER_SIZE, ModelContract
-from edge.errors import ContractError
-from training.detector.network import read_metadata
+from training.weights_file import load_into, save_network
 
 ARCH = "edge-landmarker-1"
 
@@ -90,13 +86,8 @@ class EdgeLandmarker(nn.Module):
 
 
 def save(network: EdgeLandmarker, path: Path, *, steps: int, seed: int) -> None:
-    """Writes the weights as safetensors; the metadata names role, architecture and how they came to be."""
-    metadata = {"role": "landmarker", "arch": ARCH, "steps": str(steps), "seed": str(seed), "format": "pt"}
-    weights = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(weights, partial, metadata)
-    partial.replace(path)
+    """Writes the weights, see `training.weights_file`."""
+    save_network(network, path, role=CONTRACT.role, arch=ARCH, steps=steps, seed=seed)
 
 
 def load(path: Path) -> EdgeLandmarker:
@@ -104,14 +95,6 @@ def load(path: Path) -> EdgeLandmarker:
 
     Raises InputError for an unreadable file, ContractError where it holds another network.
     """
-    metadata = read_metadata(path)
-    if metadata.get("role") != "landmarker" or metadata.get("arch") != ARCH:
-        raise ContractError(f"{path}: holds {json.dumps(metadata)}; the weights of a landmarker {ARCH} are needed")
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network = EdgeLandmarker()
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ContractError(f"{path}: its tensors do not fit {ARCH}; train it again") from error
+    load_into(network, path, role=CONTRACT.role, arch=ARCH)
     return network.fold()

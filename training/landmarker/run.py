@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from edge.align import WIDE_96
+from edge.align import WIDE_96, WIDE_96_EYES
 from edge.errors import InputError
 from edge.weights.resolve import find_weights
 from training.card import command, machine, versions, write_card
@@ -29,14 +29,12 @@ from training.landmarker.faces import Faces, Patch, read_faces
 from training.landmarker.network import ARCH, EdgeLandmarker, save
 from training.landmarker.samples import Sample, draw
 from training.muon import Muon
+from training.running import follow, write_state
 
 LIMITS = (
     "Its landmarks err where their labels do, by MediaPipe's face mesh.",
     "It corrects what a detector placed: a face whose landmarks are off by more than half the eye distance stays so.",
 )
-
-EYES = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
-"""Pixels between the eyes in what the network sees."""
 
 SAVE_EVERY_SECONDS = 120.0
 HELD_OUT_VIEWS = 4
@@ -159,7 +157,7 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimiser.step(self._rate())
         self.step += 1
-        self._average()
+        follow(self.averaged, self.network, self.recipe.average, self.step)
         return float(loss.detach())
 
     def _rate(self) -> float:
@@ -170,9 +168,9 @@ class Run:
     def held_out(self) -> str:
         """The error on faces that are not learned from, as one line."""
         errors = held_out_errors(self.averaged, self.faces.held_out)
-        return f"median {100 * np.median(errors):.2f} % of the eye distance, nine in ten below " + (
-            f"{100 * np.quantile(errors, 0.9):.2f} %, {len(errors)} views of {len(self.faces.held_out)} faces"
-        )
+        median, most = 100 * np.quantile(errors, (0.5, 0.9))
+        seen = f"{len(errors)} views of {len(self.faces.held_out)} faces"
+        return f"median {median:.2f} % of the eye distance, nine in ten below {most:.2f} %, {seen}"
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the training: data, recipe, time, and the look at the held-out photos."""
@@ -188,15 +186,6 @@ class Run:
             "command": command(),
         }
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        for own, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if own.is_floating_point():
-                own.lerp_(new, 1 - keep)
-            else:
-                own.copy_(new)
-
     def _save(self) -> None:
         state: dict[str, Any] = {
             "step": self.step,
@@ -206,10 +195,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "spent": (self.spent_wall, self.spent_cpu),
         }
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.state.with_name(self.state.name + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.state)
+        write_state(state, self.state)
 
     def _resume(self) -> None:
         try:
@@ -247,7 +233,7 @@ def _errors(network: EdgeLandmarker, samples: list[Sample]) -> Tensor:
     """(N,) mean distance of five points from their labels, shares of the eye distance."""
     wanted = np.stack([sample.points - WIDE_96 for sample in samples]).astype(np.float32)
     away = network(pixels(samples)).unflatten(1, (5, 2)) - torch.from_numpy(wanted)
-    return away.norm(dim=2).mean(dim=1) / EYES  # type: ignore[no-any-return]
+    return away.norm(dim=2).mean(dim=1) / WIDE_96_EYES  # type: ignore[no-any-return]
 
 
 def _sources(faces: Faces) -> str:
