@@ -19,14 +19,18 @@ Producer = ConvBlock | LinearBlock
 Consumer = nn.Conv2d | nn.Linear
 
 QUIETEST = 1e-3
-"""A channel's range is taken as this share of the layer's largest at least: a silent one is not blown up."""
+"""A channel's range is taken as this share of the layer's largest at least: a quiet one is not blown up."""
+SILENT = 1e-6
+"""A channel whose range is below this share of the layer's largest says nothing: its scale follows from its weights."""
 
 
 def equalise(network: MobileFaceNet, inputs: Iterable[Tensor]) -> None:
     """Rescales channels in place so that those of one activation have ranges alike; the function stays.
 
-    inputs: batches (N, 3, 112, 112) in [-1, 1], on which ranges are measured. Raises InputError for a PReLU network,
-    whose slopes it does not know how to keep.
+    inputs: batches (N, 3, 112, 112) in [-1, 1], on which ranges are measured. A channel that is silent on them gets
+    weights as long as those of the others: by its range it would be blown up each time anew, until the one picture in a
+    thousand on which it speaks overflows FP16. Raises InputError for a PReLU network, whose slopes it does not know how
+    to keep.
     """
     if network.activation != "relu":
         raise InputError("equalisation needs ReLU; a PReLU network is exported as it is")
@@ -34,6 +38,7 @@ def equalise(network: MobileFaceNet, inputs: Iterable[Tensor]) -> None:
     ranges = _ranges(network, [producer for producer, _ in links], inputs)
     with torch.no_grad():
         for (producer, consumer), reach in zip(links, ranges, strict=True):
+            silent = reach < SILENT * reach.max()
             reach = reach.clamp_min(QUIETEST * float(reach.max()))
             depthwise = isinstance(consumer, nn.Conv2d) and consumer.groups > 1
             if depthwise:
@@ -41,11 +46,26 @@ def equalise(network: MobileFaceNet, inputs: Iterable[Tensor]) -> None:
             else:
                 weight = _by_channel(consumer)
                 factor = (weight.clamp_min(QUIETEST * float(weight.max())) / reach).sqrt()
-            factor = factor / factor.log().mean().exp()
+            factor = factor / factor[~silent].log().mean().exp()
+            factor = torch.where(silent, usual_scale(producer, factor, ~silent), factor)
             producer.bn.weight.mul_(factor)
             producer.bn.bias.mul_(factor)
             channels = 0 if depthwise else 1
             consumer.weight.div_(factor.view([-1 if axis == channels else 1 for axis in range(consumer.weight.ndim)]))
+
+
+def usual_scale(producer: Producer, factor: Tensor, heard: Tensor) -> Tensor:
+    """(C,): what each channel is to be multiplied by to have weights as long as the median of those `heard`.
+
+    factor: (C,), what these are multiplied by; heard: (C,) bool. 1 for a channel without weights, and for all where
+    none is heard.
+    """
+    scale = producer.bn.weight.detach() * (producer.bn.running_var + producer.bn.eps).rsqrt()  # type: ignore[operator]
+    lengths = producer.conv.weight.detach().flatten(1).norm(dim=1) * scale.abs()
+    if not heard.any():
+        return torch.ones_like(lengths)
+    median = (lengths * factor)[heard].median()
+    return torch.where(lengths > 0, median / lengths, torch.ones_like(lengths))
 
 
 def _links(network: MobileFaceNet) -> Iterator[tuple[Producer, Consumer]]:

@@ -59,3 +59,20 @@ def test_every_link_is_a_layer_that_feeds_one_other(inputs: torch.Tensor) -> Non
 def test_slopes_are_refused(inputs: torch.Tensor) -> None:
     with pytest.raises(InputError, match="PReLU"):
         equalise(MobileFaceNet(32, "prelu"), [inputs])
+
+
+@torch.no_grad()
+def test_a_silent_channel_has_weights_as_long_as_the_others_however_often(inputs: torch.Tensor) -> None:
+    """By its range it would be a thousand times as long after each time, and one picture would overflow."""
+    network = _uneven(inputs)
+    producer = network.conv_6_sep
+    producer.bn.bias[3:6] = -1e3 * producer.bn.weight[3:6].abs()
+    before = network.features(inputs)
+    for _ in range(3):
+        equalise(network, [inputs])
+    assert torch.allclose(network.features(inputs), before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+    scale = producer.bn.weight * (producer.bn.running_var + producer.bn.eps).rsqrt()
+    lengths = producer.conv.weight.flatten(1).norm(dim=1) * scale.abs()
+    assert lengths[3:6].tolist() == pytest.approx([float(lengths.median())] * 3, rel=0.05)
+    for layer, _ in _links(network):
+        assert torch.isfinite(layer.bn.weight).all()

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from training.distill.blocks import chain_features, run_frozen
+from training.equalise import usual_scale
 from training.mobilefacenet import ConvBlock, LinearBlock, MobileFaceNet
 
 REACH = 32.0
 """Largest factor, either way, that a channel's scale is changed by."""
+SILENT = 1e-9
+"""A channel whose energy is below this share of the mean one says nothing."""
 
 
 class _Answered(Protocol):
@@ -29,9 +32,11 @@ def fit_stage_scales(student: MobileFaceNet, batches: Iterable[tuple[Tensor, _An
     """Gives the channels of the last two stages the scale of the teacher's, in place; the function stays.
 
     batches: what the student takes, (N, 3, 112, 112) in [-1, 1], and what the teacher says of it. The factor of a
-    channel is the least-squares one, Σ s·t / Σ s². A channel keeps its scale where that is not within `REACH`: one of
-    the two is silent there, or they contradict each other, and the next layer's weights would have to be huge. Earlier
-    stages end in residual sums, whose scale equalisation does not touch.
+    channel is the least-squares one, Σ s·t / Σ s². A channel keeps its scale where that is not within `REACH`: they
+    contradict each other, or one of them is silent there, and the next layer's weights would have to be huge. But where
+    its own weights are then more than `REACH` times as long as those of the other channels they are brought to their
+    length, and the next layer stays: such a channel speaks on one crop in a thousand, and its error there drowned the
+    gradient of all others. Earlier stages end in residual sums, whose scale equalisation does not touch.
     """
     links: dict[str, tuple[ConvBlock | LinearBlock, Tensor, int]] = {
         "conv_6_sep": (student.conv_6_sep, student.conv_6_dw.conv.weight, 0),
@@ -46,7 +51,11 @@ def fit_stage_scales(student: MobileFaceNet, batches: Iterable[tuple[Tensor, _An
             own[name] += outputs[name].square().sum(dim=(0, 2, 3))
     for name, (producer, taking, axis) in links.items():
         factor = across[name] / own[name]
-        factor = torch.where((factor > 1 / REACH) & (factor < REACH), factor, torch.ones_like(factor))
-        producer.bn.weight.mul_(factor)
-        producer.bn.bias.mul_(factor)
+        silent = own[name] <= SILENT * own[name].mean()
+        fitted = (factor > 1 / REACH) & (factor < REACH) & ~silent
+        factor = torch.where(fitted, factor, torch.ones_like(factor))
+        usual = usual_scale(producer, factor, fitted)
+        cut = torch.where(~fitted & (usual < 1 / REACH), usual, factor)
+        producer.bn.weight.mul_(cut)
+        producer.bn.bias.mul_(cut)
         taking.div_(factor.view([-1 if at == axis else 1 for at in range(taking.ndim)]))
