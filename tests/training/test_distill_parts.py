@@ -194,6 +194,16 @@ class TestCrops:
         assert len({image.tobytes() for image in seen}) == 30
         assert np.array_equal(crop, _photo(0))
 
+    def test_crops_that_are_not_spoilt_keep_their_colours_and_detail(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        sharpness: list[list[float]] = []
+        for spoil in (0.0, 1.0):
+            shown = [augment(noise, np.random.default_rng(seed), spoil) for seed in range(60)]
+            assert any((image[..., 0] == image[..., 1]).all() for image in shown) == (spoil > 0)
+            sharpness.append([float(cv2.Laplacian(image, cv2.CV_32F).std()) for image in shown])
+        gentle, spoilt = map(sorted, sharpness)
+        assert gentle[5] > 3 * spoilt[5]
+
     def test_augmentation_flips_half_and_keeps_the_face_in_place(self) -> None:
         crop = np.zeros((SIZE, SIZE, 3), np.uint8)
         crop[48:64, 20:36] = 255

@@ -236,6 +236,22 @@ def test_a_channel_that_the_teacher_does_not_use_keeps_its_scale() -> None:
     assert factors[7:10].tolist() == pytest.approx([1, 1, 2], rel=1e-3)
 
 
+@torch.no_grad()
+def test_a_silent_channel_that_was_blown_up_is_brought_back() -> None:
+    """Where it speaks for once, its error would drown the gradient of all others."""
+    student = copy.deepcopy(_NETWORK)
+    x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    producer = student.conv_6_sep
+    usual = producer.bn.weight[7].clone()
+    producer.bn.weight[7] *= 1e5
+    producer.bn.bias[7] = -1e9
+    taught = {name: maps.clone() for name, maps in chain_features(student, x)[0].items()}
+    answer = student(x)
+    fit_stage_scales(student, [(x, Answer(taught, torch.zeros(2, TEACHER_SIZE)))])
+    assert 1 / 32 < float(producer.bn.weight[7] / usual) < 32
+    torch.testing.assert_close(student(x), answer, rtol=1e-3, atol=1e-4)
+
+
 def test_weights_of_another_seed_or_form_are_nothing_to_begin_from(crops: CropStore) -> None:
     other = _like_teacher(crops)
     other._map = -torch.eye(TEACHER_SIZE)  # as another seed would have lifted it
@@ -272,6 +288,22 @@ def test_the_rate_warms_up_and_falls_to_zero(crops: CropStore) -> None:
     assert rates[55] == pytest.approx(5e-3)
     assert rates[100] == pytest.approx(0.0, abs=1e-12)
     assert all(a > b for a, b in pairwise(rates[10:]))
+
+
+def test_crops_are_spoilt_less_in_the_last_share_of_the_second_phase(
+    crops: CropStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+
+    def make_batch_and_tell(store: CropStore, indices: list[int], rng: object, spoil: float) -> torch.Tensor:
+        told.append(spoil)
+        return make_batch(store, indices, None)
+
+    monkeypatch.setattr("training.distill.feed.make_batch", make_batch_and_tell)
+    distiller = _distiller(crops, replace(QUICK, steps=4, gentle=0.5))
+    distiller._start_phase(WHOLE)
+    distiller.run()
+    assert told == [1.0, 1.0, run.GENTLY, run.GENTLY]
 
 
 def test_a_student_that_is_the_teacher_agrees_wholly(crops: CropStore) -> None:

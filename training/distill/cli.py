@@ -75,6 +75,14 @@ def configure_distill(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="second phase: weight of the stages' errors beside the embedding's (default %(default)s)",
     )
+    add(
+        "--gentle",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="the last share of the second phase in which fewer crops are blurred, covered, grey, small or compressed "
+        "(default %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default %(default)s)")
     add("--save-every", type=float, default=120.0, metavar="S", help="between checkpoints (default %(default)s)")
     add(
@@ -113,6 +121,7 @@ def run_distill(args: argparse.Namespace) -> int:
         block_steps=args.block_steps,
         steps=args.steps,
         lr=args.lr,
+        gentle=args.gentle,
         weights=LossWeights(stages=args.stages),
         hold_out=args.hold_out,
         bf16=args.bf16,
@@ -142,6 +151,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--steps, --block-steps, --bank and --hold-out: at least 1")
     if not 0 <= args.stages < math.inf:
         raise InputError(f"--stages {args.stages}: a weight is 0 or more")
+    if not 0 <= args.gentle <= 1:
+        raise InputError(f"--gentle {args.gentle}: a share lies in 0..1")
     if not 0 < args.lr < math.inf:
         raise InputError(f"--lr {args.lr}: a learning rate lies above 0")
     if args.work.exists() and not args.work.is_dir():

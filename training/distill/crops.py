@@ -109,20 +109,24 @@ class EpochOrder:
         return int(self._order[place])
 
 
-def augment(image: Image, rng: np.random.Generator) -> Image:
-    """A face as a camera might show it: (112, 112, 3) uint8 BGR → the same. Label and teacher see what comes out."""
+def augment(image: Image, rng: np.random.Generator, spoil: float = 1.0) -> Image:
+    """A face as a camera might show it: (112, 112, 3) uint8 BGR → the same. Label and teacher see what comes out.
+
+    `spoil` in [0, 1] is a factor on how often what is to be seen is taken away; where the face lies in the picture and
+    its light vary as ever.
+    """
     image = _move(image, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * spoil:
         image = _lower_resolution(image, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * spoil:
         image = _blur(image, rng)
     if rng.random() < 0.6:
         image = _light(image, rng)
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * spoil:
         image = _grey(image)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * spoil:
         image = _occlude(image, rng)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 * spoil:
         image = _compress(image, rng)
     return image
 

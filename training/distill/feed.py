@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Queue
 
 import numpy as np
@@ -20,14 +20,21 @@ def to_pixels(images: Image) -> Tensor:
     return torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float()
 
 
-def make_batch(crops: CropStore, indices: list[int], rng: np.random.Generator | None) -> Tensor:
-    """(N, 3, 112, 112) float32 RGB 0–255; augmented where there is an `rng`."""
-    images = [crops.image(index) if rng is None else augment(crops.image(index), rng) for index in indices]
+def make_batch(crops: CropStore, indices: list[int], rng: np.random.Generator | None, spoil: float = 1.0) -> Tensor:
+    """(N, 3, 112, 112) float32 RGB 0–255; augmented where there is an `rng`, see `augment` for `spoil`."""
+    images = [crops.image(index) if rng is None else augment(crops.image(index), rng, spoil) for index in indices]
     return to_pixels(np.stack(images))
 
 
-def batches(crops: CropStore, order: EpochOrder, seed: tuple[int, ...], steps: range) -> Iterator[Tensor]:
-    """The batches of `steps`. Closing the iterator ends the thread; what goes wrong there is raised here."""
+def batches(
+    crops: CropStore,
+    order: EpochOrder,
+    seed: tuple[int, ...],
+    steps: range,
+    spoil: Callable[[int], float] = lambda _: 1.0,
+) -> Iterator[Tensor]:
+    """The batches of `steps`; `spoil` is told the step. Closing the iterator ends the thread; what goes wrong there is
+    raised here."""
     queue: Queue[Tensor | Exception | None] = Queue(AHEAD)
     closed = threading.Event()
 
@@ -36,7 +43,7 @@ def batches(crops: CropStore, order: EpochOrder, seed: tuple[int, ...], steps: r
             for step in steps:
                 if closed.is_set():
                     return
-                queue.put(make_batch(crops, order.step(step), np.random.default_rng([*seed, step])))
+                queue.put(make_batch(crops, order.step(step), np.random.default_rng([*seed, step]), spoil(step)))
             queue.put(None)
         except Exception as error:
             queue.put(error)

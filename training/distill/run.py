@@ -40,6 +40,8 @@ BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
 FIXED = ("seed", "batch", "workers", "bank", "hold_out", "bf16", "start")
 """The parts of a recipe that a run cannot change on the way."""
+GENTLY = 0.25
+"""How often a crop loses something of what is to be seen, as a share of how often it does elsewhere (`augment`)."""
 MEASURED_BATCHES = 10
 """Batches of training crops that ranges and scales of finished weights are measured on."""
 LIKE_THE_TEACHER = 0.5
@@ -74,6 +76,8 @@ class Recipe:
     block_lr: float = 1e-2
     steps: int = 10_000
     """Steps of the second phase: the learning rate falls to zero over them."""
+    gentle: float = 0.0
+    """Share of the second phase, its last, in which crops are spoilt `GENTLY`."""
     lr: float = 1.2e-3
     warmup: int = 200
     clip: float = 5.0
@@ -165,6 +169,10 @@ class Distiller:
             return self.recipe.lr * (self.step + 1) / self.recipe.warmup
         progress = (self.step - self.recipe.warmup) / max(1, self.recipe.steps - self.recipe.warmup)
         return self.recipe.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    def spoil(self, step: int) -> float:
+        """How often crops of a step of the second phase are spoilt; see `augment`."""
+        return GENTLY if step >= (1.0 - self.recipe.gentle) * self.recipe.steps else 1.0
 
     def learn_blocks(self) -> Iterator[dict[str, float]]:
         """The first phase from block `step` on; the error of each block when it is taught."""
@@ -287,7 +295,7 @@ class Distiller:
         course = 4 if self.recipe.start else 1
         order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + course)
         steps = range(self.step, self.recipe.steps)
-        for pixels in batches(self.crops, order, (self.recipe.seed, course), steps):
+        for pixels in batches(self.crops, order, (self.recipe.seed, course), steps, self.spoil):
             yield self.train_step(pixels)
 
     def _finish_phase(self) -> None:
