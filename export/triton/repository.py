@@ -17,6 +17,7 @@ from export.triton.config import Identity, config_text, require_valid, schema
 from export.triton.options import TritonOptions
 
 CONFIG = "config.pbtxt"
+PREFIX = "arcedge_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ def write_repository(
     detector = select_variant(bundle, "detector", options)
     landmarker = bundle.landmarker(detector.precision)
     chosen = [detector, *([landmarker] if landmarker is not None else []), select_variant(bundle, "embedder", options)]
+    left = folder / f"{PREFIX}landmarker"
+    if landmarker is None and left.exists():
+        tell(f"{left}: stays as it is, for this bundle has no landmarker; remove it when no client asks for it any more")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
@@ -78,7 +82,7 @@ def write_repository(
 
 def model_name(variant: Variant) -> str:
     """What clients call the model; it does not change with precision."""
-    return f"arcedge_{variant.role}"
+    return PREFIX + variant.role
 
 
 def select_variant(bundle: Bundle, role: str, options: TritonOptions) -> Variant:

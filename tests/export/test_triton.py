@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,16 @@ def test_a_folder_of_something_else_is_left_alone(bundle: Bundle, tmp_path: Path
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file or link"):
         write_repository(bundle, tmp_path / "file", TritonOptions())
+
+
+def test_a_landmarker_that_the_bundle_lacks_stays_and_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path / "r", TritonOptions())
+    former = tmp_path / "r" / "arcedge_landmarker"
+    shutil.copytree(tmp_path / "r" / "arcedge_detector", former)
+    said: list[str] = []
+    write_repository(bundle, tmp_path / "r", TritonOptions(), said.append)
+    assert [line for line in said if str(former) in line and "no landmarker" in line]
+    assert (former / "1" / "model.onnx").is_file()
 
 
 def test_what_cannot_be_served_is_said_and_nothing_is_written(bundle: Bundle, tmp_path: Path, build) -> None:
