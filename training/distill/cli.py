@@ -13,6 +13,7 @@ from edge.errors import InputError
 if TYPE_CHECKING:
     from training.distill.run import Distiller
     from training.faces import Finder
+    from training.mobilefacenet import MobileFaceNet
 
 HARVESTED = "faces112-scenes.zip"
 REALIGNED = "faces112-realigned-{}.zip"
@@ -139,8 +140,9 @@ def run_distill(args: argparse.Namespace) -> int:
         distiller.run(journal)
         journal.finish(distiller)
     if args.output is not None:
-        save_embedder(args.output, distiller.finished())
-        journal.line(f"wrote {args.output} and {_write_card(args, distiller)}")
+        finished = distiller.finished()
+        save_embedder(args.output, finished)
+        journal.line(f"wrote {args.output} and {_write_card(args, distiller, finished)}")
     return 0
 
 
@@ -194,7 +196,7 @@ def _harvest(args: argparse.Namespace) -> list[Path]:
     return [archive]
 
 
-def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
+def _write_card(args: argparse.Namespace, distiller: Distiller, finished: MobileFaceNet) -> Path:
     from edge.weights.digests import digest_of
     from training.distill.measure import read_verification_set, write_distilled_card
     from training.faces import Finder
@@ -209,4 +211,4 @@ def _write_card(args: argparse.Namespace, distiller: Distiller) -> Path:
         "licence": "Apache-2.0",
         "sha256": digest_of(args.teacher),
     }
-    return write_distilled_card(args.output, distiller, teacher, args.terms, sets)
+    return write_distilled_card(args.output, distiller, finished, teacher, args.terms, sets)

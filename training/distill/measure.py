@@ -142,11 +142,15 @@ def measure_both(
 def write_distilled_card(
     weights: Path,
     distiller: Distiller,
+    finished: MobileFaceNet,
     teacher: dict[str, str],
     terms: str,
     sets: Sequence[VerificationSet],
 ) -> Path:
-    """The card beside `weights`; its path. teacher: name, sha256, licence. terms: of the crops, in words."""
+    """The card beside `weights`, which are those of `finished`; its path.
+
+    teacher: name, sha256, licence. terms: of the crops, in words.
+    """
     more: dict[str, Any] = {
         "teacher": teacher,
         "crops": _describe(distiller.crops) | {"held_out": len(distiller.held_out)},
@@ -156,7 +160,7 @@ def write_distilled_card(
         "versions": versions(),
         "command": command(),
     }
-    verified, more["through"] = verification_figures(distiller.student, distiller.teacher, teacher["name"], sets)
+    verified, more["through"] = verification_figures(finished, distiller.teacher, teacher["name"], sets)
     figures = [*_agreement(distiller), *verified]
     return write_shipped_card(
         weights,
@@ -195,7 +199,7 @@ def _agreement(distiller: Distiller) -> list[Figure]:
     if len(distiller.held_out) < 2:
         return [Figure("mean cosine to the teacher's embedding", None, on="no crop was held out")]
     found = distiller.agreement()
-    on = "crops of people not trained on"
+    on = "crops of people not trained on, before the embedding was centred"
     return [
         Figure("mean cosine to the teacher's embedding", round(found.cosine, 4), count=found.crops, on=on),
         Figure("difference of the cosines of pairs, root mean square", round(found.pairs, 4), count=found.crops, on=on),

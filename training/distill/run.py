@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from edge.errors import InputError
+from training.centring import centre
 from training.checkpoint import MEAN, STD
 from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
 from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block, lesson_of
@@ -30,7 +31,7 @@ from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
 from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
-from training.distill.start import fit_stage_scales
+from training.distill.start import fit_mean, fit_stage_scales
 from training.equalise import equalise
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
@@ -44,6 +45,8 @@ GENTLY = 0.25
 """How often a crop loses something of what is to be seen, as a share of how often it does elsewhere (`augment`)."""
 MEASURED_BATCHES = 10
 """Batches of training crops that ranges and scales of finished weights are measured on."""
+CENTRED_BATCHES = 256
+"""Batches of training crops that the mean embedding is taken of."""
 LIKE_THE_TEACHER = 0.5
 """Least mean cosine to the teacher's answers of weights that a second phase begins from; of another seed it is 0."""
 
@@ -143,7 +146,9 @@ class Distiller:
                 f"{self.student.embedding_size}-d with {self.student.activation}"
             )
         self.student.load_state_dict(weights.state_dict())
-        fit_stage_scales(self.student, ((to_student(pixels), self.teacher(pixels)) for pixels in self._first_crops()))
+        first = [(to_student(pixels), self.teacher(pixels)) for pixels in self._first_crops(MEASURED_BATCHES)]
+        fit_stage_scales(self.student, first)
+        fit_mean(self.student, ((x, normalize(answer.embedding @ self._map.T, dim=1)) for x, answer in first))
         copy_statistics(self._replicas)
         self._start_phase(WHOLE)
         cosine = self.agreement().cosine
@@ -309,12 +314,13 @@ class Distiller:
             self.phase = DONE
 
     def finished(self) -> MobileFaceNet:
-        """A copy of the smoothed student with its channels equalised: what is shipped, and the same function.
+        """A copy of the smoothed student, its embedding centred and its channels equalised: what is shipped.
 
-        The student itself stays as it is: equalised, its stages no longer have the teacher's scale, and a run that is
-        given more steps would learn to undo it.
+        The student itself stays as it is: it would no longer have the teacher's mean, nor its stages the teacher's
+        scale, and a run that is given more steps would learn to undo it.
         """
         student = self.smoothed()
+        centre(student, (to_student(pixels) for pixels in self._first_crops(CENTRED_BATCHES)))
         equalise(student, self.augmented())
         return student
 
@@ -325,10 +331,11 @@ class Distiller:
             rng = np.random.default_rng([self.recipe.seed, 2, step])
             yield to_student(make_batch(self.crops, order.step(step), rng))
 
-    def _first_crops(self) -> Iterator[Tensor]:
-        """Training crops as they are: RGB 0–255."""
+    def _first_crops(self, batches: int) -> Iterator[Tensor]:
+        """Training crops as they are, RGB 0–255: so many batches, or each crop once where that is less."""
         order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
-        return (make_batch(self.crops, order.step(step), None) for step in range(MEASURED_BATCHES))
+        batches = min(batches, -(-len(self.training_crops) // CHUNK))
+        return (make_batch(self.crops, order.step(step), None) for step in range(batches))
 
     def save(self, path: Path) -> None:
         """Writes the whole state; a kill at any moment leaves the old file or the new one."""

@@ -1,7 +1,8 @@
 """Finished weights as the beginning of another second phase.
 
 Shipped weights are equalised (`training/equalise.py`): channels of the stages the teacher is compared at have lost the
-teacher's scale, though the function is the same. A run that began there would spend its steps on undoing it.
+teacher's scale, though the function is the same. And they are centred (`training/centring.py`): their mean embedding is
+not the teacher's. A run that began there would spend its steps on undoing both.
 """
 
 from __future__ import annotations
@@ -25,6 +26,21 @@ SILENT = 1e-9
 class _Answered(Protocol):
     @property
     def blocks(self) -> Mapping[str, Tensor]: ...
+
+
+@torch.no_grad()
+def fit_mean(student: MobileFaceNet, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Gives the student the teacher's mean embedding, in place, by the bias of its last layer.
+
+    batches: what the student takes, (N, 3, 112, 112) in [-1, 1], and the embeddings it is asked for, (N, D) of unit
+    length. The student's own length is kept: the bias b and the factor s that leave least of Σ ‖e + b − s·t‖².
+    """
+    pairs = [(student.features(x), target) for x, target in batches]
+    own, asked = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    mean, goal = own.mean(dim=0), asked.mean(dim=0)
+    spread = asked - goal
+    scale = ((own - mean) * spread).sum() / spread.square().sum().clamp_min(1e-12)
+    student.bn.bias.add_(scale * goal - mean)
 
 
 @torch.no_grad()
