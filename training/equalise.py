@@ -60,7 +60,8 @@ def usual_scale(producer: Producer, factor: Tensor, heard: Tensor) -> Tensor:
     factor: (C,), what these are multiplied by; heard: (C,) bool. 1 for a channel without weights, and for all where
     none is heard.
     """
-    scale = producer.bn.weight.detach() * (producer.bn.running_var + producer.bn.eps).rsqrt()  # type: ignore[operator]
+    assert producer.bn.running_var is not None
+    scale = producer.bn.weight.detach() * torch.rsqrt(producer.bn.running_var + producer.bn.eps)
     lengths = producer.conv.weight.detach().flatten(1).norm(dim=1) * scale.abs()
     if not heard.any():
         return torch.ones_like(lengths)

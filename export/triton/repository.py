@@ -55,9 +55,7 @@ def write_repository(
     chosen = [detector, *([landmarker] if landmarker is not None else []), select_variant(bundle, "embedder", options)]
     left = folder / f"{PREFIX}landmarker"
     if landmarker is None and left.exists():
-        tell(
-            f"{left}: stays as it is, for this bundle has no landmarker; remove it when no client asks for it any more"
-        )
+        tell(f"{left}: stays as it is, this bundle has no landmarker; remove it when no client asks for it any more")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
