@@ -108,14 +108,15 @@ class _Run:
         self._sinks: dict[str, list[Sink]] = {}
         self._failures = 0
         self._healthy = _HEALTHY
+        self._last = -1
 
     def until_all_end(self, streams: Sequence[Stream], max_frames: int | None) -> None:
         lanes = self._pipeline._lanes = [self._lane(stream) for stream in streams]
         self._sinks = self._sinks_by_source(streams)
         while running := [lane for lane in lanes if not lane.done]:
-            # Not `any` of a generator: every lane has its turn.
-            moved = [self._turn(lane, max_frames) for lane in running]
-            if not any(moved):
+            # Not `any` of a generator: every lane moves on, and does so before a new frame takes a worker.
+            moved = [self._advance(lane) for lane in running]
+            if not self._take_in_turn(lanes, max_frames) and not any(moved):
                 self._pipeline.clock.wait(self._wake, _IDLE_SECONDS)
                 self._wake.clear()
         failed = [lane.error for lane in lanes if lane.error is not None]
@@ -140,12 +141,23 @@ class _Run:
         """A file's results are wanted whole or not at all; a camera goes on."""
         return [LastingSink(sink) for sink in sinks] if live else [*sinks]
 
-    def _turn(self, lane: Lane, max_frames: int | None) -> bool:
-        """Finishes what is ready of a lane and takes its next frame; whether there was anything to do."""
-        moved = self._advance(lane)
+    def _take_in_turn(self, lanes: Sequence[Lane], max_frames: int | None) -> bool:
+        """The next frame of each lane, as far as there are workers; whether any took one, or ended.
+
+        The lane after the one that took the last is the first: a single free worker goes round.
+        """
+        moved = False
+        first = self._last + 1
+        for place in (*range(first, len(lanes)), *range(first)):
+            if not lanes[place].done and self._take(lanes[place], max_frames):
+                self._last, moved = place, True
+        return moved
+
+    def _take(self, lane: Lane, max_frames: int | None) -> bool:
+        """The next frame of a lane, where there is one and a worker for it; whether it was taken, or the lane ended."""
         source = lane.stream.source
         if source.live and (lane.under_way > self._workers.ahead or not self._workers.idle):
-            return moved  # the frame that is newest when a worker is free will be newer
+            return False  # the frame that is newest when a worker is free will be newer
         if max_frames is not None and lane.taken >= max_frames:
             return self._end(lane)
         started = time.perf_counter()
@@ -154,7 +166,7 @@ class _Run:
         except EdgeError as error:
             return self._fail(lane, error)
         if frame is None:
-            return self._end(lane) if source.ended else moved
+            return self._end(lane) if source.ended else False
         lane.taken += 1
         job = Job(frame)
         if not source.live:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers import until
 
 from edge.analyze import FaceAnalyzer
 from edge.errors import EngineError, InputError, SourceError
@@ -318,6 +319,43 @@ class TestSeveralSources:
         assert (summary.of("dying").frames, summary.of("silent").frames) == (1, 0)
         assert summary.errors == {"dying": "dying: unplugged"}
         assert "dying: unplugged; the other sources go on" in caplog.text
+
+    def test_a_worker_that_is_free_goes_round_the_cameras(self, toy: Any, gallery: Gallery) -> None:
+        begun, taken, gate = [], [], threading.Semaphore(0)
+
+        class Gated(FaceAnalyzer):
+            def detect(self, image: Any) -> Any:
+                begun.append(1)
+                gate.acquire()
+                return super().detect(image)
+
+        class Noted(Camera):
+            def poll(self) -> Frame | None:
+                frame = super().poll()
+                if frame is not None:
+                    taken.append(self.name)
+                return frame
+
+        cameras = [Noted(name) for name in "abc"]
+        for camera in cameras:
+            for _ in range(12):
+                camera.put(toy.scene(96, 96, []))
+        with Gated(toy.bundle) as first, Gated(toy.bundle) as second:
+            known = gallery.snapshot()
+            pipeline = Pipeline([first, second], lambda: known, 0.5, options=PipelineOptions(late_seconds=1e6))
+            streams = [Stream(camera) for camera in cameras]
+            thread = threading.Thread(target=pipeline.run_streams, args=(streams,))
+            thread.start()
+            try:
+                for under_way in range(2, 14):
+                    until(lambda count=under_way: len(begun) == count)  # type: ignore[misc]
+                    gate.release()
+            finally:
+                for camera in cameras:
+                    camera.stop()
+                gate.release(99)
+                thread.join(20)
+        assert "".join(taken[:12]) == "abcabcabcabc"
 
     def test_where_all_die_the_first_error_is_raised(self, toy: Any, gallery: Gallery) -> None:
         one, two = Camera("one"), Camera("two")
