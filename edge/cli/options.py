@@ -39,6 +39,8 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="of the detector, as onnxruntime here while --engine triton embeds elsewhere (default: that of --engine)",
     )
+    # Only `auto` chooses one, see `settle_engine`.
+    parser.set_defaults(detector_precision=None)
     parser.add_argument(
         "--preprocess",
         choices=("auto", "gpu", "cpu"),
@@ -187,12 +189,12 @@ def settle_engine(args: argparse.Namespace, bundle: Bundle, precision: str | Non
     """Puts the engine that `auto` stands for into `args`, and says on standard error which it is and why.
 
     The detector's too, with its precision, in `detector_engine` and `detector_precision`, where no engine was named.
-    Raises EngineError where no engine of this machine computes what the bundle says, InputError for an unfit address.
+    Called again, as for each worker, it changes nothing. Raises EngineError where no engine of this machine computes
+    what the bundle says, InputError for an unfit address.
     """
     from edge.auto import AUTO, choose_engine
 
     settle_triton(args)
-    args.detector_precision = None
     if args.engine == AUTO:
         choice = choose_engine(bundle, precision)
         print(choice.words, file=sys.stderr)

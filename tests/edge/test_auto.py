@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.auto import Choice, choose_engine
 from edge.auto import choose as choosing
-from edge.auto import choose_engine
 from edge.auto.trial import Opened
 from edge.bundle import Bundle
 from edge.cli import options
@@ -263,3 +263,20 @@ def test_a_verb_settles_auto_before_anything_opens_and_says_what_it_took(
             assert analyzer.describe()["engine"] == args.engine != "auto"
         assert f"engine auto: {args.engine}" in (printed := capsys.readouterr().err)
         assert said in printed
+
+
+def test_every_worker_gets_what_auto_chose_for_the_first(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    manifest["variants"] += [
+        {**variant, "name": f"{variant['role']}-int8", "precision": "int8"} for variant in manifest["variants"]
+    ]
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    choice = Choice("onnxruntime", "fp32", "onnxruntime", "int8", 10.0, (), "2026-01-01T00:00:00Z")
+    monkeypatch.setattr("edge.auto.choose_engine", lambda *_: choice)
+    parser = argparse.ArgumentParser()
+    options.add_bundle(parser)
+    args = parser.parse_args(["--bundle", str(own_bundle), "--engine", "auto"])
+    with options.open_analyzer(args) as first, options.open_analyzer(args) as second:
+        chosen = [(one.embedder_variant.precision, one.detector_variant.precision) for one in (first, second)]
+    assert chosen == [("fp32", "int8")] * 2
+    assert args.detector_precision == "int8"
