@@ -57,7 +57,8 @@ class Delivery:
     """A thread that sends what is in the spool and removes what was acknowledged.
 
     It waits ever longer after each failure, up to half a minute; the log has a line when the trouble begins and one
-    when it ends. An event that is refused is set aside, so that those behind it go on.
+    when it ends. An event that is refused is set aside, so that those behind it go on. A transport's bug is such a
+    failure, with its traceback in the log: cameras, and other receivers, have nothing to do with it.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Delivery:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._deadline = 0.0
-        self._bug: BaseException | None = None
+        self._bug_told = False
         self.delivered = 0
         self.refused = 0
         self._thread = threading.Thread(target=self._run, name=f"{name} delivery", daemon=True)
@@ -84,27 +85,18 @@ class Delivery:
         """Says that there is something new in the spool; from any thread."""
         self._wake.set()
 
-    def raise_bug(self) -> None:
-        """Raises what ended the thread, if a bug did."""
-        if self._bug is not None:
-            raise self._bug
-
     def close(self, seconds: float) -> bool:
         """Sends what waits, until that fails or the time is up; whether the thread has ended."""
         self._deadline = time.monotonic() + seconds
         self._stop.set()
         self._wake.set()
         self._thread.join(seconds + 1.0)
-        self.raise_bug()
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        try:
-            while not self._ended():
-                self._turn()
-            self._transport.close(max(0.5, self._deadline - time.monotonic()))
-        except BaseException as error:
-            self._bug = error
+        while not self._ended():
+            self._turn()
+        self._transport.close(max(0.5, self._deadline - time.monotonic()))
 
     def _ended(self) -> bool:
         if not self._stop.is_set():
@@ -117,6 +109,13 @@ class Delivery:
         except (DeliveryError, InputError) as error:
             self._wait_longer(error)
             return
+        except Exception as error:
+            if not self._bug_told:
+                _LOG.exception("%s: a bug of arcedge's", self._name)
+            self._bug_told = True
+            self._wait_longer(DeliveryError(f"{self._transport.address}: {type(error).__name__}"))
+            return
+        self._bug_told = False
         if self._delays is not None:
             _LOG.warning("%s: %s takes events again; %d wait", self._name, self._transport.address, self._spool.waiting)
             self._delays = None

@@ -32,11 +32,15 @@ def secret_of(file: Path | None, variable: str, environment: Mapping[str, str] =
 def address_of(text: str, option: str, schemes: Mapping[str, int], example: str) -> SplitResult:
     """The parts of a URL with one of `schemes`, which map to their usual ports.
 
-    Raises InputError for another, or one without a host or with a password; what may be secret is not in its message.
+    Raises InputError for another, or one without a host, with one that no name server can be asked for, or with a
+    password; what may be secret is not in its message.
     """
     try:
         parts = urlsplit(text)
         _ = parts.port
+        (parts.hostname or "").encode("idna")
+    except UnicodeError as error:
+        raise InputError(f"{option}: {parts.hostname} cannot be the name of a host; write {example}") from error
     except ValueError as error:
         raise InputError(f"{option}: not an address ({error}); write {example}") from error
     if parts.scheme not in schemes or not parts.hostname:

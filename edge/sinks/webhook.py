@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import string
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import IO
+from urllib.parse import SplitResult, quote, urlunsplit
 
 from edge import __version__
 from edge.errors import InputError
@@ -68,13 +70,18 @@ class Webhook:
         timeout: float = 10.0,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """token: sent as `Authorization: Bearer`. timeout: seconds without a byte. Raises InputError for a bad URL."""
+        """url: characters beyond ASCII are encoded as browsers do. token: sent as `Authorization: Bearer`.
+
+        timeout: seconds without a byte. Raises InputError for a bad URL, and for a token no header carries.
+        """
         parts = address_of(url, "--webhook", {"http": 80, "https": 443}, EXAMPLE)
         if parts.username is not None:
             raise InputError("--webhook: no user in the address; give a token (--webhook-token-file)")
+        if token is not None and not token.isascii():
+            raise InputError("the webhook's token: a header of a request carries ASCII only; is it the right file?")
         # Paths and queries of webhooks are often what keeps strangers out.
         self.address = f"{parts.scheme}://{parts.netloc}"
-        self._url = url
+        self._url = _as_ascii(parts)
         self._key = key
         self._token = token
         self._timeout = timeout
@@ -92,6 +99,9 @@ class Webhook:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise DeliveryError(f"{self.address} cannot be reached ({reason or type(error).__name__})") from error
+        except ValueError as error:
+            # Its words may quote what is secret: the rest of the address, or the token.
+            raise DeliveryError(f"{self.address} cannot be asked ({type(error).__name__})") from error
 
     def idle(self) -> None:
         return
@@ -123,6 +133,12 @@ class Webhook:
         if 300 <= error.code < 400:
             return DeliveryError(f"{said}; redirects are not followed, give the final address")
         return DeliveryError(said, retry_after=_retry_after(error.headers, self._now()))
+
+
+def _as_ascii(parts: SplitResult) -> str:
+    """A URL as a request holds it: the host in Punycode, other characters beyond ASCII percent-encoded (RFC 3987)."""
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, parts.netloc.encode("idna").decode(), path, query, ""))
 
 
 def _retry_after(headers: Message, now: float) -> float:

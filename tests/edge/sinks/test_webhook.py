@@ -6,13 +6,14 @@ import base64
 import hashlib
 import hmac
 import importlib.util
+import io
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from edge.cli import main as command
 from edge.errors import InputError
 from edge.sinks.delivery import Delivery, DeliveryError, RefusedError
 from edge.sinks.network import Feed, NetworkSink, Watched
-from edge.sinks.spool import Spool
+from edge.sinks.spool import Spool, Spooled
 from edge.sinks.webhook import SigningKey, Webhook
 from edge.sources.backoff import Backoff
 
@@ -208,7 +209,7 @@ _SENDERS = """
 import os, random, signal, sys, time
 from pathlib import Path
 from edge.sinks.delivery import Delivery
-from edge.sinks.spool import Spool
+from edge.sinks.spool import Spool, Spooled
 from edge.sinks.webhook import Webhook
 
 path, url, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -314,12 +315,91 @@ def test_the_signature_is_that_of_the_published_example() -> None:
         ("https://ada:geheim@host/x", "password in an address"),
         ("https://ada@host/x", "--webhook-token-file"),
         ("https://host:port/x", "not an address"),
+        ("https://example..org/geheim", r"example\.\.org cannot be the name of a host"),
+        (f"https://{'a' * 64}.org/geheim", "cannot be the name of a host"),
     ],
 )
 def test_a_bad_address_is_the_users_mistake_and_shows_no_secret(url: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         Webhook(url)
     assert "geheim" not in str(caught.value)
+
+
+def test_an_address_beyond_ascii_is_asked_as_browsers_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    webhook = Webhook("https://türklingel.example:8443/türklingel/a%20b c?wer=größe&x=%C3%A4")
+    monkeypatch.setattr(webhook._opener, "open", lambda request, timeout: asked.append(request) or io.BytesIO())
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(0)])
+    webhook.send(spool.first(1))
+    spool.close()
+    (request,) = asked
+    host = "https://xn--trklingel-q9a.example:8443"
+    assert request.full_url == f"{host}/t%C3%BCrklingel/a%20b%20c?wer=gr%C3%B6%C3%9Fe&x=%C3%A4"
+    request.full_url.encode("ascii")
+
+
+def test_events_reach_an_address_beyond_ascii(receiver: Receiver, tmp_path: Path) -> None:
+    line = Line(tmp_path, Webhook(f"http://127.0.0.1:{receiver.port}/türklingel"))
+    line.put(3)
+    line.all_arrived()
+    line.close()
+    assert receiver.distinct == [0, 1, 2]
+
+
+def test_a_token_that_no_header_carries_is_refused_without_showing_it() -> None:
+    with pytest.raises(InputError, match="ASCII") as caught:
+        Webhook("https://host/x", token="geheim€")
+    assert "geheim" not in str(caught.value)
+
+
+def test_what_no_request_can_hold_is_trouble_that_may_pass_and_shows_no_secret(tmp_path: Path) -> None:
+    webhook = Webhook("http://127.0.0.1:9/x", token="geheim\nx")
+    spool = Spool(tmp_path / "s.db")
+    spool.put([event(0)])
+    with pytest.raises(DeliveryError, match="cannot be asked") as caught:
+        webhook.send(spool.first(1))
+    spool.close()
+    assert "geheim" not in str(caught.value)
+
+
+class Broken:
+    """A transport with a bug, which passes after some calls."""
+
+    address, batch = "nowhere", 10
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.sent: list[int] = []
+
+    def send(self, events: Sequence[Spooled]) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise KeyError("a bug")
+        self.sent += [each.number for each in events]
+
+    def idle(self) -> None:
+        return
+
+    def close(self, seconds: float) -> None:
+        return
+
+
+def test_a_bug_of_a_receivers_is_logged_once_and_ends_nothing(
+    tmp_path: Path, looks: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.sinks.delivery.Backoff", lambda: QUICK)
+    transport = Broken(failures=4)
+    sink = NetworkSink("webhook", "box", {"door": Watched()}, Spool(tmp_path / "s.db"), transport, Feed.DECISIONS)
+    sink.write(looks(0.0, (1, "known", "ada")))
+    until(lambda: transport.failures <= 2)
+    sink.write(looks(0.1, (1, "known", "ada")))
+    until(lambda: len(transport.sent) == 2)
+    sink.close()
+    assert sink.counts().delivered == 2
+    assert caplog.text.count("Traceback") == 1
+    assert "KeyError: 'a bug'" in caplog.text
+    assert "takes events again" in caplog.text
 
 
 def test_a_key_that_is_no_base64_is_refused() -> None:
@@ -397,6 +477,7 @@ def walk(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.write_scene(folder / "photos" / "ada.png", 200, 160, [(1, 60, 40)])
     arguments = ["enroll", "--bundle", str(toy.path), "--gallery", str(folder / "gallery"), str(folder / "photos")]
     assert command.main(arguments) == 0
+    (folder / "euro").write_text("€\n", encoding="utf-8")
     return folder
 
 
@@ -444,6 +525,9 @@ def test_two_receivers_number_visits_alike(receiver: Receiver, tmp_path: Path, l
         (["--webhook", "http://127.0.0.1:9/x", "--webhook-key-file", "{walk}/none"], "the secret cannot be read"),
         (["--webhook", "http://127.0.0.1:9/x", "--webhook-token-file", "/dev/null"], "/dev/null: holds no secret"),
         (["--webhook", "http://127.0.0.1:9/x", "--spool", "/dev/null/x"], "name a folder with --spool"),
+        (["--webhook", "https://example..org/x"], "--webhook: example..org cannot be the name of a host"),
+        (["--webhook", "http://127.0.0.1:9/x", "--webhook-token-file", "{walk}/euro"], "carries ASCII only"),
+        (["--mqtt", "mqtt://example..org"], "--mqtt: example..org cannot be the name of a host"),
         (["--mqtt", "host"], "--mqtt: not an address; write mqtt://"),
         (["--nats", "host"], "--nats: not an address; write nats://"),
     ],
