@@ -121,13 +121,17 @@ class _Rotation:
             self._shift()
             self._path.replace(self._numbered(1))
             fresh.replace(self._path)
-            file.close()
         except OSError as error:
             if not self._failing:
                 _LOG.warning("%s: cannot be rotated (%s); it grows on", self._path, error.strerror)
             self._failing = True
             return file
         self._failing = False
+        try:
+            file.close()
+        except OSError as error:
+            # Closed it is nevertheless, and the new one has its place.
+            _LOG.warning("%s: cannot be finished (%s)", self._numbered(1), error.strerror)
         return new
 
     def _shift(self) -> None:

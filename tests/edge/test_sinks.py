@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -169,6 +170,28 @@ class TestJsonLines:
         sink.close()
         everything = [frame for path in sorted(tmp_path.glob("e.jsonl*")) for frame in frames_of(path)]
         assert sorted(everything) == list(range(12))
+
+    def test_an_old_file_that_cannot_be_finished_does_not_stop_the_new_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sink = JsonLines(tmp_path / "e.jsonl", max_bytes=1000, keep=9)
+        synchronise, broken = os.fsync, False
+
+        def fsync(descriptor: int) -> None:
+            if broken:
+                raise OSError(errno.EIO, "Input/output error")
+            synchronise(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        for index in range(12):
+            broken = index < 6
+            sink.write(result(index, decision("ada", index=index)))
+        sink.close()
+        files = [*sorted(tmp_path.glob("e.jsonl.*"), reverse=True), tmp_path / "e.jsonl"]
+        assert len(files) > 3
+        assert [frame for file in files for frame in frames_of(file)] == list(range(12))
+        said = {record.message for record in caplog.records}
+        assert said == {f"{tmp_path / 'e.jsonl.1'}: cannot be finished (Input/output error)"}
 
 
 class TestVideo:
