@@ -26,12 +26,12 @@ class Background(Generic[T]):
     """
 
     def __init__(
-        self, name: str, take: Callable[[list[T]], None], room: int = 1024, idle: Callable[[], None] = lambda: None
+        self, name: str, take: Callable[[list[T]], None], room: int = 1024, regularly: Callable[[], None] = lambda: None
     ) -> None:
-        """room: items that may wait. idle: called in the thread about once a second while nothing comes."""
+        """room: items that may wait. regularly: called in the thread about once a second, however much comes."""
         self._name = name
         self._take = take
-        self._idle = idle
+        self._regularly = regularly
         self._queue: queue.Queue[T] = queue.Queue(room)
         self._stop = threading.Event()
         self._bug: BaseException | None = None
@@ -83,14 +83,14 @@ class Background(Generic[T]):
 
     def _run(self) -> None:
         try:
-            quiet = time.monotonic()
+            called = time.monotonic()
             while not (self._stop.is_set() and self._queue.empty()):
                 items = self._next(0.1)
                 if items:
                     self._hand_on(items)
-                elif time.monotonic() - quiet > 1.0:
-                    self._idle()
-                    quiet = time.monotonic()
+                if time.monotonic() - called > 1.0:
+                    self._regularly()
+                    called = time.monotonic()
         except BaseException as error:
             self._bug = error
 

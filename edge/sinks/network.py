@@ -98,7 +98,7 @@ class NetworkSink:
         self._lock = threading.Lock()
         self._closed = False
         self._delivery = Delivery(name, spool, transport)
-        self._background = Background(name, self._keep, idle=self._look_for_stalled)
+        self._background = Background(name, self._keep, regularly=self._look_for_stalled)
 
     def write(self, result: FrameResult) -> None:
         lane = self._lanes[result.frame.source]

@@ -96,6 +96,20 @@ def test_what_cannot_be_taken_is_counted_with_a_line_each_way(caplog: pytest.Log
     ]
 
 
+def test_what_is_done_regularly_is_done_also_while_more_and_more_comes() -> None:
+    done = threading.Event()
+
+    def take(items: list[int]) -> None:
+        if not done.is_set():
+            background.put(items[0])
+        time.sleep(0.01)
+
+    background = Background("test", take, regularly=done.set)
+    background.put(1)
+    assert done.wait(10)
+    background.close(5.0)
+
+
 def test_a_bug_comes_out_where_somebody_sees_it() -> None:
     background = Background("test", lambda items: items[1:].index(7) and None)
     background.put(1)

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from servers import until
@@ -363,12 +364,12 @@ def test_what_no_request_can_hold_is_trouble_that_may_pass_and_shows_no_secret(t
     assert "geheim" not in str(caught.value)
 
 
-class Broken:
-    """A transport with a bug, which passes after some calls."""
+class Transported:
+    """A transport to this test; its first calls end with a bug."""
 
     address, batch = "nowhere", 10
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int = 0) -> None:
         self.failures = failures
         self.sent: list[int] = []
 
@@ -389,7 +390,7 @@ def test_a_bug_of_a_receivers_is_logged_once_and_ends_nothing(
     tmp_path: Path, looks: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.sinks.delivery.Backoff", lambda: QUICK)
-    transport = Broken(failures=4)
+    transport = Transported(failures=4)
     sink = NetworkSink("webhook", "box", {"door": Watched()}, Spool(tmp_path / "s.db"), transport, Feed.DECISIONS)
     sink.write(looks(0.0, (1, "known", "ada")))
     until(lambda: transport.failures <= 2)
@@ -467,6 +468,30 @@ class TestSink:
         assert receiver.events[1]["reason"] == "stalled"
         sink.close()
         assert len(receiver.events) == 2
+
+    def test_a_busy_camera_does_not_keep_people_before_one_that_stalls(
+        self, tmp_path: Path, looks: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Shows(Transported):
+            shown: ClassVar[dict[str, Any]] = {}
+
+            def show(self, source: str, present: Mapping[str, Any]) -> None:
+                self.shown[source] = present["people"]
+
+        monkeypatch.setattr("edge.sinks.network.STALLED_AFTER", 0.5)
+        spool, sources = Spool(tmp_path / "s.db"), {"door": Watched(), "yard": Watched()}
+        sink = NetworkSink("mqtt", "box", sources, spool, Shows(), Feed.DECISIONS)
+        sink.write(looks(0.0, (1, "known", "ada"), source="door"))
+        assert Shows.shown["door"]
+        steps = count()
+
+        def door_is_empty() -> bool:
+            sink.write(looks(next(steps) / 100, (1, "known", "bob"), source="yard"))
+            return not Shows.shown["door"]
+
+        until(door_is_empty)
+        assert Shows.shown["yard"]
+        sink.close()
 
 
 @pytest.fixture(scope="module")
