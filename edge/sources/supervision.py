@@ -29,16 +29,29 @@ class Supervision:
     random: random.Random = field(default_factory=random.Random)
 
 
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """From a stream's last usable frame to its next: one that opens and gives nothing has not come back.
+
+    since: monotonic. delays: seconds between attempts, for all of them. was_there: whether it was ever opened before.
+    """
+
+    since: float
+    delays: Iterator[float]
+    was_there: bool
+
+
 class SupervisedCapture:
     """The frames of a stream across its losses, until it ends or is stopped; for one thread.
 
-    corrupt, reconnects: counted so far.
+    corrupt, reconnects: counted so far; the latter once the first usable frame is there.
     """
 
     def __init__(self, open_capture: Callable[[], Capture], name: str, how: Supervision) -> None:
         self._open = open_capture
         self._name = name
         self._how = how
+        self._loss: _Loss | None = None
         self.corrupt = 0
         self.reconnects = 0
 
@@ -47,18 +60,38 @@ class SupervisedCapture:
 
         Blocks while a capture does, and between attempts.
         """
-        current = capture or self._reopen(stopping)
+        current = capture
+        if current is None:
+            # Whoever could not open it has said so.
+            self._loss = self._new_loss(was_there=False)
+            current = self._reopen(self._loss, stopping)
         while current is not None:
             try:
-                yield from self._until_lost(current, stopping)
+                for taken in self._until_lost(current, stopping):
+                    self._is_back()
+                    yield taken
             except SourceError as error:
-                _LOG.warning("%s; trying again", error)
+                loss = self._is_lost(error)
             else:
                 return
             finally:
                 current.close()
-            current = self._reopen(stopping)
-            self.reconnects += current is not None
+            current = self._reopen(loss, stopping)
+
+    def _is_lost(self, error: SourceError) -> _Loss:
+        if self._loss is None:
+            _LOG.warning("%s; trying again", error)
+            self._loss = self._new_loss(was_there=True)
+        return self._loss
+
+    def _is_back(self) -> None:
+        if self._loss is not None:
+            _LOG.warning("%s: back after %.1f s", self._name, self._how.clock.monotonic() - self._loss.since)
+            self.reconnects += self._loss.was_there
+            self._loss = None
+
+    def _new_loss(self, *, was_there: bool) -> _Loss:
+        return _Loss(self._how.clock.monotonic(), self._how.backoff.delays(self._how.random), was_there)
 
     def _until_lost(self, capture: Capture, stopping: threading.Event) -> Iterator[tuple[Picture, float]]:
         corrupt_run = 0
@@ -76,17 +109,13 @@ class SupervisedCapture:
             corrupt_run = 0
             yield taken
 
-    def _reopen(self, stopping: threading.Event) -> Capture | None:
-        """Tries until the stream is back; None where it was stopped meanwhile."""
-        clock = self._how.clock
-        lost = clock.monotonic()
-        for delay in self._how.backoff.delays(self._how.random):
-            if clock.wait(stopping, delay):
+    def _reopen(self, loss: _Loss, stopping: threading.Event) -> Capture | None:
+        """Tries until it can be opened; None where it was stopped meanwhile."""
+        for delay in loss.delays:
+            if self._how.clock.wait(stopping, delay):
                 break
             try:
-                capture = self._open()
+                return self._open()
             except SourceError:
                 continue
-            _LOG.warning("%s: back after %.1f s", self._name, clock.monotonic() - lost)
-            return capture
         return None

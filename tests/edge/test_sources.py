@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.clock import SimulatedClock
 from edge.errors import InputError, SourceError
 from edge.sources import SourceName, SourceOptions, file_of, open_source, open_sources, parse_names
 from edge.sources.backoff import Backoff
@@ -20,7 +21,7 @@ from edge.sources.base import without_password
 from edge.sources.capture import CorruptFrame, EndOfStream
 from edge.sources.gstreamer import CsiOptions, csi_pipeline, rtsp_pipeline
 from edge.sources.live import LiveSource
-from edge.sources.supervision import MAX_CORRUPT_RUN, Supervision
+from edge.sources.supervision import MAX_CORRUPT_RUN, SupervisedCapture, Supervision
 
 
 def shade(value: int) -> np.ndarray:
@@ -148,6 +149,41 @@ class TestLive:
             "cam: gives no frame",
             "cam: back",
         ]
+
+    @pytest.mark.parametrize("nothing", [SourceError("cam: gives no frame"), CorruptFrame()])
+    def test_a_stream_that_opens_and_gives_nothing_has_not_come_back(
+        self, nothing: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clock, opened = SimulatedClock(), []
+
+        def open_capture() -> Script:
+            opened.append(clock.monotonic())
+            return Script([shade(2)] if clock.monotonic() > 3600 else [nothing] * MAX_CORRUPT_RUN)
+
+        supervised = SupervisedCapture(open_capture, "cam", Supervision(Backoff(jitter=0.0), clock))
+        first = Script([shade(1), SourceError("cam: gives no frame")])
+        shades = [int(image[0, 0, 0]) for image, _ in supervised.frames(first, threading.Event())]
+        assert shades == [1, 2]
+        assert opened[:8] == [0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5]
+        assert max(np.diff(opened)) == 30.0
+        assert supervised.reconnects == 1
+        assert [record.message for record in caplog.records] == [
+            "cam: gives no frame; trying again",
+            f"cam: back after {opened[-1]:.1f} s",
+        ]
+
+    def test_after_a_good_frame_it_is_tried_soon_again(self) -> None:
+        clock, opened = SimulatedClock(), []
+
+        def open_capture() -> Script:
+            opened.append(clock.monotonic())
+            return Script([shade(1), SourceError("cam: gives no frame")] if len(opened) < 5 else [])
+
+        supervised = SupervisedCapture(open_capture, "cam", Supervision(Backoff(jitter=0.0), clock))
+        assert len(list(supervised.frames(None, threading.Event()))) == 4
+        assert opened == [0.5, 1.0, 1.5, 2.0, 2.5]
+        # What was waited for at the start was never lost; what ended before a frame has not come back.
+        assert supervised.reconnects == 3
 
     def test_corrupt_frames_are_survived_and_too_many_in_a_row_are_a_loss(self) -> None:
         captures = [
