@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from edge.sinks.delivery import Transport
     from edge.sources import Source
 
-
+_VIDEO_MINUTES = 60.0
 _RECEIVERS = ("webhook", "mqtt", "nats")
 _BELONGS_TO = {
     "webhook_key_file": "webhook",
@@ -37,7 +38,16 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
         "--events-max-mb", type=options.positive_float, metavar="MB", help="begin a new file beyond, keep five old ones"
     )
     parser.add_argument(
-        "--video", type=Path, metavar="FILE", help="write the annotated video (.mp4); one file a source"
+        "--video",
+        type=Path,
+        metavar="FILE",
+        help="write the annotated video (.mp4, .mkv, .avi); one file a source, older ones are put aside by their time",
+    )
+    parser.add_argument(
+        "--video-minutes",
+        type=options.positive_float,
+        metavar="M",
+        help="begin a new video after so long (default: 60 for live sources, never for files)",
     )
     parser.add_argument("--show", action="store_true", help="show a window; q ends")
     _add_network(parser)
@@ -137,7 +147,9 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
 
     sinks: list[Sink] = []
     if args.video is not None:
-        sinks.append(VideoFileSink(args.video if alone else file_of(args.video, source.name), source.fps))
+        path = args.video if alone else file_of(args.video, source.name)
+        minutes = args.video_minutes or (_VIDEO_MINUTES if source.live else math.inf)
+        sinks.append(VideoFileSink(path, source.fps, minutes * 60))
     if source.length is not None:
         sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks

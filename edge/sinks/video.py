@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from itertools import chain, count
 from pathlib import Path
+from shutil import disk_usage
 
 import cv2
 import numpy as np
@@ -11,38 +15,52 @@ from edge.draw import annotate
 from edge.errors import InputError
 from edge.types import FrameResult, Image
 
+SPARE_BYTES = 16_000_000
+"""Left free on the disk: for the index at a file's end, 20 bytes a frame, and for whoever else writes there."""
+
 
 class VideoFileSink:
-    """Writes frames of the first frame's size at a fixed rate; later frames of another size are fitted into it."""
+    """Writes frames of the first frame's size at a fixed rate; later frames of another size are fitted into it.
+
+    No recording is ever overwritten: one that is there already, of an earlier run or part of this one, is put aside,
+    called after the moment it ended. A disk that is full is noticed before it is: OpenCV says nothing of it.
+    """
 
     name = "video"
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, longest: float = math.inf) -> None:
+        """longest: seconds, by the frames' times, after which a new file is begun."""
         if path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
             raise InputError(f"{path}: name the video .mp4, .avi or .mkv")
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist")
         self._path = path
         self._fps = fps
+        self._longest = longest
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        self._closed = False
+        self._since = 0.0
 
     def write(self, result: FrameResult) -> None:
+        self._look_for_room()
+        moment = result.frame.time
+        # A wall clock may have been put back.
+        if self._writer is not None and abs(moment - self._since) >= self._longest:
+            self.close()
         drawn = annotate(result.frame.image, result.decisions)
         if self._writer is None:
             height, width = drawn.shape[:2]
             # The codec's colour planes have half the size: an odd row or column is left out.
             self._size = max(2, width & ~1), max(2, height & ~1)
-            self._writer = self._open()
+            self._writer, self._since = self._open(), moment
         self._writer.write(fitted(drawn, *self._size))
 
     def close(self) -> None:
-        """Finishes the file and opens it again: raises InputError where it is no video, as on a full disk."""
-        if self._closed or self._writer is None:
+        """Finishes the file and opens it again: raises InputError where it is no video, as on a broken disk."""
+        writer, self._writer = self._writer, None
+        if writer is None:
             return
-        self._closed = True
-        self._writer.release()
+        writer.release()
         again = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
         readable, _ = again.read()
         again.release()
@@ -50,12 +68,34 @@ class VideoFileSink:
             raise InputError(f"{self._path}: the video written cannot be read again; is the disk full?")
 
     def _open(self) -> cv2.VideoWriter:
+        try:
+            put_aside(self._path)
+        except OSError as error:
+            raise InputError(f"{self._path}: what is there cannot be put aside ({error.strerror})") from error
         writer = cv2.VideoWriter(
             str(self._path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size
         )
         if not writer.isOpened():
             raise InputError(f"{self._path}: cannot be written; is the folder writable, and this OpenCV from PyPI?")
         return writer
+
+    def _look_for_room(self) -> None:
+        try:
+            free = disk_usage(self._path.parent).free
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
+        if free < SPARE_BYTES:
+            raise InputError(f"{self._path}: cannot be written (less than {SPARE_BYTES // 1_000_000} MB are free)")
+
+
+def put_aside(path: Path) -> None:
+    """Renames a file, where there is one, after when it was last written, in UTC: v.mp4 to v.20261129T021500Z.mp4."""
+    if not path.is_file():
+        return
+    ended = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (path.with_name(f"{path.stem}.{ended}{ending}{path.suffix}") for ending in endings)
+    path.rename(next(name for name in names if not name.exists()))
 
 
 def fitted(image: Image, width: int, height: int) -> Image:

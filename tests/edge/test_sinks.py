@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import json
@@ -12,16 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from edge.cli import sink_options
 from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
 from edge.errors import InputError
+from edge.pipeline.guards import LastingSink
 from edge.sinks import JsonLines, Progress, VideoFileSink, Window
-from edge.sinks.video import fitted
+from edge.sinks.video import SPARE_BYTES, fitted
 from edge.sinks.window import why_no_window
 from edge.types import Decision, Face, Frame, FrameResult, Match
 
@@ -41,6 +45,15 @@ def result(index: int, *decisions: Decision, size: tuple[int, int] = (160, 200))
 
 def frames_of(file: Path) -> list[int]:
     return [json.loads(line)["frame"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def frames_in(video: Path) -> int:
+    capture = cv2.VideoCapture(str(video))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
 
 
 @contextmanager
@@ -238,6 +251,85 @@ class TestVideo:
         file.unlink()
         with pytest.raises(InputError, match="cannot be read again"):
             sink.close()
+
+    def test_a_recording_that_is_there_is_put_aside_and_never_overwritten(self, tmp_path: Path) -> None:
+        file = tmp_path / "v.mp4"
+        for run in range(3):
+            sink = VideoFileSink(file, 25)
+            for index in range(4 + run):
+                sink.write(result(index))
+            sink.close()
+            os.utime(file, (1_700_000_000, 1_700_000_000))
+        names = ["v.20231114T221320Z-2.mp4", "v.20231114T221320Z.mp4", "v.mp4"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        assert [frames_in(tmp_path / name) for name in names] == [5, 4, 6]
+
+    def test_a_long_recording_is_divided_by_the_frames_times(self, tmp_path: Path) -> None:
+        sink = VideoFileSink(tmp_path / "v.mp4", 25, longest=0.39)
+        # The last as after a wall clock was put back.
+        for index in (*range(100, 125), 0):
+            sink.write(result(index))
+        sink.close()
+        sink.close()
+        counts = sorted(frames_in(path) for path in tmp_path.iterdir())
+        assert counts == [1, 5, 10, 10]
+        assert frames_in(tmp_path / "v.mp4") == 1
+
+    @pytest.mark.parametrize(
+        ("said", "live", "seconds", "files"),
+        [
+            ([], True, 3590, 1),
+            ([], True, 3600, 2),
+            ([], False, 90_000, 1),
+            (["--video-minutes", "5"], True, 300, 2),
+            (["--video-minutes", "5"], False, 300, 2),
+        ],
+    )
+    def test_a_camera_begins_a_new_one_each_hour_or_as_it_is_told(
+        self, tmp_path: Path, said: list[str], live: bool, seconds: int, files: int
+    ) -> None:
+        parser = argparse.ArgumentParser()
+        sink_options.add_sinks(parser)
+        args = parser.parse_args(["--video", str(tmp_path / "v.mp4"), *said])
+        source: Any = SimpleNamespace(name="cam", live=live, fps=25.0, length=None)
+        (sink,) = sink_options.open_sinks_of(args, source, alone=True)
+        sink.write(result(0))
+        sink.write(result(seconds * 25))
+        sink.close()
+        assert len([*tmp_path.iterdir()]) == files
+
+    def test_a_full_disk_is_counted_and_said_once_and_spoils_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file, free = tmp_path / "v.mp4", SPARE_BYTES
+        monkeypatch.setattr("edge.sinks.video.disk_usage", lambda folder: SimpleNamespace(free=free))
+        sink = LastingSink(VideoFileSink(file, 25))
+        for index in range(20):
+            free = SPARE_BYTES - (10 <= index < 15)
+            sink.write(result(index))
+        sink.close()
+        assert sink.counts().lost == 5
+        assert frames_in(file) == 15
+        assert [record.message for record in caplog.records] == [
+            f"{file}: cannot be written (less than 16 MB are free); going on without",
+            f"{file}: takes results again; 5 were lost so far",
+        ]
+
+    @pytest.mark.parametrize("ending", ["mkv", "avi"])
+    def test_a_killed_recording_can_be_read_as_far_as_it_was_written(self, tmp_path: Path, ending: str) -> None:
+        file = tmp_path / f"v.{ending}"
+        program = (
+            "import os, sys, pathlib, numpy as np\n"
+            "from edge.sinks import VideoFileSink\n"
+            "from edge.types import Frame, FrameResult\n"
+            "draw, sink = np.random.default_rng(1), VideoFileSink(pathlib.Path(sys.argv[1]), 25)\n"
+            "for index in range(40):\n"
+            "    image = draw.integers(0, 255, (360, 640, 3), np.uint8)\n"
+            "    sink.write(FrameResult(Frame(image, index, index / 25, 'cam'), ()))\n"
+            "os._exit(0)\n"
+        )
+        subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+        assert 10 < frames_in(file) <= 40
 
     def test_nothing_seen_writes_nothing(self, tmp_path: Path) -> None:
         VideoFileSink(tmp_path / "v.mp4", 25).close()
