@@ -41,7 +41,7 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
         "--video",
         type=Path,
         metavar="FILE",
-        help="write the annotated video (.mp4, .mkv, .avi); one file a source, older ones are put aside by their time",
+        help="write the annotated video (.mp4, .mkv, .avi); one file a source; a camera's older ones are put aside",
     )
     parser.add_argument(
         "--video-minutes",
@@ -149,7 +149,7 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
     if args.video is not None:
         path = args.video if alone else file_of(args.video, source.name)
         minutes = args.video_minutes or (_VIDEO_MINUTES if source.live else math.inf)
-        sinks.append(VideoFileSink(path, source.fps, minutes * 60))
+        sinks.append(VideoFileSink(path, source.fps, minutes * 60, overwrite=not source.live))
     if source.length is not None:
         sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks

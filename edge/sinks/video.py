@@ -22,14 +22,17 @@ SPARE_BYTES = 16_000_000
 class VideoFileSink:
     """Writes frames of the first frame's size at a fixed rate; later frames of another size are fitted into it.
 
-    No recording is ever overwritten: one that is there already, of an earlier run or part of this one, is put aside,
+    A recording is not overwritten: one that is there already, of an earlier run or part of this one, is put aside,
     called after the moment it ended. A disk that is full is noticed before it is: OpenCV says nothing of it.
     """
 
     name = "video"
 
-    def __init__(self, path: Path, fps: float, longest: float = math.inf) -> None:
-        """longest: seconds, by the frames' times, after which a new file is begun."""
+    def __init__(self, path: Path, fps: float, longest: float = math.inf, *, overwrite: bool = False) -> None:
+        """longest: seconds, by the frames' times, after which a new file is begun.
+
+        overwrite: whether what an earlier run left may go, as where the same files can be shown again.
+        """
         if path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
             raise InputError(f"{path}: name the video .mp4, .avi or .mkv")
         if not path.parent.is_dir():
@@ -37,6 +40,7 @@ class VideoFileSink:
         self._path = path
         self._fps = fps
         self._longest = longest
+        self._overwrite = overwrite
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._since = 0.0
@@ -68,10 +72,12 @@ class VideoFileSink:
             raise InputError(f"{self._path}: the video written cannot be read again; is the disk full?")
 
     def _open(self) -> cv2.VideoWriter:
-        try:
-            put_aside(self._path)
-        except OSError as error:
-            raise InputError(f"{self._path}: what is there cannot be put aside ({error.strerror})") from error
+        if not self._overwrite:
+            try:
+                put_aside(self._path)
+            except OSError as error:
+                raise InputError(f"{self._path}: what is there cannot be put aside ({error.strerror})") from error
+        self._overwrite = False  # the next one would be of this run
         writer = cv2.VideoWriter(
             str(self._path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size
         )

@@ -264,6 +264,16 @@ class TestVideo:
         assert sorted(path.name for path in tmp_path.iterdir()) == names
         assert [frames_in(tmp_path / name) for name in names] == [5, 4, 6]
 
+    def test_what_files_gave_is_written_anew_but_no_part_of_the_same_run(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            sink = VideoFileSink(tmp_path / "v.mp4", 25, longest=0.19, overwrite=True)
+            for index in range(8):
+                sink.write(result(index))
+            sink.close()
+            os.utime(tmp_path / "v.mp4", (1_700_000_000, 1_700_000_000))
+        counts = sorted(frames_in(path) for path in tmp_path.iterdir())
+        assert counts == [3, 5, 5], "the first run's last part went, its first did not"
+
     def test_a_long_recording_is_divided_by_the_frames_times(self, tmp_path: Path) -> None:
         sink = VideoFileSink(tmp_path / "v.mp4", 25, longest=0.39)
         # The last as after a wall clock was put back.
