@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from edge.gallery.files import overwrite, remove_leftovers
+from edge.gallery.files import Held, holding, remove_leftovers
 from edge.gallery.screen import Screen, build_screen
-from edge.gallery.screen_file import SCREEN_NAME, read_screen, write_screen
+from edge.gallery.screen_file import SCREEN_NAME, matrix_of, read_screen, write_screen
 from edge.gallery.snapshot import Loose, Positions, Snapshot
 from edge.gallery.store import State, Store
-from edge.gallery.vectors import MATRIX_NAME, Matrix, Stamp, map_matrix, read_rows, write_matrix
+from edge.gallery.vectors import MATRIX_NAME, Matrix, Stamp, digest_of, map_matrix, read_head, read_rows, write_matrix
 
 SCREEN_FROM = 50_000
 """Vectors from which an INT8 copy is kept: below, plain search takes a few milliseconds anyway."""
@@ -54,14 +56,50 @@ class Copies:
             base.places_by_name,
         )
 
-    def erase(self) -> None:
-        """Zeroes and removes the files, and what killed writers of them left. Raises OSError."""
+    @contextmanager
+    def held(self) -> Iterator[list[Held]]:
+        """The files as they are now. Raises OSError.
+
+        Held before a deletion, they can be zeroed after it: a running camera that reads the store in between maps files
+        of its own making, and whoever still maps these looks at the store before the next search.
+        """
+        with holding(self._paths) as held:
+            yield held
+
+    def erase(self, held: Sequence[Held]) -> None:
+        """Zeroes and removes files that are out of date, and what killed writers of them left. Raises OSError."""
         self._base = None
+        files = {old.path.name: old for old in held}
+        if (screen := files.get(SCREEN_NAME)) is not None and self._holds_still(screen, files.get(MATRIX_NAME)):
+            del files[SCREEN_NAME]
+        for old in files.values():
+            old.overwrite()
+        for path in self._paths:
+            remove_leftovers(path)
+
+    def erase_older(self) -> None:
+        """Zeroes and removes what readers have written since who had begun before the deletion. Raises OSError."""
         if self._folder is None:
             return
-        for name in (SCREEN_NAME, MATRIX_NAME):
-            overwrite(self._folder / name)
-            remove_leftovers(self._folder / name)
+        state = self._store.state()
+        with holding(self._paths) as held:
+            matrix = next((read_head(old.file) for old in held if old.path.name == MATRIX_NAME), None)
+            if matrix is None or matrix.stamp.revision >= state.revision:
+                return
+            for old in held:
+                if old.path.name == MATRIX_NAME or matrix_of(old.file) == matrix.digest:
+                    old.overwrite()
+
+    def _holds_still(self, screen: Held, matrix: Held | None) -> bool:
+        """Whether a screen, of which nothing was deleted, may have been mapped anew since: it has no revision."""
+        head = None if matrix is None else read_head(matrix.file)
+        if head is None or matrix_of(screen.file) != head.digest:
+            return False
+        return digest_of(row for row in self._store.vectors() if row.number <= head.last) == head.digest
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [] if self._folder is None else [self._folder / name for name in (SCREEN_NAME, MATRIX_NAME)]
 
     def _many(self, base: _Base) -> bool:
         since = self._store.count() - len(base.matrix.owners)

@@ -6,8 +6,9 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,17 +40,34 @@ def remove_leftovers(path: Path) -> None:
             _remove_if_left(other)
 
 
-def overwrite(path: Path) -> None:
-    """Removes a file; its bytes are zeroed first, so that nothing of a forgotten person stays in a freed block.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file that is there, open: the very one, whatever takes its place at `path`."""
 
-    A process that still maps the file then sees zeros, which match nobody. Raises OSError.
-    """
-    try:
-        with path.open("r+b") as file:
-            _zero(file)
-    except FileNotFoundError:
-        return
-    path.unlink(missing_ok=True)
+    path: Path
+    file: BinaryIO
+
+    def overwrite(self) -> None:
+        """Zeroes its bytes and removes it, so that nothing of a forgotten person stays in a freed block.
+
+        A process that still maps it then sees zeros, which match nobody. Raises OSError.
+        """
+        self.file.seek(0)
+        _zero(self.file)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self.file.fileno()), self.path.stat()):
+                self.path.unlink()
+
+
+@contextmanager
+def holding(paths: Iterable[Path]) -> Iterator[list[Held]]:
+    """Those of the files that are there, until the block ends. Raises OSError."""
+    with ExitStack() as opened:
+        held = []
+        for path in paths:
+            with suppress(FileNotFoundError):
+                held.append(Held(path, opened.enter_context(path.open("r+b"))))
+        yield held
 
 
 def _open_locked(path: Path) -> tuple[BinaryIO, Path]:

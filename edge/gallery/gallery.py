@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
@@ -226,27 +227,44 @@ class Gallery:
 
         Raises GalleryError where the person is not here, or the files could not be cleaned because others use them.
         """
-        gone = self._store.forget(identity)
-        self.compact()
-        return gone
+        with self.cleaning():
+            return self._store.forget(identity)
 
     def remove(self, number: int) -> None:
         """Deletes one embedding or negative, from the files too. Raises GalleryError for a number that is not here."""
-        self._store.remove(number)
-        self.compact()
+        with self.cleaning():
+            self._store.remove(number)
 
     def compact(self) -> None:
         """Rewrites the files so that nothing deleted stays in them. Raises GalleryError where others use them."""
+        with self.cleaning():
+            if isinstance(self._store, SqliteStore):
+                self._store.renew_copies()
+
+    @contextmanager
+    def cleaning(self) -> Iterator[None]:
+        """Takes what the block deletes out of all files, once it has ended well.
+
+        Raises GalleryError where others use the files.
+        """
         self.require_writable()
-        self._snapshot = None
-        try:
-            self._copies.erase()
-        except OSError as error:
-            raise GalleryError(
-                f"{self.path}: deleted, but a copy of the vectors still holds traces ({error}); then run: "
-                "edge gallery compact"
-            ) from error
-        self._store.erase()
+        copies = self._copies
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(copies.held())
+            except OSError as error:
+                raise GalleryError(f"{self.path}: a copy of the vectors cannot be changed ({error})") from error
+            yield
+            self._snapshot = None
+            try:
+                copies.erase(held)
+                self._store.erase()
+                copies.erase_older()
+            except OSError as error:
+                raise GalleryError(
+                    f"{self.path}: deleted, but a copy of the vectors still holds traces ({error}); then run: "
+                    "edge gallery compact"
+                ) from error
 
     def rekey(self, key: Key | None) -> None:
         """Encrypts the gallery with a key, with another one, or with None no more. All or nothing.
@@ -255,14 +273,9 @@ class Gallery:
         """
         if not isinstance(self._store, SqliteStore) or isinstance(self.path, MilvusPlace):
             raise GalleryError(f"{self.path}: only galleries in a directory can be encrypted")
-        self.require_writable()
-        self._snapshot = None
-        try:
-            self._copies.erase()
-        except OSError as error:
-            raise GalleryError(f"{self.path}: the copy of its vectors cannot be removed ({error})") from error
-        self._store.rekey(key)
-        self._copies = Copies(self._store, None if self._store.private else self.path)
+        with self.cleaning():
+            self._store.rekey(key)
+            self._copies = Copies(self._store, None if self._store.private else self.path)
 
     def snapshot(self) -> Snapshot:
         """The gallery for search, as it is now; the same object as before while nothing has changed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def pull(
         if store.is_at(target):
             return Pulled(before, before, 0)
         try:
-            erase = store.apply(target)
+            _apply(gallery, store, target)
         except DigestError:
             # A change was lost on the way, or the copy was damaged: once more, everything.
             if store.incoming().after == 0:
@@ -54,10 +55,13 @@ def pull(
             store.begin(0)
             more, target = _fetch(centre, store, progress)
             fetched += more
-            erase = store.apply(target)
-        if erase:
-            gallery.compact()
+            _apply(gallery, store, target)
         return Pulled(before, target.number, fetched)
+
+
+def _apply(gallery: Gallery, store: ReplicaStore, version: Version) -> None:
+    with gallery.cleaning() if store.incoming().erase else nullcontext():
+        store.apply(version)
 
 
 def _fetch(centre: Centre, store: ReplicaStore, progress: Callable[[int], object]) -> tuple[int, Version]:

@@ -131,8 +131,8 @@ class ReplicaStore(SqliteStore):
             run("INSERT OR REPLACE INTO incoming_embedding VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._set(schema.INCOMING, replace(before, last=part.last, erase=erase))
 
-    def apply(self, version: Version) -> bool:
-        """Makes the copy what the centre was at this version; says whether the files are to be cleaned now.
+    def apply(self, version: Version) -> None:
+        """Makes the copy what the centre was at this version. `erase` is to follow where `incoming` says so.
 
         Raises DigestError where it would be something else; then nothing has changed.
         """
@@ -140,7 +140,7 @@ class ReplicaStore(SqliteStore):
         everything = incoming.after == 0
         source = Origin(self.source.centre, self.source.gallery, self._site, version.number, as_text(version.digest))
         with self._change(copying=True, erasing=incoming.erase) as change:
-            change.revised = everything or self._revises()
+            change.revised = everything or incoming.erase or self._revises()
             if everything:
                 self._connection.execute("DELETE FROM identity")
             before = 0 if everything else int(self.source.digest, 16)
@@ -155,7 +155,6 @@ class ReplicaStore(SqliteStore):
             self._set(COPY, source)
             schema.drop_incoming(self._connection)
         self.source = source
-        return incoming.erase
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -47,6 +48,12 @@ def write_screen(path: Path, screen: Screen, matrix: Matrix) -> None:
         )
         file.write(front)
         file.write(screen.blocks.data)
+
+
+def matrix_of(file: BinaryIO) -> bytes | None:
+    """Digest of the matrix that a screen, open at its beginning, was made of; None where it is none."""
+    header = file.read(_HEADER.size)
+    return _HEADER.unpack(header)[7] if len(header) == _HEADER.size and header.startswith(_MAGIC) else None
 
 
 def read_screen(path: Path, matrix: Matrix) -> Screen | None:

@@ -147,6 +147,11 @@ class SqliteStore(SqliteFile):
             if self._connection.execute("DELETE FROM embedding WHERE id = ?", (number,)).rowcount == 0:
                 raise GalleryError(f"no embedding has number {number}; see: edge gallery show")
 
+    def renew_copies(self) -> None:
+        """Tells every process that copies of the vectors made before this are out of date. `erase` is to follow."""
+        with self._change(revised=True, erasing=True, copying=True):
+            pass
+
     def erase(self) -> None:
         self.require_writable()
         advice = "stop what uses the gallery, then run: edge gallery compact"
@@ -207,10 +212,7 @@ class SqliteStore(SqliteFile):
         return [VectorRow(number, identity, self._cipher.open(vector, "vector")) for number, identity, vector in rows]
 
     def rekey(self, key: Key | None) -> None:
-        """Encrypts every field with another key, or with None decrypts them; the old content is erased from the file.
-
-        All or nothing. Raises GalleryError where others use the gallery.
-        """
+        """Encrypts every field with another key, or with None decrypts them. All or nothing. `erase` is to follow."""
         cipher: Cipher = Plain() if key is None else Sealed(key, self.identifier)
         with self._change(revised=True, erasing=True, copying=True):
             schema.drop_incoming(self._connection)
@@ -222,7 +224,6 @@ class SqliteStore(SqliteFile):
             if key is not None:
                 self._connection.execute("INSERT INTO meta VALUES ('proof', ?)", (proof(cipher),))
         self._cipher, self.private = cipher, cipher.private
-        self.erase()
 
     def _rewrite(self, table: str, columns: Sequence[str], cipher: Cipher, found_by: str) -> None:
         numbers = [row[0] for row in self._connection.execute(f"SELECT id FROM {table}")]  # noqa: S608 - constants

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,16 @@ class Stamp:
     gallery: bytes
     revision: int
     columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a file says of itself: of which gallery and revision it is, rows, last embedding, digest of its content."""
+
+    stamp: Stamp
+    rows: int
+    last: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +94,34 @@ def write_matrix(path: Path, stamp: Stamp, rows: Iterable[VectorRow]) -> None:
         )
 
 
+def digest_of(rows: Iterable[VectorRow]) -> bytes:
+    """What a matrix of these rows carries."""
+    identities = []
+    digest = hashlib.sha256()
+    for row in rows:
+        identities.append(row.identity)
+        digest.update(row.vector)
+    digest.update(np.array(identities, "<i8").tobytes())
+    return digest.digest()[:16]
+
+
+def read_head(file: BinaryIO) -> Head | None:
+    """Of a file, open at its beginning; None where it is no matrix."""
+    header = file.read(_HEADER.size)
+    if len(header) != _HEADER.size or not header.startswith(_MAGIC):
+        return None
+    _, rows, columns, revision, last, gallery, digest = _HEADER.unpack(header)
+    return Head(Stamp(gallery, revision, columns), rows, last, digest)
+
+
 def map_matrix(path: Path, stamp: Stamp) -> Matrix | None:
     """The file, memory-mapped; None where it is missing, stale or damaged."""
     try:
         with path.open("rb") as file:
-            header = file.read(_HEADER.size)
-            if len(header) != _HEADER.size:
+            head = read_head(file)
+            if head is None or head.stamp != stamp:
                 return None
-            magic, rows, columns, revision, last, gallery, digest = _HEADER.unpack(header)
-            if magic != _MAGIC or stamp != Stamp(gallery, revision, columns):
-                return None
+            rows, columns, last, digest = head.rows, stamp.columns, head.last, head.digest
             if os.fstat(file.fileno()).st_size != _HEADER.size + rows * (columns * 4 + 8):
                 return None
             if rows == 0:

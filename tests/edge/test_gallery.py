@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from edge.errors import GalleryError
 from edge.gallery import Binding, Gallery, NewEntry
+from edge.gallery.files import replacing
+from edge.gallery.sqlite import SqliteStore
 from edge.gallery.vectors import MATRIX_NAME
 from edge.types import Floats
 
@@ -142,6 +146,103 @@ def test_a_forget_that_was_killed_is_finished_at_the_next_opening(gallery: Galle
     assert secret[0].tobytes() in (gallery.path / MATRIX_NAME).read_bytes()
     with Gallery.open(gallery.path):
         assert not any(secret[0].tobytes() in file.read_bytes() for file in gallery.path.iterdir())
+
+
+def look_after_each_commit(camera: Gallery, deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a running reader see what a method of the store has done before the files are cleaned."""
+    committed = getattr(SqliteStore, deed)
+
+    def commit_before_a_frame(*args: Any) -> Any:
+        done = committed(*args)
+        camera.snapshot()
+        return done
+
+    monkeypatch.setattr(SqliteStore, deed, commit_before_a_frame)
+
+
+class TestErasingBesideACamera:
+    """A running reader has the matrix mapped, whose bytes are zeroed under it."""
+
+    @pytest.fixture
+    def camera(self, gallery: Gallery) -> Iterator[Gallery]:
+        add(gallery, "ada", 3, 1)
+        add(gallery, "eve", 2, 2)
+        with Gallery.open(gallery.path) as running:
+            assert isinstance(running.snapshot().vectors.base, np.memmap)
+            yield running
+
+    def test_it_still_knows_everybody_after_a_compact(self, gallery: Gallery, camera: Gallery) -> None:
+        gallery.compact()
+        assert contents(camera) == {"ada": bytes_of(unit(3, 1)), "eve": bytes_of(unit(2, 2))}
+
+    def test_it_still_knows_everybody_after_an_opening_that_finishes_a_forget(
+        self, gallery: Gallery, camera: Gallery
+    ) -> None:
+        gallery._store.forget("eve")  # as far as a kill right after the deletion lets it come
+        assert camera.snapshot().names == ("ada",)
+        with Gallery.open(gallery.path):
+            assert contents(camera) == {"ada": bytes_of(unit(3, 1))}
+
+    @pytest.mark.parametrize("deed", ["forget", "remove", "renew_copies"])
+    def test_it_may_make_the_matrix_again_between_the_deletion_and_the_zeroing(
+        self, gallery: Gallery, camera: Gallery, monkeypatch: pytest.MonkeyPatch, deed: str
+    ) -> None:
+        look_after_each_commit(camera, deed, monkeypatch)
+        left = {"ada": bytes_of(unit(3, 1)), "eve": bytes_of(unit(2, 2))}
+        if deed == "forget":
+            gallery.forget("eve")
+            del left["eve"]
+        elif deed == "remove":
+            gallery.remove(gallery.entries("eve")[0].number)
+            left["eve"] = bytes_of(unit(2, 2)[1:])
+        else:
+            gallery.compact()
+        assert contents(camera) == left
+        gone = unit(2, 2)[0].tobytes()
+        files = [file.name for file in gallery.path.iterdir() if gone in file.read_bytes()]
+        assert (files == []) == (gone not in left.get("eve", set()))
+
+    def test_what_a_reader_of_before_the_deletion_writes_late_is_erased_too(
+        self, gallery: Gallery, camera: Gallery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = gallery.path / MATRIX_NAME
+        before = file.read_bytes()
+        erase = SqliteStore.erase
+
+        def erase_after_a_late_writer(store: SqliteStore) -> None:
+            with replacing(file) as late:
+                late.write(before)
+            erase(store)
+
+        monkeypatch.setattr(SqliteStore, "erase", erase_after_a_late_writer)
+        gallery.forget("eve")
+        assert not file.exists()
+        assert contents(camera) == {"ada": bytes_of(unit(3, 1))}
+
+    @pytest.mark.parametrize("deed", ["remove", "renew_copies"])
+    def test_its_screen_stays_where_nothing_of_it_was_deleted(
+        self, gallery: Gallery, monkeypatch: pytest.MonkeyPatch, deed: str
+    ) -> None:
+        monkeypatch.setattr("edge.gallery.copies.SCREEN_FROM", 4)
+        add(gallery, "ada", 5, 1)
+        gallery.reject("ada", unit(1, 9), ["a twin"])
+        with Gallery.open(gallery.path) as camera:
+            assert camera.snapshot().screen is not None
+            look_after_each_commit(camera, deed, monkeypatch)
+            if deed == "remove":
+                gallery.remove(next(entry.number for entry in gallery.entries() if entry.negative))
+            else:
+                gallery.compact()
+            screen = camera.snapshot().screen
+            assert screen is not None
+            assert screen.blocks.any()
+            assert screen.scale.all()
+
+    def test_the_file_it_had_mapped_holds_nothing_of_the_forgotten(self, gallery: Gallery, camera: Gallery) -> None:
+        mapped = camera.snapshot().vectors
+        assert mapped.any()
+        gallery.forget("eve")
+        assert not mapped.any()
 
 
 def test_what_comes_after_the_matrix_was_written_is_found_without_writing_it_again(gallery: Gallery) -> None:

@@ -25,7 +25,7 @@ from servers import serving_milvus
 from edge.cli.main import main
 from edge.errors import GalleryError
 from edge.gallery import Binding, Gallery, Key, MilvusPlace, centre
-from edge.gallery.centre import MilvusCentre
+from edge.gallery.centre import MilvusCentre, Version
 from edge.gallery.milvus import MilvusStore
 from edge.gallery.milvus_client import Client
 from edge.gallery.pull import Pulled, pull
@@ -205,6 +205,38 @@ def test_who_is_forgotten_at_the_centre_leaves_no_trace_in_a_copy(
     assert_equal(place, tmp_path / "g")
     assert not traces(tmp_path / "g", unit(3, 50)[0], b"hidden")
     assert not traces(tmp_path / "g", unit(40, 0)[7], b"ada7")
+
+
+@pytest.mark.parametrize("erased", ["somebody", "what was fetched in vain"])
+def test_a_camera_of_a_copy_knows_those_who_are_left_after_a_pull_that_erases(
+    place: MilvusPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: str
+) -> None:
+    pulled(place, tmp_path / "g")
+    apply = ReplicaStore.apply
+    with Gallery.open(tmp_path / "g") as running:
+        running.snapshot()
+
+        def apply_before_a_frame(store: ReplicaStore, version: Version) -> None:
+            apply(store, version)
+            running.snapshot()
+
+        monkeypatch.setattr(ReplicaStore, "apply", apply_before_a_frame)
+        bob = running.snapshot().of("bob").copy()
+        if erased == "somebody":
+            with Gallery.open(place) as central:
+                central.forget("ada")
+        else:
+            with MilvusCentre(place) as there:
+                store = ReplicaStore(tmp_path / "g", there)
+                store.begin(store.incoming().after)
+                assert store.incoming().erase
+                store.close()
+            with Gallery.open(place) as central:
+                central.add("new", unit(1, 9), ["n"])
+        pulled(place, tmp_path / "g")
+        np.testing.assert_array_equal(running.snapshot().of("bob"), bob)
+        assert bob.any()
+        assert ("ada" in running.snapshot().names) == (erased != "somebody")
 
 
 def traces(path: Path, vector: Floats, source: bytes) -> set[str]:
