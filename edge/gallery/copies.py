@@ -36,7 +36,7 @@ class Copies:
     def snapshot(self, state: State) -> Snapshot:
         """Of the store as it is; inside its `reading`. The matrix is made again only where it is no base any more."""
         base = self._base
-        if base is None or base.revision != state.revision or self._many(base):
+        if base is None or (base.replaced, base.revision) != (state.replaced, state.revision) or self._many(base):
             base = self._base = self._load(state)
         rows = list(self._store.vectors(after=base.matrix.last))
         added = list(dict.fromkeys(row.identity for row in rows if row.identity not in base.places))
@@ -116,7 +116,7 @@ class Copies:
     def _load(self, state: State) -> _Base:
         stamp = Stamp(self._store.identifier, state.revision, self._store.binding.embedding_size)
         matrix = self._matrix(stamp)
-        return _Base(state.revision, matrix, self._store.names(), self._screen(matrix))
+        return _Base(state, matrix, self._store.names(), self._screen(matrix))
 
     def _matrix(self, stamp: Stamp) -> Matrix:
         if self._folder is None:
@@ -151,9 +151,9 @@ class Copies:
 class _Base:
     """A matrix with everything that belongs to it, by identity number."""
 
-    def __init__(self, revision: int, matrix: Matrix, names: dict[int, str], screen: Screen | None) -> None:
+    def __init__(self, state: State, matrix: Matrix, names: dict[int, str], screen: Screen | None) -> None:
         identities, starts = np.unique(matrix.owners, return_index=True)
-        self.revision = revision
+        self.revision, self.replaced = state.revision, state.replaced
         self.matrix = matrix
         self.screen = screen
         self.starts: Positions = starts.astype(np.intp)

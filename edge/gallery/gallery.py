@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -36,6 +37,9 @@ from edge.types import Floats
 
 MAX_NAME = 200
 
+PATIENCE_SECONDS = 3.0
+"""How long the last snapshot stands for a store that is locked or away, before its error is raised."""
+
 
 class Gallery:
     """The people one model knows. A context manager; one thread at a time, many processes at once.
@@ -55,6 +59,8 @@ class Gallery:
         self.binding = store.binding
         self._copies = Copies(store, None if store.private or isinstance(path, MilvusPlace) else path)
         self._snapshot: Snapshot | None = None
+        self._replaced = 0
+        self._away_since: float | None = None
 
     @classmethod
     def open(cls, path: Place, key: Key | None = None) -> Gallery:
@@ -280,15 +286,21 @@ class Gallery:
     def snapshot(self) -> Snapshot:
         """The gallery for search, as it is now; the same object as before while nothing has changed.
 
-        While another process keeps the store locked, the last snapshot; GalleryError where there is none yet, or
-        where the store is damaged.
+        While the store cannot be used the last snapshot, for PATIENCE_SECONDS. GalleryError after that, where there is
+        none yet, or where the store is damaged.
         """
         if self._snapshot is None:
             return looking_again(ChangedMeanwhileError)(self._look)()
         try:
-            return self._look()
+            snapshot = self._look()
         except StoreUnavailableError:
+            now = time.monotonic()
+            self._away_since = now if self._away_since is None else self._away_since
+            if now - self._away_since >= PATIENCE_SECONDS:
+                raise
             return self._snapshot
+        self._away_since = None
+        return snapshot
 
     def search(self, probes: Floats, limit: int) -> list[list[Hit]]:
         """For each of (F, D) unit probes the `limit` nearest vectors, best first; negatives do not count.
@@ -324,10 +336,10 @@ class Gallery:
         with self._store.reading():
             state = self._store.state()
             fresh = self._snapshot
-            if fresh is None or fresh.generation != state.generation:
+            if fresh is None or (self._replaced, fresh.generation) != (state.replaced, state.generation):
                 fresh = self._copies.snapshot(state)
         # Only now: a store without transactions says at the end whether the view was of one moment.
-        self._snapshot = fresh
+        self._snapshot, self._replaced = fresh, state.replaced
         return fresh
 
     def _finish_erasing(self) -> None:

@@ -39,7 +39,7 @@ class SqliteStore(SqliteFile):
     @looking_again(ChangedMeanwhileError)
     def state(self) -> State:
         meta = self._meta()
-        return State(int(meta["generation"]), int(meta["revision"]))
+        return State(int(meta["generation"]), int(meta["revision"]), self._replaced)
 
     def add(self, entries: Sequence[NewEntry]) -> int:
         now = time.time()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge.errors import GalleryError
@@ -20,6 +22,9 @@ from edge.gallery.store import ChangedMeanwhileError, StoreUnavailableError
 
 COPY = "copy"
 """Key of what says that the gallery is a copy, which only the next pull may change."""
+
+FOLLOW_SECONDS = 1.0
+"""Between two looks whether the file is still the one that was opened."""
 
 _PROOF = b"arcedge"
 
@@ -38,8 +43,12 @@ class SqliteFile:
         """Opens the gallery that is there. Raises GalleryError, also for a key that is missing, wrong or not needed."""
         self.address = str(path)
         self._file = path / schema.DATABASE_NAME
+        self._there = identity_of(self._file)
         self._opened = schema.connect(self._file)
         self._within = False
+        self._replaced = 0
+        self._follow_at = time.monotonic() + FOLLOW_SECONDS
+        self._astray: Callable[[], GalleryError] | None = None
         self.identifier = b""
         try:
             meta = looking_again(ChangedMeanwhileError)(self._meta)()
@@ -113,6 +122,8 @@ class SqliteFile:
         Raises GalleryError for a copy of another gallery, unless `copying`.
         """
         self.require_writable()
+        self._follow_at = 0.0
+        self._follow()
         change = Change(revised)
         with self._translated("written"), schema.transaction(self._connection):
             if not copying and (origin := self._origin_text()) is not None:
@@ -129,7 +140,9 @@ class SqliteFile:
     @contextmanager
     def _read(self) -> Iterator[None]:
         """A read; of a file that is read as it stands, of one moment. Within another one it does nothing of its own."""
-        if self._opened.writable or self._within:
+        if self._opened.stamp is None or self._within:
+            if not self._connection.in_transaction:
+                self._follow()
             with self._translated("read"):
                 yield
             return
@@ -158,11 +171,47 @@ class SqliteFile:
     def _renew(self) -> None:
         """Looks at the file again where it has changed."""
         if self._changed():
-            fresh = schema.connect(self._file)
-            self.close()
-            self._opened = fresh
-            if self.identifier and self._meta()["gallery"] != self.identifier.hex():
+            self._open_again()
+
+    def _follow(self) -> None:
+        """Now and then: goes on with the file that has taken the opened one's place, as where a copy was restored.
+
+        SQLite would read, and write, the one that was removed for as long as it is open. Raises GalleryError where
+        there is no gallery any more, or another one.
+        """
+        now = time.monotonic()
+        if now < self._follow_at:
+            if self._astray is not None:
+                raise self._astray()
+            return
+        self._follow_at = now + FOLLOW_SECONDS
+        there = identity_of(self._file)
+        try:
+            if there is None:
+                raise StoreUnavailableError(f"{self.address}: the gallery is not there any more")
+            if there != self._there:
+                self._open_again()
+        except GalleryError as error:
+            self._astray = partial(type(error), str(error))
+            raise
+        self._astray = None
+
+    def _open_again(self) -> None:
+        """Opens what is there now in place of what was. Raises GalleryError; then what is open stays as it is."""
+        there = identity_of(self._file)
+        fresh = schema.connect(self._file)
+        try:
+            with self._translated("read"):
+                row = fresh.connection.execute("SELECT value FROM meta WHERE key = 'gallery'").fetchone()
+            if self.identifier and (row is None or row[0] != self.identifier.hex()):
                 raise GalleryError(f"{self.address}: another gallery has taken its place; start again")
+        except BaseException:
+            fresh.connection.close()
+            raise
+        self.close()
+        self._opened = fresh
+        if there != self._there:
+            self._there, self._replaced = there, self._replaced + 1
 
     @contextmanager
     def _translated(self, deed: str) -> Iterator[None]:
@@ -173,6 +222,15 @@ class SqliteFile:
             raise StoreUnavailableError(f"{self.address}: cannot be {deed} ({error})") from error
         except sqlite3.DatabaseError as error:
             raise GalleryError(f"{self.address}: damaged ({error}); restore it from a copy") from error
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def proof(cipher: Cipher) -> str:

@@ -128,10 +128,12 @@ class State:
 
     generation: grows with every change. revision: grows with every change but the adding of people and embeddings, so
     that a copy of an older generation but of this revision lacks only the rows with greater numbers than its own.
+    replaced: how often another file has taken the place of the one that was read; both may have gone back then.
     """
 
     generation: int
     revision: int
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ from edge.errors import GalleryError
 from edge.gallery import Binding, Gallery, NewEntry
 from edge.gallery.files import replacing
 from edge.gallery.sqlite import SqliteStore
+from edge.gallery.store import State
 from edge.gallery.vectors import MATRIX_NAME
+from edge.live.gallery import WatchedGallery
+from edge.pipeline.guards import LastSnapshot
 from edge.types import Floats
 
 SIZE = 16
@@ -441,6 +446,84 @@ def test_a_locked_gallery_is_searched_as_it_was_and_not_written(
         locker.close()
         assert reader.add("bob", unit(1, 5), ["x"]) == 1
         assert reader.snapshot().names == ("ada", "bob")
+
+
+class TestAGalleryThatIsAway:
+    """As a camera reads it: it goes on with whom it knew, says so once, and the metric sees it."""
+
+    @pytest.fixture(autouse=True)
+    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edge.gallery.gallery.PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr("edge.gallery.schema.BUSY_SECONDS", 0.01)
+        monkeypatch.setattr("edge.gallery.sqlite_file.FOLLOW_SECONDS", 0.05)
+
+    @pytest.fixture
+    def watched(self, gallery: Gallery) -> Iterator[WatchedGallery]:
+        add(gallery, "ada", 2, 1)
+        gallery.close()
+        with Gallery.open(gallery.path) as reader:
+            yield WatchedGallery(reader.snapshot)
+
+    def look(self, camera: LastSnapshot) -> tuple[str, ...]:
+        """Who is known once the camera's patience is over."""
+        camera()
+        for _ in range(3):
+            time.sleep(0.06)
+            names = camera().names
+        return names
+
+    def test_one_that_cannot_be_read(
+        self, watched: WatchedGallery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(_: SqliteStore) -> State:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        camera = LastSnapshot(watched)
+        camera()
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteStore, "state", failing)
+            assert (camera().names, watched.readable, caplog.text) == (("ada",), True, "")
+            assert (self.look(camera), watched.readable) == (("ada",), False)
+            assert caplog.text.count("cannot be read (disk I/O error)") == 1
+        assert (self.look(camera), watched.readable) == (("ada",), True)
+        assert "the gallery can be read again" in caplog.text
+
+    def test_one_that_is_removed_and_comes_back_from_a_copy(
+        self, gallery: Gallery, watched: WatchedGallery, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(gallery.path, copy)
+        camera = LastSnapshot(watched)
+        camera()
+        with Gallery.open(gallery.path) as other:
+            add(other, "eve", 1, 2)
+        assert camera().names == ("ada", "eve")
+        shutil.rmtree(gallery.path)
+        assert (self.look(camera), watched.readable) == (("ada", "eve"), False)
+        assert caplog.text.count("the gallery is not there any more") == 1
+        # As many changes as before, so that only the file itself tells that it is another one.
+        with Gallery.open(copy) as other:
+            add(other, "bob", 1, 3)
+        copy.rename(gallery.path)
+        assert (self.look(camera), watched.readable) == (("ada", "bob"), True)
+        np.testing.assert_array_equal(camera().of("bob"), unit(1, 3))
+
+    def test_another_one_in_its_place_is_never_searched(
+        self, gallery: Gallery, watched: WatchedGallery, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        camera = LastSnapshot(watched)
+        camera()
+        gallery.path.rename(gallery.path.with_name("before"))
+        with Gallery.create(gallery.path, BINDING) as other:
+            add(other, "mallory", 1, 5)
+        assert (self.look(camera), watched.readable) == (("ada",), False)
+        assert caplog.text.count("another gallery has taken its place") == 1
+
+    def test_nothing_is_written_into_one_that_was_removed(self, gallery: Gallery) -> None:
+        add(gallery, "ada", 1, 1)
+        shutil.rmtree(gallery.path)
+        with pytest.raises(GalleryError, match="is not there any more"):
+            gallery.add("bob", unit(1, 2), ["x"])
 
 
 def test_a_damaged_database_is_said_in_one_line(gallery: Gallery) -> None:
