@@ -38,7 +38,7 @@ class SqliteStore(SqliteFile):
 
     @looking_again(ChangedMeanwhileError)
     def state(self) -> State:
-        meta = self._meta()
+        meta = self._require_same_key()
         return State(int(meta["generation"]), int(meta["revision"]), self._replaced)
 
     def add(self, entries: Sequence[NewEntry]) -> int:
@@ -214,6 +214,7 @@ class SqliteStore(SqliteFile):
     def rekey(self, key: Key | None) -> None:
         """Encrypts every field with another key, or with None decrypts them. All or nothing. `erase` is to follow."""
         cipher: Cipher = Plain() if key is None else Sealed(key, self.identifier)
+        fresh = None if key is None else proof(cipher)
         with self._change(revised=True, erasing=True, copying=True):
             schema.drop_incoming(self._connection)
             self._rewrite("identity", ("name",), cipher, "name")
@@ -221,9 +222,9 @@ class SqliteStore(SqliteFile):
             # Their content is not kept, so no token of the new key can be made; indexing looks at the files again.
             self._connection.execute("DELETE FROM picture")
             self._connection.execute("DELETE FROM meta WHERE key = 'proof'")
-            if key is not None:
-                self._connection.execute("INSERT INTO meta VALUES ('proof', ?)", (proof(cipher),))
-        self._cipher, self.private = cipher, cipher.private
+            if fresh is not None:
+                self._connection.execute("INSERT INTO meta VALUES ('proof', ?)", (fresh,))
+        self._cipher, self.private, self._proof = cipher, cipher.private, fresh
 
     def _rewrite(self, table: str, columns: Sequence[str], cipher: Cipher, found_by: str) -> None:
         numbers = [row[0] for row in self._connection.execute(f"SELECT id FROM {table}")]  # noqa: S608 - constants

@@ -54,7 +54,8 @@ class SqliteFile:
             meta = looking_again(ChangedMeanwhileError)(self._meta)()
             self.binding = Binding.from_json(meta["binding"])
             self.identifier = bytes.fromhex(meta["gallery"])
-            self._cipher = self._unlock(meta.get("proof"), key)
+            self._proof = meta.get("proof")
+            self._cipher = self._unlock(self._proof, key)
         except BaseException:
             self.close()
             raise
@@ -99,6 +100,14 @@ class SqliteFile:
             raise GalleryError(f"{self.address}: the gallery's own records are missing; restore it from a copy")
         return meta
 
+    def _require_same_key(self) -> dict[str, str]:
+        """The gallery's own records. Raises GalleryError where fields are not sealed any more as when it was opened."""
+        meta = self._meta()
+        if meta.get("proof") != self._proof:
+            how = "is not encrypted any more" if "proof" not in meta else "is encrypted with a new key"
+            raise GalleryError(f"{self.address}: {how}; start again{' with it' if 'proof' in meta else ''}")
+        return meta
+
     def _unlock(self, proof: str | None, key: Key | None) -> Cipher:
         if proof is None and key is not None:
             raise GalleryError(f"{self.address}: is not encrypted; encrypt it with: edge gallery rekey, or give no key")
@@ -129,6 +138,7 @@ class SqliteFile:
             if not copying and (origin := self._origin_text()) is not None:
                 centre = json.loads(origin)["centre"]
                 raise GalleryError(f"{self.address}: is a copy of {centre}; make the change there and pull it")
+            self._require_same_key()
             yield change
             for key in ("generation", "revision") if change.revised else ("generation",):
                 self._connection.execute(
@@ -203,11 +213,12 @@ class SqliteFile:
         try:
             with self._translated("read"):
                 row = fresh.connection.execute("SELECT value FROM meta WHERE key = 'gallery'").fetchone()
-            if self.identifier and (row is None or row[0] != self.identifier.hex()):
-                raise GalleryError(f"{self.address}: another gallery has taken its place; start again")
         except BaseException:
             fresh.connection.close()
             raise
+        if self.identifier and (row is None or row[0] != self.identifier.hex()):
+            fresh.connection.close()
+            raise GalleryError(f"{self.address}: another gallery has taken its place; start again")
         self.close()
         self._opened = fresh
         if there != self._there:

@@ -15,6 +15,8 @@ from edge.errors import GalleryError, InputError, MissingExtraError
 from edge.gallery import Binding, Gallery, Key, NewEntry, envelope
 from edge.gallery.cipher import Sealed
 from edge.gallery.exchange import export_gallery, import_gallery
+from edge.gallery.sqlite import SqliteStore
+from edge.gallery.vectors import MATRIX_NAME
 from edge.types import Floats
 
 SIZE = 16
@@ -109,6 +111,47 @@ def test_rekeying_changes_what_opens_it_and_nothing_else(tmp_path: Path, before:
     with Gallery.open(tmp_path / "g", after) as again:
         assert whole(again) == records
         assert again.add("Ada Lovelace", vectors[:3], ["x"] * 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (None, KEY, "is encrypted with a new key; start again with it"),
+        (KEY, OTHER, "is encrypted with a new key; start again with it"),
+        (KEY, None, "is not encrypted any more; start again"),
+    ],
+)
+def test_a_camera_that_runs_while_it_is_rekeyed_says_so_and_leaves_nothing(
+    tmp_path: Path, before: Key | None, after: Key | None, said: str
+) -> None:
+    with Gallery.create(tmp_path / "g", BINDING, before) as gallery, Gallery.open(tmp_path / "g", before) as camera:
+        vectors = fill(gallery)
+        camera.snapshot()
+        gallery.rekey(after)
+        for _ in range(2):
+            with pytest.raises(GalleryError, match=said):
+                camera.snapshot()
+        with pytest.raises(GalleryError, match=said):
+            camera.add("eve", unit(1, 5), ["where eve was seen"])
+        assert not (tmp_path / "g" / MATRIX_NAME).exists()
+        assert in_the_clear(gallery.path, vectors) == (set() if after else {*SECRETS, "vector"})
+        np.testing.assert_array_equal(gallery.snapshot().of("Ada Lovelace"), vectors[:3])
+
+
+def test_no_matrix_in_the_clear_stays_though_a_camera_makes_one_while_it_is_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", BINDING) as gallery, Gallery.open(tmp_path / "g") as camera:
+        vectors = fill(gallery)
+        rekey = SqliteStore.rekey
+
+        def rekey_after_a_frame(store: SqliteStore, key: Key | None) -> None:
+            camera.snapshot()
+            rekey(store, key)
+
+        monkeypatch.setattr(SqliteStore, "rekey", rekey_after_a_frame)
+        gallery.rekey(KEY)
+        assert in_the_clear(gallery.path, vectors) == set()
 
 
 def test_a_rekeying_that_fails_leaves_all_as_it_was(sealed: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
