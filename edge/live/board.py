@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +40,10 @@ class Board:
     ) -> None:
         """sources: their names. threshold: cosine from which two faces are one person.
 
+        run: tells this run from earlier and later ones at the same address, in which numbers begin anew.
         now, monotonic: seconds; who looks at the page has the real clock, also in a replay.
         """
+        self.run = secrets.token_hex(4)
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()

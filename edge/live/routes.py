@@ -65,12 +65,12 @@ class Site:
                 web.post("/sign-in", self.sign_in),
                 web.get("/api/state", self.state),
                 web.get("/api/events", self.events),
-                web.get("/api/sources/{number:\\d+}/frame", self.frame),
-                web.get("/api/sources/{number:\\d+}/video", self.video),
+                web.get("/api/sources/{number:\\d{1,9}}/frame", self.frame),
+                web.get("/api/sources/{number:\\d{1,9}}/video", self.video),
                 web.get("/api/portrait", self.portrait_of_person),
-                web.get("/api/strangers/{number:\\d+}/portrait", self.portrait_of_stranger),
-                web.post("/api/strangers/{number:\\d+}/name", self.name_stranger),
-                web.post("/api/strangers/{number:\\d+}/forget", self.forget_stranger),
+                web.get("/api/strangers/{run:[0-9a-f]+}-{number:\\d{1,9}}/portrait", self.portrait_of_stranger),
+                web.post("/api/strangers/{run:[0-9a-f]+}-{number:\\d{1,9}}/name", self.name_stranger),
+                web.post("/api/strangers/{run:[0-9a-f]+}-{number:\\d{1,9}}/forget", self.forget_stranger),
                 web.get("/metrics", self.metrics),
                 web.get("/healthz", self.health),
             ]
@@ -163,7 +163,7 @@ class Site:
 
     async def portrait_of_stranger(self, request: web.Request) -> web.Response:
         """The best look at a stranger, as JPEG."""
-        stranger = self.watched.board.stranger(int(request.match_info["number"]))
+        stranger = self.watched.board.stranger(self._stranger(request))
         if stranger is None:
             raise web.HTTPNotFound(text="this stranger is forgotten\n")
         return web.Response(body=jpeg(stranger.portrait.image), content_type="image/jpeg")
@@ -174,7 +174,7 @@ class Site:
         name, flags = entries.get("name"), [entries.get(key, False) for key in ("anyway", "keep_crops")]
         if not isinstance(name, str) or not all(isinstance(flag, bool) for flag in flags):
             raise web.HTTPBadRequest(text="a name is text; anyway and keep_crops are true or false\n")
-        wish = Wish(int(request.match_info["number"]), name, *flags)
+        wish = Wish(self._stranger(request), name, *flags)
         try:
             async with self._enrolling:
                 report = await asyncio.to_thread(self.enroller.enrol, wish)
@@ -185,7 +185,7 @@ class Site:
     async def forget_stranger(self, request: web.Request) -> web.Response:
         """Drops a stranger's pictures from memory."""
         await _json(request)
-        dropped = self.watched.board.drop_stranger(int(request.match_info["number"]))
+        dropped = self.watched.board.drop_stranger(self._stranger(request))
         return web.json_response({"forgotten": dropped})
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -210,6 +210,13 @@ class Site:
         if number >= len(self.watched.sources):
             raise web.HTTPNotFound(text="no such source\n")
         return self.watched.sources[number].name
+
+    def _stranger(self, request: web.Request) -> int:
+        """The number of the stranger a request is about; 409 for one of another run, whose number may be another's."""
+        if request.match_info["run"] != self.watched.board.run:
+            error = {"error": "the camera was started anew since; wait until this stranger is seen again"}
+            raise web.HTTPConflict(text=json.dumps(error), content_type="application/json")
+        return int(request.match_info["number"])
 
     @asynccontextmanager
     async def _viewing(self) -> AsyncIterator[None]:

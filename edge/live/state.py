@@ -31,6 +31,7 @@ class PageState:
         stages = self._recent.of(watched.summary().stages, now)
         return {
             "now": round(now, 3),
+            "run": watched.board.run,
             "started": round(self.started, 3),
             "ended": watched.board.ended,
             "version": __version__,
@@ -38,7 +39,7 @@ class PageState:
             "troubles": watched.troubles(),
             "sources": [self._source(source) for source in watched.sources],
             "people": [_person(person) for person in watched.board.people()],
-            "strangers": [_stranger(stranger) for stranger in watched.board.strangers()],
+            "strangers": [_stranger(watched.board.run, stranger) for stranger in watched.board.strangers()],
             "stages": [
                 {
                     "name": stage,
@@ -89,13 +90,19 @@ def _face(watched: Watched, result: FrameResult, decision: Decision) -> dict[str
     x1, y1, x2, y2 = (float(value) for value in decision.face.box)
     match = decision.match
     state = "known" if match.identity is not None else "pending" if is_pending(decision) else "unknown"
+    stranger = watched.board.stranger_of(decision) if state == "unknown" else None
     return {
         "box": [round(x1 / width, 4), round(y1 / height, 4), round((x2 - x1) / width, 4), round((y2 - y1) / height, 4)],
         "state": state,
         "name": match.identity,
         "similarity": None if match.nearest is None else round(match.similarity, 3),
-        "stranger": watched.board.stranger_of(decision) if state == "unknown" else None,
+        "stranger": None if stranger is None else _id(watched.board.run, stranger),
     }
+
+
+def _id(run: str, number: int) -> str:
+    """Of a stranger: a number alone may be somebody else's after a restart."""
+    return f"{run}-{number}"
 
 
 def _person(person: Person) -> dict[str, Any]:
@@ -111,9 +118,9 @@ def _person(person: Person) -> dict[str, Any]:
     }
 
 
-def _stranger(stranger: Stranger) -> dict[str, Any]:
+def _stranger(run: str, stranger: Stranger) -> dict[str, Any]:
     return {
-        "number": stranger.number,
+        "id": _id(run, stranger.number),
         "first": round(stranger.first, 3),
         "last": round(stranger.last, 3),
         "source": stranger.source,

@@ -51,8 +51,10 @@ class Video:
     async def newer(self, source: str, width: int, after: int, patience: float, *, drawn: bool) -> Picture | None:
         """The newest frame of a source, once its version is beyond `after`; None where none came in `patience` seconds.
 
-        drawn: with boxes and names in it.
+        drawn: with boxes and names in it. A version that was not reached yet is of an earlier run: any frame is newer.
         """
+        if after > self._board.sources[source].version:
+            after = 0
         loop = asyncio.get_running_loop()
         fitting = next((choice for choice in WIDTHS if choice >= width), WIDTHS[-1])
         shelf = self._shelves.setdefault((source, fitting, drawn), _Shelf())

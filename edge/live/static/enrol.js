@@ -3,7 +3,7 @@
 import { $, ago, make, plural } from "./dom.js";
 
 let newest = null;
-let number = null;
+let asked = null;
 let anyway = false;
 
 export function remember(state) {
@@ -11,10 +11,10 @@ export function remember(state) {
 }
 
 export function ask(stranger) {
-  const seen = newest?.strangers.find((other) => other.number === stranger);
+  const seen = newest?.strangers.find((other) => other.id === stranger);
   const sheet = $("sheet");
   if (!seen || sheet.open) return;
-  number = stranger;
+  asked = stranger;
   $("enrol").reset();
   settle();
   $("sheet-portrait").src = `/api/strangers/${stranger}/portrait?v=${seen.portrait}`;
@@ -40,7 +40,7 @@ function warn(lines) {
 }
 
 async function post(what, entries) {
-  const answer = await fetch(`/api/strangers/${number}/${what}`, {
+  const answer = await fetch(`/api/strangers/${asked}/${what}`, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(entries),
   });
   const told = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : { error: await answer.text() };

@@ -7,12 +7,20 @@ import { showPeople, showStrangers } from "./people.js";
 import { showCameras } from "./video.js";
 
 const SILENT = 5000; // milliseconds without a word after which the connection counts as lost
+let run = null;
 let ended = false;
 let heard = performance.now();
 let events = null;
 
 function show(state) {
   heard = performance.now();
+  // Sources, strangers and the page's own files may be others: begin anew, with no dialog about whom the last run saw.
+  if (run !== null && run !== state.run) {
+    events.close();
+    location.reload();
+    return;
+  }
+  run = state.run;
   ended = state.ended;
   remember(state);
   showCameras(state);

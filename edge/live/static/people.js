@@ -40,9 +40,9 @@ let everybody = false;
 
 export function showStrangers(state) {
   setText($("strangers-count"), state.strangers.length ? String(state.strangers.length) : "");
-  sync($("strangers-list"), everybody ? state.strangers : state.strangers.slice(0, FEW), (stranger) => stranger.number, newStranger, (item, stranger) => {
+  sync($("strangers-list"), everybody ? state.strangers : state.strangers.slice(0, FEW), (stranger) => stranger.id, newStranger, (item, stranger) => {
     const [portrait, , seen] = item.firstElementChild.children;
-    const source = `/api/strangers/${stranger.number}/portrait?v=${stranger.portrait}`;
+    const source = `/api/strangers/${stranger.id}/portrait?v=${stranger.portrait}`;
     if (portrait.getAttribute("src") !== source) portrait.src = source;
     setText(seen, state.sources.length > 1 ? `${ago(state.now - stranger.last)} · ${stranger.source}` : ago(state.now - stranger.last));
   });
@@ -60,6 +60,6 @@ function newStranger(stranger) {
   const button = make("button", { type: "button" },
     make("img", { alt: "A stranger's face" }),
     make("span", { class: "give" }, "Name…"), make("span", { class: "seen" }));
-  button.addEventListener("click", () => ask(stranger.number));
+  button.addEventListener("click", () => ask(stranger.id));
   return make("li", {}, button);
 }

@@ -46,7 +46,7 @@ class Camera {
     this.element.setAttribute("aria-label", name);
     this.faces.addEventListener("pointerdown", (event) => {
       const face = event.target.closest("[data-stranger]");
-      if (face) ask(Number(face.dataset.stranger));
+      if (face) ask(face.dataset.stranger);
     });
     new IntersectionObserver(([entry]) => { this.visible = entry.isIntersecting; }).observe(this.element);
     this.run();

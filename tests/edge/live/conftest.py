@@ -119,17 +119,19 @@ def start(toy: Any, tmp_path: Path) -> Start:
     """Starts a camera before which a known person and a stranger stand; a context manager that gives the rig."""
 
     @contextmanager
-    def started(token: Token | None = None, names: tuple[str, ...] = (), stale_after: float = 60.0) -> Iterator[Rig]:
+    def started(
+        token: Token | None = None, names: tuple[str, ...] = (), stale_after: float = 60.0, port: int = 0
+    ) -> Iterator[Rig]:
         with ExitStack() as opened:
             analyzer = opened.enter_context(FaceAnalyzer(toy.bundle))
             gallery_at = tmp_path / "gallery"
             portrait = toy.scene(160, 160, [(KNOWN, 48, 48)])
-            with Gallery.create(gallery_at, Binding.of(analyzer.embedder_variant)) as gallery:
+            with Gallery.open_or_create(gallery_at, Binding.of(analyzer.embedder_variant)) as gallery:
                 gallery.add(NAME, analyzer.embed(analyzer.align(portrait, analyzer.detect(portrait))), ["portrait"])
             read: list[Callable[[], Snapshot]] = []
             camera = ToyCamera(grainy(toy.scene(480, 320, [(KNOWN, 40, 120), (STRANGER, 240, 80)])))
             source = opened.enter_context(LiveSource(lambda: camera, "door <b>"))
-            options = PageOptions(Address("127.0.0.1", 0), token, names, stale_after)
+            options = PageOptions(Address("127.0.0.1", port), token, names, stale_after)
             page = LivePage(options, [source], lambda: read[0](), toy.threshold)
             pipeline = Pipeline([analyzer], page.gallery, toy.threshold, [page.board])
             models = Models(toy.bundle.digest(), analyzer.describe(), toy.threshold)

@@ -163,7 +163,7 @@ def test_a_real_stranger_is_named_from_the_page(shipped_bundle: Path, tmp_path: 
         state = wait(url, lambda state: state["strangers"] and state["strangers"][0]["looks"] >= 2)
         assert state["strangers"][0]["nearest"] == "grace_hopper"
         body = b'{"name": "Eileen Collins"}'
-        number = state["strangers"][0]["number"]
+        number = state["strangers"][0]["id"]
         request = urllib.request.Request(
             f"{url}api/strangers/{number}/name", data=body, headers={"Content-Type": "application/json"}
         )

@@ -167,7 +167,7 @@ def test_the_token_is_asked_for_and_leaves_the_address(start: Any, visit: Any) -
 def test_another_site_cannot_enrol_anybody_in_a_visitors_browser(rig: Any, visit: Any) -> None:
     page = visit(rig)
     expect(page.locator("#strangers-list li")).to_have_count(1)
-    number = rig.ask("/api/state").json["strangers"][0]["number"]
+    number = rig.ask("/api/state").json["strangers"][0]["id"]
     # The same browser on another site; the camera's machine answers under both names, as after DNS rebinding.
     foreign = page.context.new_page()
     foreign.route("http://evil.example/**", lambda route: route.fulfill(body="<p>hello", content_type="text/html"))
@@ -198,3 +198,17 @@ def test_it_says_when_the_run_is_over(start: Any, visit: Any) -> None:
         expect(page.locator("#status")).to_have_text("Live")
     expect(page.locator("#status")).to_have_text("Ended")
     expect(page.locator("#notice")).to_contain_text("The run has ended")
+
+
+def test_a_page_that_was_open_before_a_restart_shows_the_new_run_and_no_dialog_of_before(
+    start: Any, visit: Any
+) -> None:
+    with start() as rig:
+        page = visit(rig)
+        expect(page.locator(".face")).to_have_count(2)
+        page.locator("#strangers-list button").click()
+        expect(page.locator("#sheet")).to_be_visible()
+    with start(port=rig.page.address.port):
+        expect(page.locator("#status")).to_have_text("Live", timeout=15_000)
+        expect(page.locator("#sheet")).to_be_hidden()
+        expect(page.locator(".face")).to_have_count(2)

@@ -53,7 +53,7 @@ def test_a_frame_comes_with_who_is_in_it_and_none_comes_twice(rig: Any) -> None:
     assert image.shape == (213, 320, 3)
     faces = {face["state"]: face for face in json.loads(first.headers["x-faces"])}
     assert faces["known"]["name"] == NAME
-    assert faces["unknown"]["stranger"] == rig.ask("/api/state").json["strangers"][0]["number"]
+    assert faces["unknown"]["stranger"] == rig.ask("/api/state").json["strangers"][0]["id"]
     x, y, width, height = faces["known"]["box"]
     # The toy detector's box is 64 pixels wide around the patch; the person stands at (40, 120) of 480 by 320.
     assert [x * 480, y * 320, width * 480, height * 320] == pytest.approx([40, 120, 64, 64], abs=5)
@@ -80,9 +80,9 @@ def test_motion_jpeg_has_names_drawn_and_goes_on(rig: Any) -> None:
 
 def test_a_stranger_gets_a_name_and_the_next_frames_say_it(rig: Any) -> None:
     stranger = rig.wait(both_decided)["strangers"][0]
-    picture = rig.ask(f"/api/strangers/{stranger['number']}/portrait")
+    picture = rig.ask(f"/api/strangers/{stranger['id']}/portrait")
     assert picture.headers["content-type"] == "image/jpeg"
-    told = rig.post(f"/api/strangers/{stranger['number']}/name", {"name": " Grace ", "keep_crops": True})
+    told = rig.post(f"/api/strangers/{stranger['id']}/name", {"name": " Grace ", "keep_crops": True})
     assert (told.status, told.json["name"]) == (200, "Grace")
     assert told.json["added"] >= 1
     state = rig.wait(lambda state: len(state["people"]) == 2)
@@ -94,14 +94,14 @@ def test_a_stranger_gets_a_name_and_the_next_frames_say_it(rig: Any) -> None:
 
 
 def test_crops_are_kept_only_where_that_is_asked_for(rig: Any) -> None:
-    number = rig.wait(both_decided)["strangers"][0]["number"]
+    number = rig.wait(both_decided)["strangers"][0]["id"]
     assert rig.post(f"/api/strangers/{number}/name", {"name": "Grace"}).json["added"] >= 1
     with Gallery.open(rig.gallery) as gallery:
         assert {entry.crop for entry in gallery.entries("Grace")} == {None}
 
 
 def test_a_doubtful_enrolment_asks_first(rig: Any) -> None:
-    number = rig.wait(lambda state: state["strangers"] and state["strangers"][0]["looks"] > 1)["strangers"][0]["number"]
+    number = rig.wait(lambda state: state["strangers"] and state["strangers"][0]["looks"] > 1)["strangers"][0]["id"]
     # The stranger is not like the person who has the name already.
     asked = rig.post(f"/api/strangers/{number}/name", {"name": NAME}).json
     assert asked["added"] == 0
@@ -117,20 +117,38 @@ def test_a_doubtful_enrolment_asks_first(rig: Any) -> None:
     ],
 )
 def test_an_unfit_name_enrols_nobody(rig: Any, entries: Any, status: int) -> None:
-    number = rig.wait(both_decided)["strangers"][0]["number"]
+    number = rig.wait(both_decided)["strangers"][0]["id"]
     assert rig.post(f"/api/strangers/{number}/name", entries).status == status
     with Gallery.open(rig.gallery) as gallery:
         assert [identity.name for identity in gallery.identities()] == [NAME]
 
 
 def test_a_stranger_is_forgotten_on_request(rig: Any) -> None:
-    number = rig.wait(both_decided)["strangers"][0]["number"]
+    number = rig.wait(both_decided)["strangers"][0]["id"]
     rig.camera.picture = np.full((320, 480, 3), 128, np.uint8)
     rig.wait(lambda state: state["sources"][0]["in_view"] == 0)
     assert rig.post(f"/api/strangers/{number}/forget", {}).json == {"forgotten": True}
     assert rig.ask("/api/state").json["strangers"] == []
     assert rig.ask(f"/api/strangers/{number}/portrait").status == 404
     assert rig.post(f"/api/strangers/{number}/name", {"name": "Grace"}).status == 409
+
+
+def test_after_a_restart_a_page_of_before_gets_frames_and_names_nobody(start: Any) -> None:
+    with start() as before:
+        old = before.wait(both_decided)
+    with start(port=before.page.address.port) as rig:
+        new = rig.wait(both_decided)
+        assert new["run"] != old["run"]
+        assert rig.ask("/api/sources/0/frame?after=900000&width=320").status == 200
+        stranger = old["strangers"][0]["id"]
+        for answer in (
+            rig.post(f"/api/strangers/{stranger}/name", {"name": "Eve"}),
+            rig.post(f"/api/strangers/{stranger}/forget", {}),
+            rig.ask(f"/api/strangers/{stranger}/portrait"),
+        ):
+            assert (answer.status, "started anew" in answer.json["error"]) == (409, True)
+        assert rig.ask("/api/state").json["strangers"][0]["id"] == new["strangers"][0]["id"]
+        assert rig.ask("/api/state").json["gallery"]["identities"] == 1
 
 
 def test_events_say_the_state_again_and_again_and_that_the_run_is_over(start: Any) -> None:
@@ -296,7 +314,7 @@ class TestOtherSites:
                 assert rig.ask("/api/state", {"Host": host}).status == 200
 
     def test_what_another_site_posts_is_refused(self, rig: Any) -> None:
-        number = rig.wait(both_decided)["strangers"][0]["number"]
+        number = rig.wait(both_decided)["strangers"][0]["id"]
         path = f"/api/strangers/{number}/name"
         for headers in (
             {"Origin": "https://evil.example"},
