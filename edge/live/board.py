@@ -35,28 +35,27 @@ class Board:
         self,
         sources: Sequence[str],
         threshold: float,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """sources: their names. threshold: cosine from which two faces are one person.
 
         run: tells this run from earlier and later ones at the same address, in which numbers begin anew.
-        now, monotonic: seconds; who looks at the page has the real clock, also in a replay.
+        now: seconds of a clock that nobody sets, also in a replay: the page's times are worked out when it is shown.
         """
         self.run = secrets.token_hex(4)
-        self._now = now
-        self._monotonic = monotonic
+        self.now = now
         self._lock = threading.Lock()
         self._people = People()
         self._strangers = Strangers(threshold)
-        self.sources = {name: SourceBoard(monotonic()) for name in sources}
+        self.sources = {name: SourceBoard(now()) for name in sources}
         self.ended = False
 
     def write(self, result: FrameResult) -> None:
-        now = self._now()
+        now = self.now()
         with self._lock:
+            self._strangers.forget_old(now)
             board = self.sources[result.frame.source]
-            board.newest, board.version, board.at = result, board.version + 1, self._monotonic()
+            board.newest, board.version, board.at = result, board.version + 1, now
             for decision in result.decisions:
                 state = state_of(decision)
                 board.decisions[state] += 1
@@ -71,7 +70,13 @@ class Board:
 
     def age(self, source: str) -> float:
         """Seconds since a source's last result, or since the start where there was none."""
-        return max(0.0, self._monotonic() - self.sources[source].at)
+        return max(0.0, self.now() - self.sources[source].at)
+
+    def gallery_is(self, names: Sequence[str]) -> None:
+        """Who is in the gallery from now on; who is not any more is forgotten here too."""
+        with self._lock:
+            self._people.keep(names)
+            self._strangers.keep(names)
 
     def decisions(self, source: str) -> dict[TrackState, int]:
         """Faces of a source so far, by what was decided."""
@@ -91,11 +96,13 @@ class Board:
     def strangers(self) -> list[Stranger]:
         """Those not yet forgotten, last seen first."""
         with self._lock:
-            return self._strangers.all(self._now())
+            self._strangers.forget_old(self.now())
+            return self._strangers.all()
 
     def stranger(self, number: int) -> Stranger | None:
         """One of them."""
         with self._lock:
+            self._strangers.forget_old(self.now())
             return self._strangers.get(number)
 
     def stranger_of(self, decision: Decision) -> int | None:

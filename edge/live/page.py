@@ -57,7 +57,7 @@ class LivePage:
 
     def __post_init__(self) -> None:
         self.board = Board([source.name for source in self.sources], self.threshold)
-        self.gallery = WatchedGallery(self.read_gallery)
+        self.gallery = WatchedGallery(self.read_gallery, self.board.gallery_is)
         self._socket, self.address = listen(self.options.address)
 
     def of(self, pipeline: Pipeline, models: Models, opening: Opening) -> LiveServer:

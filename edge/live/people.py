@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.live.portraits import BETTER, Portrait, cut, rank_of
@@ -17,7 +18,7 @@ REST = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """first, last: seconds since the epoch. source, similarity: where and how sure when last seen. best: ever."""
+    """first, last: seconds of the board's clock. source, similarity: where and how sure when last seen. best: ever."""
 
     name: str
     first: float
@@ -35,6 +36,7 @@ class People:
 
     def __init__(self) -> None:
         self._people: OrderedDict[str, Person] = OrderedDict()
+        self._names: Sequence[str] | None = None
 
     def see(self, decision: Decision, frame: Frame, now: float) -> None:
         """Counts one frame of somebody who has a name."""
@@ -42,6 +44,8 @@ class People:
         assert name is not None, "a person here has a name"
         before = self._people.get(name)
         if before is None:
+            if self._names is not None and name not in self._names:
+                return  # a frame that was under way when they were forgotten
             portrait = cut(frame.image, decision.face, rank_of(decision.face))
             person = Person(name, now, now, decision.source, found, found, 1, portrait, now)
             if len(self._people) >= MOST:
@@ -62,6 +66,14 @@ class People:
                 person = replace(person, portrait=portrait, looked=now)
         self._people[name] = person
         self._people.move_to_end(name)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Forgets everybody who is not among the names."""
+        self._names = names
+        left = {name for name in names if name in self._people}
+        for name in [*self._people]:
+            if name not in left:
+                del self._people[name]
 
     def all(self) -> list[Person]:
         """Last seen first."""

@@ -27,6 +27,7 @@ class PageState:
     def entries(self) -> dict[str, Any]:
         """Everything as it is now. Times are seconds since the epoch."""
         watched, now = self.watched, time.time()
+        epoch = now - watched.board.now()
         models = watched.models
         stages = self._recent.of(watched.summary().stages, now)
         return {
@@ -38,8 +39,8 @@ class PageState:
             "bundle": {"digest": models.digest, "threshold": round(models.threshold, 4), **models.described},
             "troubles": watched.troubles(),
             "sources": [self._source(source) for source in watched.sources],
-            "people": [_person(person) for person in watched.board.people()],
-            "strangers": [_stranger(watched.board.run, stranger) for stranger in watched.board.strangers()],
+            "people": [_person(person, epoch) for person in watched.board.people()],
+            "strangers": [_stranger(watched.board.run, stranger, epoch) for stranger in watched.board.strangers()],
             "stages": [
                 {
                     "name": stage,
@@ -105,11 +106,11 @@ def _id(run: str, number: int) -> str:
     return f"{run}-{number}"
 
 
-def _person(person: Person) -> dict[str, Any]:
+def _person(person: Person, epoch: float) -> dict[str, Any]:
     return {
         "name": person.name,
-        "first": round(person.first, 3),
-        "last": round(person.last, 3),
+        "first": round(epoch + person.first, 3),
+        "last": round(epoch + person.last, 3),
         "source": person.source,
         "similarity": round(person.similarity, 3),
         "best": round(person.best, 3),
@@ -118,11 +119,11 @@ def _person(person: Person) -> dict[str, Any]:
     }
 
 
-def _stranger(run: str, stranger: Stranger) -> dict[str, Any]:
+def _stranger(run: str, stranger: Stranger, epoch: float) -> dict[str, Any]:
     return {
         "id": _id(run, stranger.number),
-        "first": round(stranger.first, 3),
-        "last": round(stranger.last, 3),
+        "first": round(epoch + stranger.first, 3),
+        "last": round(epoch + stranger.last, 3),
         "source": stranger.source,
         "frames": stranger.frames,
         "nearest": stranger.nearest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.align import align
@@ -40,7 +41,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """number: of this run. keys: source and track of each time they came. first, last: seconds since the epoch.
+    """number: of this run. keys: source and track of each time they came. first, last: seconds of the board's clock.
 
     nearest, similarity: who in the gallery came closest, None in an empty one. template: (D,) unit mean embedding, None
     where frames are decided on alone. looked: when their picture was last thought about.
@@ -98,11 +99,22 @@ class Strangers:
             if number is not None:
                 self.drop(number)
 
-    def all(self, now: float) -> list[Stranger]:
-        """Last seen first; those who are to be forgotten by now are."""
-        for stranger in [*self._strangers.values()]:
-            if now - stranger.last > FORGOTTEN_AFTER:
-                self.drop(stranger.number)
+    def forget_old(self, now: float) -> None:
+        """Forgets those who did not come back for FORGOTTEN_AFTER seconds."""
+        # In the order they were last seen, so that a frame pays for one look.
+        while self._strangers and now - (oldest := next(iter(self._strangers.values()))).last > FORGOTTEN_AFTER:
+            self.drop(oldest.number)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Says of nobody any more that they are most like somebody who is not among the names."""
+        nearest = {stranger.nearest for stranger in self._strangers.values()}
+        left = {name for name in names if name in nearest}
+        for number, stranger in [*self._strangers.items()]:
+            if stranger.nearest not in left:
+                self._strangers[number] = replace(stranger, nearest=None, similarity=0.0)
+
+    def all(self) -> list[Stranger]:
+        """Last seen first."""
         return [*reversed(self._strangers.values())]
 
     def get(self, number: int) -> Stranger | None:

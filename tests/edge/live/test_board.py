@@ -1,0 +1,88 @@
+"""How long the page keeps whom it saw."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from clock import Clock
+
+from edge.align import ARCFACE_112
+from edge.gallery import Gallery
+from edge.live import state as shown
+from edge.live.board import Board
+from edge.live.strangers import FORGOTTEN_AFTER
+from edge.types import Decision, Face, Frame, FrameResult, Match
+
+FACE = Face(np.array([20, 20, 60, 60], np.float32), np.float32(ARCFACE_112 / 3 + 20), 0.9)
+ADA, LIKE_ADA, LIKE_EVE = Match("ada", 0.7, 0.4, "ada"), Match(None, 0.3, 0.4, "ada"), Match(None, 0.2, 0.4, "eve")
+
+
+def result(*matches: Match) -> FrameResult:
+    frame = Frame(np.zeros((90, 160, 3), np.uint8), 0, 0.0, "cam")
+    return FrameResult(frame, tuple(Decision(0, 0.0, "cam", FACE, match) for match in matches))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> Board:
+    return Board(["cam"], 0.4, clock.monotonic)
+
+
+def test_a_stranger_is_gone_after_half_an_hour_though_nobody_looks_at_the_page(board: Board, clock: Clock) -> None:
+    board.write(result(LIKE_ADA))
+    clock.sleep(FORGOTTEN_AFTER / 2)
+    board.write(result())
+    assert board._strangers.get(1) is not None
+    clock.sleep(FORGOTTEN_AFTER / 2 + 1)
+    board.write(result())
+    assert board._strangers.get(1) is None
+
+
+def test_a_stranger_who_is_old_cannot_be_named_any_more(board: Board, clock: Clock) -> None:
+    board.write(result(LIKE_ADA))
+    clock.sleep(FORGOTTEN_AFTER + 1)
+    assert board.stranger(1) is None
+
+
+def test_who_leaves_the_gallery_leaves_the_page(board: Board, clock: Clock) -> None:
+    board.gallery_is(("ada", "eve"))
+    board.write(result(ADA, LIKE_ADA))
+    clock.sleep(1)
+    board.write(result(LIKE_EVE))
+    board.gallery_is(("eve",))
+    # A frame that was under way.
+    board.write(result(ADA))
+    assert board.people() == []
+    assert [stranger.nearest for stranger in board.strangers()] == ["eve", None]
+    board.gallery_is(("ada", "eve"))
+    board.write(result(ADA))
+    assert [person.name for person in board.people()] == ["ada"]
+
+
+def test_somebody_forgotten_beside_a_camera_is_gone_from_its_page(rig: Any) -> None:
+    name = rig.wait(lambda state: state["people"] and state["strangers"])["people"][0]["name"]
+    with Gallery.open(rig.gallery) as gallery:
+        gallery.forget(name)
+    state = rig.wait(lambda state: not state["people"] and state["gallery"]["identities"] == 0)
+    rig.wait(lambda state: name not in json.dumps(state, ensure_ascii=False))
+    assert rig.ask(f"/api/portrait?name={quote(name)}").status == 404
+    assert abs(state["now"] - state["strangers"][0]["last"]) < 5
+
+
+def test_times_on_the_page_follow_the_wall_clock_and_ages_do_not(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rig.wait(lambda state: state["people"] and state["strangers"])
+    real = shown.time.time
+    # As where a device without a battery learns the time from the network, some minutes after it has started.
+    monkeypatch.setattr(shown, "time", type("Set", (), {"time": staticmethod(lambda: real() + 86400)}))
+    after = rig.ask("/api/state").json
+    assert after["now"] - before["now"] > 86000
+    assert after["now"] - after["people"][0]["last"] < 5
+    assert [stranger["id"] for stranger in after["strangers"]] == [stranger["id"] for stranger in before["strangers"]]
