@@ -26,7 +26,7 @@ CUDA_PACKAGES = {"pycuda", "cuda"}
 GALLERY_PACKAGES = {"cipher.py": {"cryptography"}, "milvus_client.py": {"pymilvus", "milvus_lite", "grpc"}}
 LIVE_PACKAGES = {
     "metrics.py": {"prometheus_client"},
-    **{name: {"aiohttp"} for name in ("guard.py", "routes.py", "server.py")},
+    **{name: {"aiohttp"} for name in ("connections.py", "guard.py", "routes.py", "server.py")},
 }
 SINK_PACKAGES = {"mqtt.py": {"paho"}, "nats.py": {"nats"}}
 INDEXING_PACKAGES = {"ray_engine.py": {"ray"}}

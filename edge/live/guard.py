@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -50,6 +50,15 @@ class Guard:
     address: Address
     token: Token | None
     names: Sequence[str] = ()
+    _ours: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        own = {self.address.host, "localhost", *self.names}
+        if not self.address.loopback:
+            # Asked once: a name server that does not answer would hold up whoever looks, for each unknown name.
+            machine = socket.gethostname()
+            own |= {machine, f"{machine}.local", socket.getfqdn()}
+        object.__setattr__(self, "_ours", frozenset(name.lower() for name in own))
 
     @property
     def cookie_name(self) -> str:
@@ -74,13 +83,12 @@ class Guard:
     def is_ours(self, host: str) -> bool:
         """Whether a Host header names this server."""
         name = _hostname(host)
-        if name in {self.address.host.lower(), "localhost", *(own.lower() for own in self.names)}:
+        if name in self._ours:
             return True
         try:
             ip = ipaddress.ip_address(name)
         except ValueError:
-            machine = socket.gethostname().lower()
-            return not self.address.loopback and name in (machine, f"{machine}.local", socket.getfqdn().lower())
+            return False
         # An address cannot be turned to another one, so that it names whom it reaches.
         return ip.is_loopback or not self.address.loopback
 
@@ -145,6 +153,6 @@ def _let_in(guard: Guard, request: web.Request) -> web.Response:
 def _hostname(host: str) -> str:
     """A Host header without its port, in lower case."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
+        return (urlsplit(f"//{host}").hostname or "").lower().encode(errors="replace").decode()
     except ValueError:
         return ""

@@ -16,6 +16,7 @@ from aiohttp import web
 from edge.enrolment import Report
 from edge.errors import EdgeError
 from edge.live import guard as guarding
+from edge.live.connections import hurry
 from edge.live.enrolling import Enroller, Wish
 from edge.live.guard import Guard
 from edge.live.metrics import CONTENT_TYPE, Metrics
@@ -55,7 +56,7 @@ class Site:
     def application(self) -> web.Application:
         """The routes behind the guard."""
         app = web.Application(
-            middlewares=[guarding.middleware(self.guard, self._sign_in_page)], client_max_size=MOST_BYTES
+            middlewares=[hurry, guarding.middleware(self.guard, self._sign_in_page)], client_max_size=MOST_BYTES
         )
         app.on_response_prepare.append(guarding.add_headers)
         app.add_routes(

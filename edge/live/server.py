@@ -13,6 +13,7 @@ from aiohttp import web
 
 from edge.errors import InputError
 from edge.live.address import Address
+from edge.live.connections import KEEP_SECONDS, LINGER_SECONDS, Doorkeeper
 from edge.live.routes import Site
 
 _CLOSE_SECONDS = 2.0
@@ -72,11 +73,18 @@ class LiveServer:
 
     async def _serve(self) -> None:
         runner = web.AppRunner(
-            self._site.application(), access_log=None, shutdown_timeout=_CLOSE_SECONDS, handle_signals=False
+            self._site.application(),
+            access_log=None,
+            shutdown_timeout=_CLOSE_SECONDS,
+            handle_signals=False,
+            keepalive_timeout=KEEP_SECONDS,
+            lingering_time=LINGER_SECONDS,
         )
         await runner.setup()
+        assert runner.server is not None, "set up"
+        listening = await self._loop.create_server(Doorkeeper(runner.server), sock=self._socket)
         try:
-            await web.SockSite(runner, self._socket).start()
             await self._site.closing.wait()
         finally:
+            listening.close()
             await runner.cleanup()

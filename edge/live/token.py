@@ -45,7 +45,7 @@ class Token:
 
     def is_(self, offered: str) -> bool:
         """Whether somebody has the token."""
-        return hmac.compare_digest(self._secret, offered.encode())
+        return hmac.compare_digest(self._secret, offered.encode(errors="replace"))
 
     @property
     def cookie(self) -> str:
@@ -54,7 +54,7 @@ class Token:
 
     def made(self, cookie: str) -> bool:
         """Whether a cookie is this token's."""
-        return hmac.compare_digest(self.cookie.encode(), cookie.encode())
+        return hmac.compare_digest(self.cookie.encode(), cookie.encode(errors="replace"))
 
 
 def required_token(address: Address, file: Path | None, environment: Mapping[str, str] = os.environ) -> Token | None:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge.errors import InputError
 from edge.gallery import Gallery
 from edge.live.address import Address
+from edge.live.guard import Guard
 from edge.live.server import listen
 from edge.live.token import Token
 from edge.sinks import SinkCounts
@@ -366,3 +367,70 @@ def test_a_file_that_has_not_changed_is_not_sent_again(rig: Any) -> None:
 def test_a_port_that_is_taken_is_the_users_mistake(rig: Any) -> None:
     with pytest.raises(InputError, match="cannot listen there"):
         listen(Address("127.0.0.1", rig.page.address.port))
+
+
+class TestWhatAnybodyMaySend:
+    """Without a token: it must cost neither open files nor lines in the log."""
+
+    def exchanged(self, rig: Any, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", rig.page.address.port), timeout=10) as connection:
+            connection.sendall(request)
+            data = b""
+            while part := connection.recv(65536):
+                data += part
+            return data
+
+    @pytest.mark.parametrize(
+        "header", [b"Authorization: Bearer \xff\xfe", b"Cookie: arcedge-%d=\xff", b"Host: \xff.example"], ids=str
+    )
+    def test_bytes_that_are_no_text_are_refused_and_leave_no_traceback(
+        self, start: Any, header: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with start(TOKEN) as rig:
+            header = header.replace(b"%d", str(rig.page.address.port).encode())
+            host = b"" if header.startswith(b"Host") else b"Host: localhost\r\n"
+            lines = b"GET /api/state HTTP/1.1\r\nConnection: close\r\n" + host + header
+            answer = self.exchanged(rig, lines + b"\r\n\r\n")
+        assert answer.split(b" ")[1] in (b"400", b"401", b"421")
+        assert "Traceback" not in caplog.text
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
+        "begun",
+        [
+            b"",
+            b"GET / HTTP/1.1\r\nHost: loc",
+            b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+        ],
+        ids=["nothing", "half a head", "no body"],
+    )
+    def test_who_asks_for_nothing_is_let_go(self, start: Any, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+        monkeypatch.setattr("edge.live.connections.ASK_SECONDS", 0.3)
+        with start(TOKEN) as rig:
+            began = time.monotonic()
+            assert self.exchanged(rig, begun).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 408 Request Timeout")
+            assert time.monotonic() - began < 5
+
+    def test_an_idle_connection_is_closed(self, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edge.live.server.KEEP_SECONDS", 0.3)
+        with start(TOKEN) as rig:
+            assert self.exchanged(rig, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").endswith(b"ok\n")
+
+    def test_no_more_connections_than_so_many_are_open(self, rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edge.live.connections.MOST_CONNECTIONS", 5)
+        address = "127.0.0.1", rig.page.address.port
+        held = [socket.create_connection(address, timeout=10) for _ in range(5)]
+        time.sleep(0.2)
+        with pytest.raises(ConnectionError):
+            rig.ask("/healthz")
+        held.pop().close()
+        time.sleep(0.2)
+        assert rig.ask("/healthz").status == 200
+        for connection in held:
+            connection.close()
+
+    def test_an_unknown_name_asks_no_name_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        guard = Guard(Address("0.0.0.0", 80), TOKEN)
+        monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("asked"))
+        assert not guard.is_ours("evil.example")
+        assert guard.is_ours(socket.gethostname())
