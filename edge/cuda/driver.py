@@ -7,7 +7,9 @@ runtime is constructed without a driver.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 from edge.errors import EngineError
 
 LIBRARY = "libcuda.so.1"
+NODES = (Path("/dev/nvmap"), Path("/dev/dri/renderD128"))
+"""What a Jetson's driver opens besides: of the groups video and, from JetPack 6 on, render, whose number each host chooses."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
@@ -59,11 +63,33 @@ def missing_driver() -> str | None:
     if driver is None:
         return f"no NVIDIA driver: {LIBRARY} is not there; run on a machine with a GPU, or with --engine onnxruntime"
     if status := driver.cuInit(0):
-        return f"the NVIDIA driver does not start (cuInit: {status}); see nvidia-smi, and the container's GPU options"
+        remedy = closed_nodes(NODES) or "see nvidia-smi, and the container's GPU options"
+        return f"the NVIDIA driver does not start (cuInit: {status}); {remedy}"
     count = ctypes.c_int()
     if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
         return "the NVIDIA driver finds no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES"
     return None
+
+
+def closed_nodes(nodes: Sequence[Path]) -> str:
+    """Which of these device files are there but not for this user, and what to do; empty where there is none."""
+    closed = [node for node in nodes if node.exists() and not os.access(node, os.R_OK | os.W_OK)]
+    if not closed:
+        return ""
+    groups = [node.stat().st_gid for node in closed]
+    named = ", ".join(f"{node} (group {_group(number)})" for node, number in zip(closed, groups, strict=True))
+    options = " ".join(f"--group-add {number}" for number in dict.fromkeys(groups))
+    return f"this user may not open {named}; join the group, in a container with docker run {options}"
+
+
+def _group(number: int) -> str:
+    """A group's name; its number where nobody here named it, as in a container."""
+    import grp
+
+    try:
+        return f"{grp.getgrgid(number).gr_name}, {number}"
+    except KeyError:
+        return str(number)
 
 
 def device_info(index: int = 0) -> DeviceInfo:

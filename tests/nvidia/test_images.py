@@ -39,6 +39,15 @@ def test_a_jetson_gets_neither_tensorrt_nor_opencv_from_pip(repository: Path) ->
     assert any("python3-opencv" in rest for _, rest in steps)
 
 
+def test_every_command_for_a_jetson_gives_the_render_group(repository: Path) -> None:
+    """Whose number is the host's own: the image cannot put its user into it."""
+    text = (repository / "docs" / "nvidia.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = [line for line in text.splitlines() if "--runtime nvidia" in line]
+    assert len(commands) >= 5
+    for line in commands:
+        assert '--group-add "$(stat -c %g /dev/dri/renderD128)"' in line, line
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_everything_copied_is_there_and_not_ignored(repository: Path, name: str) -> None:
     admitted = {
