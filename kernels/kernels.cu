@@ -1,5 +1,8 @@
 // Every kernel of arcedge, one fat binary. C names and plain arguments: the runtime finds them by name through the driver.
 // The arithmetic is in the headers, for this file and for the tests; here are threads, shared memory and bounds.
+//
+// __launch_bounds__ of each is the most threads of a block that the runtime starts it with: without it the compiler may
+// give a thread more registers than a block of so many has, and no launch succeeds.
 #include "align.cuh"
 #include "detections.cuh"
 #include "letterbox.cuh"
@@ -11,30 +14,36 @@ using namespace arc;
 
 // What the runtime asks for first. The number grows with every change of a kernel's arguments or memory, so that a fat
 // binary of another version is refused: arguments that do not fit would be wild addresses.
-extern "C" __global__ void arcedge_kernels_4() {}
+extern "C" __global__ void __launch_bounds__(1) arcedge_kernels_4() {}
 
 // ---- letterbox: one thread an output pixel, blocks of 32 x 8, grid over (width, height) ----
 
-extern "C" __global__ void letterbox_bgr_u8(const uint8_t* source, int pitch, int source_width, int source_height,
-                                            uint8_t* out, int width, int height, int scaled_width, int scaled_height) {
+extern "C" __global__ void __launch_bounds__(32 * 8) letterbox_bgr_u8(const uint8_t* source, int pitch,
+                                                                      int source_width, int source_height, uint8_t* out,
+                                                                      int width, int height, int scaled_width,
+                                                                      int scaled_height) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
   letterbox_u8(Bgr{source, pitch, source_width, source_height}, out, width, x, y, scaled_width, scaled_height);
 }
 
-extern "C" __global__ void letterbox_nv12_u8(const uint8_t* luma, const uint8_t* chroma, int luma_pitch,
-                                             int chroma_pitch, int source_width, int source_height, uint8_t* out,
-                                             int width, int height, int scaled_width, int scaled_height) {
+extern "C" __global__ void __launch_bounds__(32 * 8) letterbox_nv12_u8(const uint8_t* luma, const uint8_t* chroma,
+                                                                       int luma_pitch, int chroma_pitch,
+                                                                       int source_width, int source_height,
+                                                                       uint8_t* out, int width, int height,
+                                                                       int scaled_width, int scaled_height) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
   letterbox_u8(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, out, width, x, y,
                scaled_width, scaled_height);
 }
 
-extern "C" __global__ void letterbox_bgr_f32(const uint8_t* source, int pitch, int source_width, int source_height,
-                                             float* out, int width, int height, int scaled_width, int scaled_height,
-                                             float mean0, float mean1, float mean2, float scale0, float scale1,
-                                             float scale2, int rgb) {
+extern "C" __global__ void __launch_bounds__(32 * 8) letterbox_bgr_f32(const uint8_t* source, int pitch,
+                                                                       int source_width, int source_height, float* out,
+                                                                       int width, int height, int scaled_width,
+                                                                       int scaled_height, float mean0, float mean1,
+                                                                       float mean2, float scale0, float scale1,
+                                                                       float scale2, int rgb) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
   const Normalisation n = {{mean0, mean1, mean2}, {scale0, scale1, scale2}, rgb};
@@ -42,11 +51,13 @@ extern "C" __global__ void letterbox_bgr_f32(const uint8_t* source, int pitch, i
                 n);
 }
 
-extern "C" __global__ void letterbox_nv12_f32(const uint8_t* luma, const uint8_t* chroma, int luma_pitch,
-                                              int chroma_pitch, int source_width, int source_height, float* out,
-                                              int width, int height, int scaled_width, int scaled_height, float mean0,
-                                              float mean1, float mean2, float scale0, float scale1, float scale2,
-                                              int rgb) {
+extern "C" __global__ void __launch_bounds__(32 * 8) letterbox_nv12_f32(const uint8_t* luma, const uint8_t* chroma,
+                                                                        int luma_pitch, int chroma_pitch,
+                                                                        int source_width, int source_height, float* out,
+                                                                        int width, int height, int scaled_width,
+                                                                        int scaled_height, float mean0, float mean1,
+                                                                        float mean2, float scale0, float scale1,
+                                                                        float scale2, int rgb) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
   const Normalisation n = {{mean0, mean1, mean2}, {scale0, scale1, scale2}, rgb};
@@ -74,14 +85,18 @@ __device__ void align_block(const Picture& picture, const float* landmarks, int 
 
 // landmarks (faces, 5, 2) float32 pixels of the frame; crops (faces, size, size, 3) uint8 BGR, black for a face whose
 // landmarks coincide. size, at most kMostCrop, and zoom: of the Template.
-extern "C" __global__ void align_bgr(const uint8_t* source, int pitch, int source_width, int source_height,
-                                     const float* landmarks, int size, float zoom, uint8_t* crops) {
+extern "C" __global__ void __launch_bounds__(8 * kMostCrop) align_bgr(const uint8_t* source, int pitch,
+                                                                      int source_width, int source_height,
+                                                                      const float* landmarks, int size, float zoom,
+                                                                      uint8_t* crops) {
   align_block(Bgr{source, pitch, source_width, source_height}, landmarks, size, zoom, crops);
 }
 
-extern "C" __global__ void align_nv12(const uint8_t* luma, const uint8_t* chroma, int luma_pitch, int chroma_pitch,
-                                      int source_width, int source_height, const float* landmarks, int size, float zoom,
-                                      uint8_t* crops) {
+extern "C" __global__ void __launch_bounds__(8 * kMostCrop) align_nv12(const uint8_t* luma, const uint8_t* chroma,
+                                                                       int luma_pitch, int chroma_pitch,
+                                                                       int source_width, int source_height,
+                                                                       const float* landmarks, int size, float zoom,
+                                                                       uint8_t* crops) {
   align_block(Nv12{luma, chroma, luma_pitch, chroma_pitch, source_width, source_height}, landmarks, size, zoom, crops);
 }
 
@@ -89,8 +104,8 @@ extern "C" __global__ void align_nv12(const uint8_t* luma, const uint8_t* chroma
 
 // offsets (faces, 10) float32, what a landmarker gave of the crops that align cut at `landmarks`; done (faces): not 0 where
 // a face's landmarks are to stay. landmarks (faces, 5, 2) float32 pixels of the frame, in place.
-extern "C" __global__ void place(const float* offsets, const int* done, int faces, int size, float zoom, float max_move,
-                                 float* landmarks) {
+extern "C" __global__ void __launch_bounds__(32) place(const float* offsets, const int* done, int faces, int size,
+                                                       float zoom, float max_move, float* landmarks) {
   const int face = blockIdx.x * blockDim.x + threadIdx.x;
   if (face >= faces || done[face]) return;
   place_landmarks(offsets + 10 * face, Template{size, zoom}, max_move, landmarks + 10 * face);
@@ -100,7 +115,7 @@ extern "C" __global__ void place(const float* offsets, const int* done, int face
 
 // crops (faces, 112, 112, 3) uint8 BGR; sums (faces, 2): of the Laplacian, and of its squares. Whole numbers, so that the
 // order of adding changes nothing.
-extern "C" __global__ void sharpness(const uint8_t* crops, long long* sums) {
+extern "C" __global__ void __launch_bounds__(kSummers) sharpness(const uint8_t* crops, long long* sums) {
   __shared__ long long total[kSummers], squares[kSummers];
   const int thread = threadIdx.x;
   const uint8_t* crop = crops + (size_t)blockIdx.x * kCrop * kCrop * 3;
@@ -129,11 +144,14 @@ extern "C" __global__ void sharpness(const uint8_t* crops, long long* sums) {
 
 // One thread a cell, grid (cells / block, images). `counts` (images) must be zero. Of an image with more than kCandidates
 // cells above the score, counts says how many there were and which were kept is not defined.
-extern "C" __global__ void decode_heads(const float* cls8, const float* cls16, const float* cls32, const float* obj8,
-                                        const float* obj16, const float* obj32, const float* box8, const float* box16,
-                                        const float* box32, const float* points8, const float* points16,
-                                        const float* points32, int width, int height, float min_score,
-                                        float* candidates, int* cells, int* counts) {
+extern "C" __global__ void __launch_bounds__(256) decode_heads(const float* cls8, const float* cls16,
+                                                               const float* cls32, const float* obj8,
+                                                               const float* obj16, const float* obj32,
+                                                               const float* box8, const float* box16,
+                                                               const float* box32, const float* points8,
+                                                               const float* points16, const float* points32, int width,
+                                                               int height, float min_score, float* candidates,
+                                                               int* cells, int* counts) {
   const int cell = blockIdx.x * blockDim.x + threadIdx.x, image = blockIdx.y;
   const int total = (width >> 3) * (height >> 3) + (width >> 4) * (height >> 4) + (width >> 5) * (height >> 5);
   if (cell >= total) return;
@@ -147,10 +165,11 @@ extern "C" __global__ void decode_heads(const float* cls8, const float* cls16, c
   cells[(size_t)image * kCandidates + place] = cell;
 }
 
-// One block an image, of any power of two up to 1024 threads. faces (images, limit, kFields), best first; kept (images).
+// One block an image, of any power of two up to 512 threads. faces (images, limit, kFields), best first; kept (images).
 // Leaves for `vote` in chosen (images, limit) which candidate a face is, and in `cells` the candidates best first.
-extern "C" __global__ void suppress(const float* candidates, int* cells, const int* counts, float max_iou, int limit,
-                                    float scale_x, float scale_y, float* faces, int* kept, int* chosen) {
+extern "C" __global__ void __launch_bounds__(512) suppress(const float* candidates, int* cells, const int* counts,
+                                                           float max_iou, int limit, float scale_x, float scale_y,
+                                                           float* faces, int* kept, int* chosen) {
   __shared__ float score[kCandidates];
   __shared__ int cell[kCandidates];
   __shared__ short order[kCandidates];
@@ -212,8 +231,9 @@ extern "C" __global__ void suppress(const float* candidates, int* cells, const i
 
 // After `suppress`, one block of kVoters threads a face, grid (limit, images): its landmarks become the mean over all
 // candidates that saw the same face, weighted with the square of their score. The order of the sums is fixed.
-extern "C" __global__ void vote(const float* candidates, const int* cells, const int* counts, const int* chosen,
-                                const int* kept, int limit, float min_iou, float scale_x, float scale_y, float* faces) {
+extern "C" __global__ void __launch_bounds__(kVoters) vote(const float* candidates, const int* cells, const int* counts,
+                                                           const int* chosen, const int* kept, int limit, float min_iou,
+                                                           float scale_x, float scale_y, float* faces) {
   __shared__ float sums[kVoters][kPoints + 1];
   const int image = blockIdx.y, face = blockIdx.x, thread = threadIdx.x;
   if (face >= kept[image]) return;  // the whole block
@@ -246,7 +266,7 @@ extern "C" __global__ void vote(const float* candidates, const int* cells, const
 // ---- search ----
 
 // One warp a row: rows of (n, dimensions) float32 to unit length, in place. Blocks of 32 x rows.
-extern "C" __global__ void normalise_rows(float* vectors, int rows, int dimensions) {
+extern "C" __global__ void __launch_bounds__(32 * 8) normalise_rows(float* vectors, int rows, int dimensions) {
   const int row = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;
   if (row >= rows) return;
   float* vector = vectors + (size_t)row * dimensions;
@@ -260,8 +280,9 @@ extern "C" __global__ void normalise_rows(float* vectors, int rows, int dimensio
 // The gallery is read once for up to kProbes probes. Blocks of 32 x 8 (a warp a row at a time); each block leaves its best
 // kTop groups of each probe: scores and groups (blocks, probes, kTop). owners: (rows), the group each row is of; null where
 // each row is one of its own. dimensions: at most kMaxDimensions.
-extern "C" __global__ void search_blocks(const float* gallery, const int* owners, int rows, int dimensions,
-                                         const float* probes, int probe_count, float* scores, int* groups) {
+extern "C" __global__ void __launch_bounds__(32 * 8) search_blocks(const float* gallery, const int* owners, int rows,
+                                                                   int dimensions, const float* probes, int probe_count,
+                                                                   float* scores, int* groups) {
   __shared__ float probe[kProbes * kMaxDimensions];
   __shared__ Top best[8][kProbes];
   const int lane = threadIdx.x, warp = threadIdx.y, thread = warp * 32 + lane;
@@ -302,8 +323,8 @@ extern "C" __global__ void search_blocks(const float* gallery, const int* owners
 
 // The blocks' lists to one: a warp a probe, blocks of 32, grid (probes). top_scores, top_groups (probes, kTop), group -1
 // where the gallery has fewer.
-extern "C" __global__ void merge_blocks(const float* scores, const int* groups, int blocks, int probe_count,
-                                        float* top_scores, int* top_groups) {
+extern "C" __global__ void __launch_bounds__(32) merge_blocks(const float* scores, const int* groups, int blocks,
+                                                              int probe_count, float* top_scores, int* top_groups) {
   __shared__ Top best[32];
   const int lane = threadIdx.x, probe = blockIdx.x;
   Top mine;

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 # Helpers beside the tests: the same files are run as scripts, on a GPU or on the emulated driver.
 sys.path.insert(0, str(HERE))
 
+from kernel_source import kernels_of  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
@@ -34,9 +36,11 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) 
         lines = [f'extern "C" int {name}(void) {{ return 801; }}' for name in sorted(wanted - have)]
         stubs.write_text("\n".join(lines), encoding="ascii")
         sources.append(stubs)
+    bounds = "".join(f"BOUND({name}, {kernel.threads});\n" for name, kernel in kernels_of(repository).items())
+    (out / "bounds.inc").write_text(bounds, encoding="ascii")
     command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
     command += ["-U_FORTIFY_SOURCE"]  # which takes a jump to another stack for one that goes wrong
-    command += [f"-I{repository / 'kernels'}", f"-I{HERE}", *map(str, sources)]
+    command += [f"-I{repository / 'kernels'}", f"-I{HERE}", f"-I{out}", *map(str, sources)]
     command += ["-o", str(out / "libcuda.so.1"), "-Wl,-soname,libcuda.so.1", "-ldl"]
     subprocess.run(command, check=True)
     return out

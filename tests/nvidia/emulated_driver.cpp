@@ -3,8 +3,8 @@
 //
 // A stream can be made late: its work is done only once somebody waits for it, so that what is ordered by luck alone fails.
 //
-// Stricter than a driver: handles of streams that were never made, frees of what was never allocated and calls without a
-// current context are errors, and new memory holds rubbish.
+// Stricter than a driver: handles of streams that were never made, frees of what was never allocated, calls without a
+// current context and blocks of more threads than a kernel's __launch_bounds__ are errors, and new memory holds rubbish.
 #include "emulator.h"
 // the kernels, as plain C++
 #include "kernels.cu"
@@ -57,6 +57,7 @@ struct Wrap<kernel> {
 struct Function {
   Run run;
   std::vector<size_t> sizes;
+  unsigned most;  // threads of a block
 };
 
 std::map<std::string, Function> functions() {
@@ -77,6 +78,8 @@ std::map<std::string, Function> functions() {
   KERNEL(normalise_rows);
   KERNEL(search_blocks);
   KERNEL(merge_blocks);
+#define BOUND(name, threads) table[#name].most = threads
+#include "bounds.inc"
   return table;
 }
 
@@ -87,7 +90,7 @@ thread_local std::vector<void*> contexts;
 std::recursive_mutex device_mutex;
 #define ONE_AT_A_TIME std::lock_guard<std::recursive_mutex> guard(device_mutex)
 int context_object, module_object;
-enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, not_found = 500, launch_timeout = 702, capture_unsupported = 900 };
+enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, not_found = 500, out_of_resources = 701, launch_timeout = 702, capture_unsupported = 900 };
 bool initialised = false, full = false;
 long launches = 0, graph_launches = 0, bytes_up = 0, bytes_down = 0;
 
@@ -339,6 +342,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
   if (!known(stream) || bx * by * bz > 1024 || !gx || !gy || !gz || shared) return invalid_value;
   ONE_AT_A_TIME;
   auto* kernel = (Function*)function;
+  if (bx * by * bz > kernel->most) return out_of_resources;
   std::vector<void*> unpacked;
   if (!parameters) {  // one packed buffer, as pycuda gives it: CU_LAUNCH_PARAM_BUFFER_POINTER, buffer, SIZE, size, END
     char* buffer = nullptr;

@@ -25,6 +25,7 @@
 #define __host__
 #define __shared__ static
 #define __forceinline__ inline
+#define __launch_bounds__(threads)  // the driver keeps to them, see emulated_driver.cpp
 
 namespace emulator {
 

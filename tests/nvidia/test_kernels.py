@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from kernel_source import constants, kernels_of
 
 from edge.cuda import kernels
 from edge.cuda.driver import missing_driver
@@ -20,7 +22,11 @@ from edge.errors import EngineError
 
 HERE = Path(__file__).parent
 CHECKS = sorted(re.findall(r"^def check_(\w+)", (HERE / "kernel_checks.py").read_text(encoding="utf-8"), re.MULTILINE))
-LETTERS = {"int": "i", "float": "f"}
+REGISTERS = 65_536
+"""Of a block, on every GPU that the kernels are compiled for. Each thread has eight or a multiple of them."""
+USAGE = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'.*?Used (\d+) registers", re.DOTALL)
+RESOURCE_USAGE = {**os.environ, "NVCC_APPEND_FLAGS": "--resource-usage"}
+"""For a build that says how many registers each kernel takes."""
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -41,17 +47,11 @@ def test_kernels_agree_with_the_cpu_on_a_gpu(check: str, backend: str) -> None:
 
 def test_signatures_are_those_of_the_source(repository: Path) -> None:
     """The runtime passes arguments by position and size: a wrong letter would be a wild address on the device."""
-    source = (repository / "kernels" / "kernels.cu").read_text(encoding="utf-8")
-    found = {
-        name: "".join("P" if "*" in each else LETTERS[each.split()[-2]] for each in text.split(",") if each)
-        for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', source)
-    }
-    assert found == kernels.SIGNATURES
+    assert {name: kernel.signature for name, kernel in kernels_of(repository).items()} == kernels.SIGNATURES
 
 
 def test_sizes_are_those_of_the_source(repository: Path) -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted((repository / "kernels").glob("*.cuh")))
-    found = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
+    found = constants(repository)
     wanted = {
         "kFields": kernels.FIELDS,
         "kCandidates": kernels.CANDIDATES,
@@ -67,12 +67,12 @@ def test_sizes_are_those_of_the_source(repository: Path) -> None:
 
 @pytest.mark.skipif(not (shutil.which("nvcc") and shutil.which("cmake")), reason="needs nvcc and cmake")
 def test_kernels_compile_without_a_warning_and_install(repository: Path, tmp_path: Path) -> None:
-    """One architecture that every CUDA from 11.8 on has, and one that none has and that is left out."""
+    """Two architectures that every CUDA from 11.8 on has, and one that none has and that is left out."""
     build = tmp_path / "build"
-    configure = ["cmake", "-S", str(repository), "-B", str(build), "-DARCEDGE_ARCHITECTURES=90;999"]
+    configure = ["cmake", "-S", str(repository), "-B", str(build), "-DARCEDGE_ARCHITECTURES=87;90;999"]
     said = subprocess.run([*configure], check=True, capture_output=True, text=True).stdout
     assert "this CUDA has no 999" in said
-    subprocess.run(["cmake", "--build", str(build)], check=True)
+    require_registers(repository, built_with_usage(build), ["sm_87", "sm_90"])
     subprocess.run(["cmake", "--install", str(build), "--prefix", str(tmp_path / "there")], check=True)
     image = (tmp_path / "there" / "edge" / "cuda" / kernels.FAT_BINARY).read_bytes()
     assert image[:4] == b"\x50\xed\x55\xba", "not a fat binary"
@@ -96,11 +96,31 @@ def test_the_fat_binary_holds_what_its_preset_promises(repository: Path, tmp_pat
     subprocess.run(
         ["cmake", "--preset", preset, "-S", str(repository), "-B", str(tmp_path)], cwd=repository, check=True
     )
-    subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
+    require_registers(repository, built_with_usage(tmp_path), [f"sm_{each}" for each in asked if each in known])
     held = fat_entries((tmp_path / kernels.FAT_BINARY).read_bytes())
     there = [each for each in asked if each in known]
     assert [(kind, arch) for kind, arch in held if kind == "elf"] == [("elf", each) for each in there]
     assert [arch for kind, arch in held if kind == "ptx"] == [there[-1]]
+
+
+def built_with_usage(folder: Path) -> str:
+    """Builds what was configured there; what nvcc says of each kernel."""
+    done = subprocess.run(
+        ["cmake", "--build", str(folder)], env=RESOURCE_USAGE, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def require_registers(repository: Path, said: str, architectures: list[str]) -> None:
+    """A block of as many threads as a kernel is started with has its registers; else the driver refuses every launch."""
+    found = {(name, architecture): int(registers) for name, architecture, registers in USAGE.findall(said)}
+    threads = {name: kernel.threads for name, kernel in kernels_of(repository).items()}
+    assert set(found) == {(name, architecture) for name in threads for architecture in architectures}
+    for (name, architecture), registers in found.items():
+        assert threads[name], f"{name} does not say how many threads a block has"
+        warps, eights = -(-threads[name] // 32), -(-registers // 8)
+        assert 32 * warps * 8 * eights <= REGISTERS, f"{name} takes {registers} registers a thread on {architecture}"
 
 
 def fat_entries(image: bytes) -> list[tuple[str, int]]:
