@@ -103,7 +103,7 @@ class CudaPythonDevice:
         _call("cuInit", 0)
         self._device = _call("cuDeviceGet", index)
         self._context = _call("cuDevicePrimaryCtxRetain", self._device)
-        self._modules: list[Any] = []
+        self._modules: dict[bytes, Any] = {}
         self.activate()
 
     def activate(self) -> None:
@@ -131,15 +131,16 @@ class CudaPythonDevice:
         _call("cuMemsetD8Async", memory.address, 0, size, stream.handle)
 
     def load_kernels(self, image: bytes, signatures: dict[str, str]) -> dict[str, Launch]:
-        module = _call("cuModuleLoadData", image)
-        self._modules.append(module)
+        if image not in self._modules:
+            self._modules[image] = _call("cuModuleLoadData", image)
+        module = self._modules[image]
         return {
             name: _launcher(_call("cuModuleGetFunction", module, name.encode()), tuple(_TYPES[c] for c in signature))
             for name, signature in signatures.items()
         }
 
     def close(self) -> None:
-        for module in self._modules:
+        for module in self._modules.values():
             _call("cuModuleUnload", module)
         self._modules.clear()
         if self._context is not None:

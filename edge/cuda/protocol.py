@@ -75,7 +75,10 @@ class Event(Protocol):
 
 
 class CudaDevice(Protocol):
-    """A GPU. Every method raises EngineError with the driver's own name of the fault."""
+    """A GPU. Every method raises EngineError with the driver's own name of the fault.
+
+    Memory, streams, events and kernels are made, used and given back in any thread that has called `activate`.
+    """
 
     backend: str
     info: DeviceInfo

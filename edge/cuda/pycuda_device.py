@@ -1,11 +1,15 @@
-"""The CUDA protocol through pycuda, on the primary context, which TensorRT and ONNX Runtime use as well."""
+"""The CUDA protocol through pycuda, on the primary context, which TensorRT and ONNX Runtime use as well.
+
+pycuda keeps a stack of contexts of its own for each thread: it makes and frees nothing in a thread whose stack is empty,
+whatever context the driver has there, and aborts the process where a thread ends with a context left on it. So the
+context is there while something is made or freed (`PycudaDevice.current`), and not between: any thread may do both.
+"""
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,44 +32,56 @@ def _call(function: Any, *arguments: Any, **named: Any) -> Any:
         raise EngineError(f"CUDA: {str(error).strip().splitlines()[0]}; see edge doctor") from error
 
 
+Current = Callable[[], AbstractContextManager[None]]
+"""`PycudaDevice.current`."""
+
+
 class PycudaMemory:
     """Device memory."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, current: Current) -> None:
         import pycuda.driver as cuda
 
-        self._allocation = _call(cuda.mem_alloc, size)
+        self._current = current
+        with current():
+            self._allocation = _call(cuda.mem_alloc, size)
         self.address, self.size = int(self._allocation), size
 
     def free(self) -> None:
         if self.address:
-            _call(self._allocation.free)
+            with self._current():
+                _call(self._allocation.free)
             self.address = 0
 
 
 class PycudaPinned:
     """Pinned memory of the host."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, current: Current) -> None:
         import pycuda.driver as cuda
 
-        self.array: npt.NDArray[np.uint8] = _call(cuda.pagelocked_empty, size, np.uint8)
+        self._current = current
+        with current():
+            self.array: npt.NDArray[np.uint8] = _call(cuda.pagelocked_empty, size, np.uint8)
         self._allocation = self.array.base
         self.address, self.size = int(self.array.ctypes.data), size
 
     def free(self) -> None:
         if self.address:
-            _call(self._allocation.free)  # type: ignore[union-attr]
+            with self._current():
+                _call(self._allocation.free)  # type: ignore[union-attr]
             self.address = 0
 
 
 class PycudaStream:
     """A stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, current: Current) -> None:
         import pycuda.driver as cuda
 
-        self.native = _call(cuda.Stream, _NON_BLOCKING)
+        self._current = current
+        with current():
+            self.native = _call(cuda.Stream, _NON_BLOCKING)
         self.handle = int(self.native.handle)
 
     def synchronize(self) -> None:
@@ -76,16 +92,19 @@ class PycudaStream:
         _call(self.native.wait_for_event, event.native)
 
     def close(self) -> None:
-        self.native, self.handle = None, 0
+        with self._current():
+            self.native, self.handle = None, 0
 
 
 class PycudaEvent:
     """An event."""
 
-    def __init__(self) -> None:
+    def __init__(self, current: Current) -> None:
         import pycuda.driver as cuda
 
-        self.native = _call(cuda.Event)
+        self._current = current
+        with current():
+            self.native = _call(cuda.Event)
 
     def record(self, stream: Stream) -> None:
         _call(self.native.record, _native(stream))
@@ -98,7 +117,8 @@ class PycudaEvent:
         return float(_call(self.native.time_since, earlier.native))
 
     def close(self) -> None:
-        self.native = None
+        with self._current():
+            self.native = None
 
 
 class PycudaDevice:
@@ -113,31 +133,36 @@ class PycudaDevice:
         _call(cuda.init)
         # What pycuda.autoprimaryctx does, but on the device asked for and without a context pushed at import.
         self._context = _call(_call(cuda.Device, index).retain_primary_context)
-        _call(self._context.push)
-        self._owner = threading.get_ident()
+        self._modules: dict[bytes, Any] = {}
         self._open = True
-        # pycuda aborts the process where a context is left on a thread's stack.
-        atexit.register(self.close)
+        self.activate()
 
     def activate(self) -> None:
-        # Other threads get the context from the driver, past pycuda's stack, which would abort when the thread ends.
-        # There they may copy and start kernels; memory is made and freed in the thread that opened the device.
-        if threading.get_ident() != self._owner:
-            driver = library()
-            assert driver is not None
-            check(driver.cuCtxSetCurrent(ctypes.c_void_p(int(self._context.handle))), "cuCtxSetCurrent")
+        # Past pycuda's stack, which would abort when the thread ends.
+        driver = library()
+        assert driver is not None
+        check(driver.cuCtxSetCurrent(ctypes.c_void_p(int(self._context.handle))), "cuCtxSetCurrent")
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The context on pycuda's stack of the calling thread, for what makes or frees something."""
+        _call(self._context.push)
+        try:
+            yield
+        finally:
+            _call(self._context.pop)
 
     def alloc(self, size: int) -> DeviceMemory:
-        return PycudaMemory(size)
+        return PycudaMemory(size, self.current)
 
     def alloc_pinned(self, size: int) -> PinnedMemory:
-        return PycudaPinned(size)
+        return PycudaPinned(size, self.current)
 
     def stream(self) -> Stream:
-        return PycudaStream()
+        return PycudaStream(self.current)
 
     def event(self) -> Event:
-        return PycudaEvent()
+        return PycudaEvent(self.current)
 
     def copy_in(self, to: DeviceMemory, source: PinnedMemory, size: int, stream: Stream) -> None:
         import pycuda.driver as cuda
@@ -157,13 +182,20 @@ class PycudaDevice:
     def load_kernels(self, image: bytes, signatures: dict[str, str]) -> dict[str, Launch]:
         import pycuda.driver as cuda
 
-        module = _call(cuda.module_from_buffer, image)  # kept alive by its functions
-        return {name: _launcher(_call(module.get_function, name), signature) for name, signature in signatures.items()}
+        with self.current():
+            # Kept with the device: a module is unloaded where its context is current.
+            if image not in self._modules:
+                self._modules[image] = _call(cuda.module_from_buffer, image)
+            module = self._modules[image]
+            return {
+                name: _launcher(_call(module.get_function, name), signature) for name, signature in signatures.items()
+            }
 
     def close(self) -> None:
-        if self._open and threading.get_ident() == self._owner:
+        if self._open:
             self._open = False
-            _call(self._context.pop)
+            with self.current():
+                self._modules.clear()
             _call(self._context.detach)
 
 

@@ -256,20 +256,25 @@ def check_refusals(folder: Path, backend: str) -> None:
 
 
 def check_threads(folder: Path, backend: str) -> None:
-    """A session opened here runs in a worker, as the pipeline does it."""
+    """A session opened here runs in a worker, as the pipeline does it; another is opened and closed in that worker, as
+    the live page does it where somebody is named."""
     model = models.small_model()
+    before = driver.emulated_allocations()
     session = engine(folder, backend).open(model, SessionOptions())
     found: list[np.ndarray] = []
     batch = pictures(4)
 
     def work() -> None:
         found.extend(session.run(batch)["embedding"] for _ in range(4))
+        with engine(folder, backend).open(model, SessionOptions()) as own:
+            found.extend(own.run(batch)["embedding"] for _ in range(4))
 
     worker = threading.Thread(target=work)
     worker.start()
     worker.join()
     session.close()
-    assert len(found) == 4
+    assert driver.emulated_allocations() == before, "memory was not given back"
+    assert len(found) == 8
     for one in found:
         np.testing.assert_array_equal(one, expected(model, batch)["embedding"])
 
