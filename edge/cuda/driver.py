@@ -43,6 +43,11 @@ class DeviceInfo:
         return "-".join(filter(None, (str(self.driver), self.release)))
 
     @property
+    def cuda(self) -> str:
+        """The CUDA version the driver speaks, in words: "12.9"."""
+        return f"{self.driver // 1000}.{self.driver % 1000 // 10}"
+
+    @property
     def architecture(self) -> str:
         """As nvcc names it: "sm_87"."""
         return f"sm_{self.capability[0]}{self.capability[1]}"

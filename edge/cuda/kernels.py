@@ -186,8 +186,18 @@ class Kernels:
     """The kernels on one device."""
 
     def __init__(self, device: CudaDevice, image: bytes | None = None) -> None:
-        """image: of the fat binary; None for the installed one. Raises EngineError, also for one of another version."""
+        """image: of the fat binary; None for the installed one. Raises EngineError, also for one of another version
+        or of a newer CUDA than the driver's.
+        """
         image = image or read_fat_binary()
+        try:
+            device.load_kernels(image, {})
+        except EngineError as error:
+            raise EngineError(
+                f"the driver does not load the CUDA kernels ({error}): they were built with a newer CUDA than the "
+                f"driver's {device.info.cuda}, or are damaged; {BUILD}, with a toolkit no newer than CUDA "
+                f"{device.info.cuda}, or take a newer driver"
+            ) from error
         try:
             device.load_kernels(image, {VERSION: ""})
         except EngineError as error:

@@ -108,7 +108,10 @@ class CudaDevice(Protocol):
         """Queues zeros for the first `size` bytes."""
 
     def load_kernels(self, image: bytes, signatures: dict[str, str]) -> dict[str, Launch]:
-        """Kernels of a fat binary by name. `signatures`: a letter an argument, P address, i int32, f float32."""
+        """Kernels of a fat binary by name. `signatures`: a letter an argument, P address, i int32, f float32.
+
+        Without signatures nothing is looked for: whether the driver loads the binary at all.
+        """
 
     def close(self) -> None:
         """Lets go of the context."""

@@ -392,6 +392,13 @@ def check_version(bench: Bench) -> None:
             Kernels(bench.device, bench_image())
 
 
+def check_newer_cuda(bench: Bench) -> None:
+    """What the driver does not load was built with a newer CUDA: to build it again with the same one helps nobody."""
+    speaks = bench.device.info.cuda
+    with pytest.raises(EngineError, match=rf"does not load .* newer CUDA than the driver's {speaks}, .* no newer than"):
+        Kernels(bench.device, b"newer than the driver")
+
+
 def check_memory(bench: Bench) -> None:
     """What goes up comes down, zeros are zeros, an event's time is not negative, and graphs aside all is given back."""
     data = np.random.default_rng(1).integers(0, 256, 100_003, dtype=np.uint8)
