@@ -154,9 +154,28 @@ def check_more_pictures_than_a_batch(folder: Path, backend: str) -> None:
     model = models.small_model()
     ready = engine(folder, backend, profile=Profile(batch=(1, 2)), probes=pictures(5)).load(model)
     assert ready.passport.facts["parity"]["count"] == 5
+    assert ready.passport.facts["parity"]["batches"] == [1, 2]
     single = engine(folder, backend, profile=Profile(batch=(1,))).load(model)
     assert single.passport.facts["parity"]["count"] == 8
+    assert single.passport.facts["parity"]["batches"] == [1]
     assert len(list(folder.glob("*.plan"))) == 2
+
+
+def check_every_range_is_proved(folder: Path, backend: str) -> None:
+    """Each range has kernels of its own, and one that ran before may be wrong after another: none is kept then."""
+    model = models.small_model()
+    for wrong in range(3):
+        fake_tensorrt.spoil_ranges = {wrong}
+        with pytest.raises(EngineError, match=r"mean cosine of .* no engine was kept"):
+            engine(folder, backend).load(model)
+    fake_tensorrt.spoil_ranges = set()
+    fake_tensorrt.spoil_way_back = True
+    with pytest.raises(EngineError, match=r"mean cosine of .* no engine was kept"):
+        engine(folder, backend).load(model)
+    fake_tensorrt.spoil_way_back = False
+    assert not list(folder.glob("*.plan"))
+    parity = engine(folder, backend).load(model).passport.facts["parity"]
+    assert (parity["count"], parity["batches"]) == (8, [1, 8, 64])
 
 
 def check_batches_that_do_not_fit(folder: Path, backend: str) -> None:

@@ -109,7 +109,7 @@ class TensorRtEngine(Engine):
             on = REAL
             if probes is None:
                 probes, on = made_up_pictures(session.inputs, self.options.profile.side[1]), MADE_UP_PICTURES
-            parity = compare(session, reference, probes, on)
+            parity = compare(session, reference, probes, on, session.largest_batches)
         require_parity(parity, precision)
         return parity.to_dict()
 

@@ -160,6 +160,11 @@ class TensorRtSession(Session):
         return prepared
 
     @property
+    def largest_batches(self) -> tuple[int, ...]:
+        """The largest batch of each range of shapes."""
+        return tuple(ranges[0][1][0] for ranges in self._ranges)
+
+    @property
     def device(self) -> CudaDevice:
         """The GPU it runs on."""
         return self._device
