@@ -1,5 +1,7 @@
 """Each kernel against its CPU reference: `python kernel_checks.py BACKEND CHECK`, on a GPU or on the emulated driver.
 
+--harmless instead of a check: all that provoke no error of the driver, for compute-sanitizer.
+
 A check raises AssertionError where they differ. Grey levels may differ by one: OpenCV rounds in fixed point.
 """
 
@@ -276,6 +278,8 @@ def check_detect(bench: Bench) -> None:
     heads["bbox_8"][1, 1::2] = heads["bbox_8"][1, ::2] - np.float32([1, 0, 0, 0])
     heads["obj_8"][1] = heads["obj_8"][1] * 0.3 + 0.7
     memory = DetectionMemory.on(bench.device, images, limit)
+    # What no face was kept for is brought down too, and compute-sanitizer counts bytes that nobody wrote.
+    bench.device.zero(memory.faces, memory.faces.size, bench.stream)
     addresses = {name: bench.up(head).address for name, head in heads.items()}
     back = (1.5, 0.75)
     bench.kernels.detect(addresses, images, size, min_score, max_iou, back, memory, bench.stream)
@@ -459,7 +463,11 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
 }
 
+PROVOKING = {"refusals", "version", "newer_cuda"}
+"""Checks of what the driver refuses."""
+
 if __name__ == "__main__":
-    for name in sys.argv[2:] or CHECKS:
+    asked = sys.argv[2:] or list(CHECKS)
+    for name in [each for each in CHECKS if each not in PROVOKING] if asked == ["--harmless"] else asked:
         CHECKS[name](Bench(sys.argv[1], bench_image()))
         print(name, "agrees")
