@@ -13,7 +13,9 @@ import argparse
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,7 +32,7 @@ from benchmarks.gpu.engines import (
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import measure_kernels
-from benchmarks.gpu.sanitizer import sanitize
+from benchmarks.gpu.sanitizer import is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
 from benchmarks.provenance import NOT_MEASURED, machine, now, versions
 from edge.bundle import Bundle
@@ -104,6 +106,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if name not in ("out", "bundle", "photos", "pairs", "images")
         },
     }
+    subjects = [_Subject.read(name, bundle, args.photos) for name, bundle in bundles.items()]
     report = Report(args.out, subject)
     report.part("state_before", gpu_state)
     stream = device.stream()
@@ -117,11 +120,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "kernels",
         lambda: measure_kernels(device, Kernels(device, image), args.frame, args.rows, args.rounds, bandwidth),
     )
-    report.part("sanitizer", lambda: sanitize(device.backend))
     crops: dict[str, Crops] = {}
-    for name, bundle in bundles.items():
-        _measure_bundle(report, name, bundle, bandwidth, crops, args)
+    for each in subjects:
+        _measure_bundle(report, each, bandwidth, crops, args)
     report.part("state_after", gpu_state)
+    # Last: it takes longest, and what it says changes no figure.
+    report.part("sanitizer", lambda: sanitize(device.backend), settled=is_clean)
     report.values["goals"] = goals(report.values)
     report.write()
     return report.values
@@ -152,11 +156,21 @@ class Report:
             raise InputError(f"{file}: holds results of another GPU, bundle or options; name another file with --out")
         self.values = before
 
-    def part(self, name: str, work: Callable[[], Any], within: dict[str, Any] | None = None, of: str = "") -> None:
-        """Measures a part that is not there yet; one that cannot be says why, and costs the others nothing."""
+    def part(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        within: dict[str, Any] | None = None,
+        of: str = "",
+        settled: Callable[[Any], bool] = lambda kept: True,
+    ) -> None:
+        """Measures a part that is not there yet; one that cannot be says why, and costs the others nothing.
+
+        settled: whether what is there from before stays; else it is measured again, as after a fault was mended.
+        """
         values = self.values if within is None else within
         kept = values.get(name)
-        if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept):
+        if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept) and settled(kept):
             return
         print(f"{now()} {of or 'device'}: {name}", file=sys.stderr)
         try:
@@ -165,6 +179,9 @@ class Report:
             values[name] = {"not_measured": str(error)}
         except ImportError as error:  # images for devices hold no more than a camera needs
             values[name] = {"not_measured": f"{error.name} is not installed; install it with: pip install arcedge[dev]"}
+        except Exception as error:  # a bug, or a package's own kind of fault: the other figures are worth having
+            traceback.print_exc()
+            values[name] = {"not_measured": f"{type(error).__name__}: {error}"}
         self.write()
 
     def write(self) -> None:
@@ -179,24 +196,38 @@ class Report:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A bundle with all that is read of it: what is damaged or missing is told before anything is measured."""
+
+    name: str
+    bundle: Bundle
+    models: tuple[tuple[Variant, bytes], ...]
+    pictures: dict[str, Any]
+
+    @classmethod
+    def read(cls, name: str, bundle: Bundle, photos: Path | None) -> _Subject:
+        """Raises EdgeError."""
+        models = tuple((variant, bundle.load(variant)) for variant in tensorrt_variants(bundle))
+        return cls(name, bundle, models, dict(real_pictures(bundle, photos)) if photos is not None else {})
+
+
 def _measure_bundle(
     report: Report,
-    name: str,
-    bundle: Bundle,
+    subject: _Subject,
     bandwidth: float | None,
     crops: dict[str, Crops],
     args: argparse.Namespace,
 ) -> None:
+    name, bundle, pictures = subject.name, subject.bundle, subject.pictures
     entries = report.values["bundles"].setdefault(name, {"engines": {}, "accuracy": {}, "frames": {}, "energy": {}})
-    pictures = real_pictures(bundle, args.photos) if args.photos is not None else {}
     profile = Profile(batch=args.batches, frames=args.frames)
 
     def options(variant: Variant, model: bytes) -> TensorRtOptions:
         feeds = as_probes(model, variant, pictures[variant.role]) if variant.role in pictures else None
         return TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)
 
-    for variant in tensorrt_variants(bundle):
-        model = bundle.load(variant)
+    for variant, model in subject.models:
         batches = args.frames if variant.role == "detector" else args.batches
 
         def engine(variant: Variant = variant, model: bytes = model, batches: tuple[int, ...] = batches) -> Any:

@@ -19,7 +19,7 @@ from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
-from benchmarks.gpu.sanitizer import TOOLS, sanitize
+from benchmarks.gpu.sanitizer import TOOLS, is_clean, sanitize
 from edge.detect import DetectorOptions
 from edge.detect.decode import OUTPUTS
 from edge.errors import EngineError, InputError, MissingExtraError
@@ -147,7 +147,9 @@ def test_without_onnx_the_traffic_says_what_to_install(monkeypatch: pytest.Monke
         traffic(QUANTISED)
 
 
-def test_a_part_that_cannot_be_measured_costs_the_others_nothing(tmp_path: Path) -> None:
+def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = Report(tmp_path / "out.json", {"gpu": "one"})
 
     def no_kernel() -> None:
@@ -158,16 +160,24 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(tmp_path: Path)
 
     report.part("kernels", no_kernel)
     report.part("frame", no_package)
+    def no_number() -> None:
+        raise ValueError("no number")
+
+    report.part("energy", no_number)
     report.part("engines", lambda: {"fp32": 1})
     kept = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert kept["kernels"] == {"not_measured": "the CUDA kernels are not there"}
     assert kept["frame"]["not_measured"].startswith("a_package_that_nobody_has is not installed")
+    assert kept["energy"] == {"not_measured": "ValueError: no number"}
+    assert "in no_number" in capsys.readouterr().err, "a bug keeps its traceback"
     # Gone on with: what is there stays, what was not measured is tried again.
     again = Report(tmp_path / "out.json", {"gpu": "one"})
     again.part("kernels", lambda: {"letterbox": 2})
     again.part("engines", no_kernel)
     assert again.values["kernels"] == {"letterbox": 2}
     assert again.values["engines"] == {"fp32": 1}
+    again.part("engines", lambda: {"fp32": 2}, settled=lambda found: found["fp32"] == 2)
+    assert again.values["engines"] == {"fp32": 2}
     with pytest.raises(InputError, match="another GPU"):
         Report(tmp_path / "out.json", {"gpu": "two"})
 
@@ -242,7 +252,9 @@ def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monke
     program = tmp_path / "compute-sanitizer"
     program.write_text(
         f"#!{sys.executable}\nimport subprocess, sys\n"
-        "tool, code, command = sys.argv[2], int(sys.argv[4]), sys.argv[5:]\n"
+        "tool, code, rest = sys.argv[2], int(sys.argv[4]), sys.argv[5:]\n"
+        f"options, command = rest[: rest.index({sys.executable!r})], rest[rest.index({sys.executable!r}) :]\n"
+        "assert options == (['--report-api-errors', 'no'] if tool == 'memcheck' else []), options\n"
         "subprocess.run(command, check=True)\n"
         "if tool == 'racecheck': print('ERROR: 1 hazard'); sys.exit(code)\n",
         encoding="ascii",
@@ -250,14 +262,21 @@ def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monke
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     checks = tmp_path / "checks.py"
-    checks.write_text(f"import sys, pathlib\npathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n", encoding="ascii")
+    checks.write_text(
+        f"import sys, pathlib\nassert sys.argv[2:] == ['--harmless']\npathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n",
+        encoding="ascii",
+    )
     found = sanitize("cuda-python", checks)
     assert (tmp_path / "cuda-python").exists(), "the checks were not run"
     assert set(found) == set(TOOLS)
     assert found["racecheck"] == "exit 86: ERROR: 1 hazard"
     assert {found[tool] for tool in TOOLS if tool != "racecheck"} == {"clean"}
+    assert not is_clean(found), "what found something is run again"
+    assert is_clean(dict.fromkeys(TOOLS, "clean"))
     checks.write_text("raise SystemExit('wrong')", encoding="ascii")
     assert all(said.startswith("exit 1") for said in sanitize("cuda-python", checks).values())
+    checks.write_text("import time\ntime.sleep(600)", encoding="ascii")
+    assert set(sanitize("cuda-python", checks, seconds=0.2).values()) == {"not done after 0 s"}
     assert "not_measured" in sanitize("cuda-python", tmp_path / "absent.py")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert "CUDA toolkit" in sanitize("cuda-python", checks)["not_measured"]
