@@ -21,13 +21,15 @@ LIBRARY = "libcuda.so.1"
 NODES = (Path("/dev/nvmap"), Path("/dev/dri/renderD128"))
 """What a Jetson's driver opens besides: of the groups video and, from JetPack 6 on, render, whose number each host chooses."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+_PROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """A GPU: its name, compute capability, memory in bytes, and the CUDA version the driver speaks (12090: 12.9).
 
-    release: the driver's own version, "570.86.15"; empty where the system does not say it.
+    release: the driver's own version, "570.86.15"; empty where the system does not say it. processors: streaming
+    multiprocessors.
     """
 
     index: int
@@ -36,6 +38,15 @@ class DeviceInfo:
     memory: int
     driver: int
     release: str = ""
+    processors: int = 0
+
+    @property
+    def module(self) -> str:
+        """What tells apart devices of one name and architecture, as the modules of a Jetson are: "Orin, 16 SMs, 15 GiB".
+
+        Whole GiB: what the system keeps for itself is not the same after every update.
+        """
+        return f"{self.name}, {self.processors} SMs, {self.memory / 2**30:.0f} GiB"
 
     @property
     def driver_name(self) -> str:
@@ -109,18 +120,19 @@ def device_info(index: int = 0) -> DeviceInfo:
         raise EngineError(f"there is no GPU {index}; see nvidia-smi")
     check(driver.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
     check(driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device), "cuDeviceTotalMem")
-    capability = []
-    for attribute in (_MAJOR, _MINOR):
+    attributes = []
+    for attribute in (_MAJOR, _MINOR, _PROCESSORS):
         check(driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
-        capability.append(value.value)
+        attributes.append(value.value)
     check(driver.cuDriverGetVersion(ctypes.byref(value)), "cuDriverGetVersion")
     return DeviceInfo(
         index,
         name.value.decode(errors="replace"),
-        (capability[0], capability[1]),
+        (attributes[0], attributes[1]),
         memory.value,
         value.value,
         driver_release(),
+        attributes[2],
     )
 
 

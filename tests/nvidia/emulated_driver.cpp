@@ -176,7 +176,7 @@ int cuMemGetInfo_v2(size_t* free, size_t* total) {
   return *free = (size_t)1 << 29, *total = (size_t)1 << 30, ok;
 }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 75 ? 9 : 0;  // compute capability 9.0
+  *value = attribute == 75 ? 9 : attribute == 16 ? 4 : 0;  // compute capability 9.0, four multiprocessors
   return ok;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &context_object, ok; }

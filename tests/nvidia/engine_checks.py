@@ -120,6 +120,10 @@ def check_cache(folder: Path, backend: str) -> None:
     (plan,) = folder.glob("*.plan")
     (paper,) = folder.glob("fp32-sm_90-*.json")
     assert plan.stat().st_mode & 0o077 == 0
+    assert first.passport.identity.device == "CPU emulator, 4 SMs, 1 GiB"
+    assert [path.name.split("-12090")[0] for path in folder.glob("timings-*")] == [
+        f"timings-{first.passport.identity.version}-sm_90-CPU-emulator-4-SMs-1-GiB"
+    ]
     built = plan.stat().st_mtime_ns
     again = engine(folder, backend).load(model)
     assert again.passport == first.passport

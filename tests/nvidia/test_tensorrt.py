@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import models
 import numpy as np
@@ -21,8 +22,9 @@ from edge.device_engines import tensorrt_variants
 from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
-from edge.engines.tensorrt import Profile
+from edge.engines.tensorrt import Profile, TensorRtOptions
 from edge.engines.tensorrt.builder import layers_without_kernel
+from edge.engines.tensorrt.engine import identity_of, timings_name
 from edge.engines.tensorrt.onnx_file import OnnxFile, fields
 from edge.engines.tensorrt.parity import Parity, made_up_pictures, require_parity
 from edge.errors import BundleError, EngineError
@@ -212,6 +214,18 @@ def test_key_depends_on_everything_that_decides() -> None:
     for other in others:
         assert (base.difference(other) or "").endswith("is needed")
     assert base.difference(EngineIdentity(**{n: getattr(base, n) for n in EngineIdentity.__slots__})) is None
+
+
+def test_modules_of_one_name_have_engines_of_their_own() -> None:
+    """Every Orin is called Orin and is an sm_87: what is tuned for 16 multiprocessors is not for 8, or for half the
+    memory. What a system keeps of the memory for itself makes no other module.
+    """
+    trt = SimpleNamespace(__version__="10.3.0", NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1))
+    nx = DeviceInfo(0, "Orin", (8, 7), 15 << 30, 12060, "540.4.0", 8)
+    infos = [nx, replace(nx, processors=16), replace(nx, memory=30 << 30), replace(nx, memory=(15 << 30) + 4096)]
+    found = [identity_of(trt, models.small_model(), info, TensorRtOptions()) for info in infos]
+    assert len({identity.key() for identity in found}) == len({timings_name(identity) for identity in found}) == 3
+    assert found[0] == found[3]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -82,7 +83,7 @@ class TensorRtEngine(Engine):
     def _build(
         self, trt: Any, device: CudaDevice, model: bytes, identity: EngineIdentity, folder: EngineCache
     ) -> ReadyPlan:
-        timings = folder.folder / f"timings-{identity.version}-{identity.capability}-{identity.driver}.bin"
+        timings = folder.folder / timings_name(identity)
         built = build_plan(trt, model, self.options, _read_if_there(timings), _log.warning)
         loaded = LoadedPlan(trt, device, built.data)
         facts = {
@@ -149,13 +150,19 @@ def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptio
         model=hashlib.sha256(model).hexdigest(),
         engine="tensorrt",
         version=str(trt.__version__),
-        device=info.name,
+        device=info.module,
         capability=info.architecture,
         driver=info.driver_name,
         precision=OnnxFile(model).precision,
         profile=str(options.profile),
         flags=(*flags, "no-tf32", f"workspace-{options.workspace}"),
     )
+
+
+def timings_name(identity: EngineIdentity) -> str:
+    """The file of what was timed while engines were built: of this TensorRT, device and driver alone."""
+    device = re.sub(r"[^A-Za-z0-9.]+", "-", identity.device)
+    return f"timings-{identity.version}-{identity.capability}-{device}-{identity.driver}.bin"
 
 
 def _read_if_there(file: Path) -> bytes:
