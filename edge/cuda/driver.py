@@ -19,7 +19,7 @@ from edge.errors import EngineError
 
 LIBRARY = "libcuda.so.1"
 NODES = (Path("/dev/nvmap"), Path("/dev/dri/renderD128"))
-"""What a Jetson's driver opens besides: of the groups video and, from JetPack 6 on, render, whose number each host chooses."""
+"""What a Jetson's driver opens besides: of the group video, and of render, whose number each host chooses."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _PROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 
@@ -42,7 +42,7 @@ class DeviceInfo:
 
     @property
     def module(self) -> str:
-        """What tells apart devices of one name and architecture, as the modules of a Jetson are: "Orin, 16 SMs, 15 GiB".
+        """Tells apart devices of one name and architecture, as a Jetson's modules are: "Orin, 16 SMs, 15 GiB".
 
         Whole GiB: what the system keeps for itself is not the same after every update.
         """

@@ -1,8 +1,8 @@
 """The CUDA protocol through pycuda, on the primary context, which TensorRT and ONNX Runtime use as well.
 
-pycuda keeps a stack of contexts of its own for each thread: it makes and frees nothing in a thread whose stack is empty,
-whatever context the driver has there, and aborts the process where a thread ends with a context left on it. So the
-context is there while something is made or freed (`PycudaDevice.current`), and not between: any thread may do both.
+pycuda keeps a stack of contexts of its own for each thread: it makes and frees nothing in a thread whose stack is
+empty, whatever context the driver has there, and aborts the process where a thread ends with a context left on it. So
+the context is there while something is made or freed (`PycudaDevice.current`), and not between: any thread may do both.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(([^)]*)\
 
 @dataclass(frozen=True, slots=True)
 class KernelSource:
-    """signature: a letter an argument, as `edge.cuda.kernels.SIGNATURES`. threads: of a block at most; 0 where unsaid."""
+    """signature: a letter an argument, as `edge.cuda.kernels.SIGNATURES`. threads: of a block at most, 0 if unsaid."""
 
     signature: str
     threads: int

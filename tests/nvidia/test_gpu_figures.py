@@ -160,6 +160,7 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
 
     report.part("kernels", no_kernel)
     report.part("frame", no_package)
+
     def no_number() -> None:
         raise ValueError("no number")
 
@@ -263,7 +264,8 @@ def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     checks = tmp_path / "checks.py"
     checks.write_text(
-        f"import sys, pathlib\nassert sys.argv[2:] == ['--harmless']\npathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n",
+        "import sys, pathlib\nassert sys.argv[2:] == ['--harmless']\n"
+        f"pathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n",
         encoding="ascii",
     )
     found = sanitize("cuda-python", checks)

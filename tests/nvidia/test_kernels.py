@@ -113,7 +113,7 @@ def built_with_usage(folder: Path) -> str:
 
 
 def require_registers(repository: Path, said: str, architectures: list[str]) -> None:
-    """A block of as many threads as a kernel is started with has its registers; else the driver refuses every launch."""
+    """A block of as many threads as a kernel is started with has its registers; else the driver refuses each launch."""
     found = {(name, architecture): int(registers) for name, architecture, registers in USAGE.findall(said)}
     threads = {name: kernel.threads for name, kernel in kernels_of(repository).items()}
     assert set(found) == {(name, architecture) for name in threads for architecture in architectures}

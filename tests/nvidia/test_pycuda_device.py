@@ -100,9 +100,7 @@ def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
     info = driver.DeviceInfo(0, "stand-in", (8, 7), 1, 12060)
     monkeypatch.setattr("edge.cuda.pycuda_device.device_info", lambda index: info)
-    monkeypatch.setattr(
-        "edge.cuda.pycuda_device.library", lambda: SimpleNamespace(cuCtxSetCurrent=lambda context: 0)
-    )
+    monkeypatch.setattr("edge.cuda.pycuda_device.library", lambda: SimpleNamespace(cuCtxSetCurrent=lambda context: 0))
     return made
 
 
