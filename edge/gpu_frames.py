@@ -162,6 +162,7 @@ class GpuFrames:
     def embed(self, crops: Image) -> Array | None:
         """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
         if crops is not self._cut:
+            self._cut = None  # others go through the same input
             return None
         session = self._embedding
         self._device.activate()

@@ -109,6 +109,17 @@ def check_same_answers(bundle: Bundle) -> None:
             assert whole.min() > 0.9999, "from the detector's landmarks on, each its own way"
 
 
+def check_crops_of_before(bundle: Bundle) -> None:
+    """Crops that were cut last are in the embedder's input until others are embedded, and no longer."""
+    image = pair()
+    with opened(bundle) as gpu:
+        crops = gpu.align(image, gpu.detect(image))
+        wanted = gpu.embed(crops)
+        others = gpu.embed(crops[::-1].copy())
+        np.testing.assert_allclose(others, wanted[::-1], atol=1e-5)
+        np.testing.assert_allclose(gpu.embed(crops), wanted, atol=1e-5)
+
+
 def check_up_once(bundle: Bundle) -> None:
     """A frame goes up once and its crops never; after two frames the search is one call; nothing is allocated."""
     image = portrait()
