@@ -9,6 +9,7 @@ TensorRT runs, and only what is proved at opening: a frame that is drawn must lo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,36 +57,35 @@ class GpuFrames:
         landmarking: None where faces come with the landmarks they are to be cut by.
         """
         self._cpu, self._detection, self._embedding = detector, detection, embedding
-        self._device = device = detection.device
-        device.activate()
-        self._kernels = Kernels(device)
+        self._device = detection.device
         self._input, self._crop_input = detection.inputs[0].name, embedding.inputs[0].name
         self._limit = detector.options.max_faces
-        self._landmarker = None if landmarking is None else GpuLandmarker(self._kernels, landmarking)
-        self._most_faces = min(self._limit, embedding.range_of(embedding.inputs[0])[1][0])
-        if self._landmarker is not None:
-            self._most_faces = min(self._most_faces, self._landmarker.most_faces)
-        self._memory = DetectionMemory.on(device, 1, self._limit)
-        self._owned: list[DeviceMemory | PinnedMemory] = []
-        self._frame_host, self._frame_there = self._pair(3 * MOST_PIXELS)
-        self._points_host, self._points_there = self._pair(self._most_faces * (POINTS + 4))
-        crop = 3 * CROP_SIZE * CROP_SIZE
-        self._crops_host = self._pinned(self._most_faces * crop)
-        self._sums_host, self._sums_there = self._pair(self._most_faces * 2 * 8)
-        self._faces_host = self._pinned(self._limit * FIELDS * 4)
-        self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
-        self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
         self._gallery: GpuGallery | None = None
         self._lane: SearchLane | None = None
         self._plans: dict[tuple[str, int, int], _Plan] = {}
         self._on_device: Picture | None = None
         self._cut: Image | None = None
         self._looked = False
-        try:
+        self._held = ExitStack()
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._device.activate()
+            self._kernels = Kernels(self._device)
+            self._landmarker = self._looker(landmarking)
+            self._most_faces = min(self._limit, embedding.range_of(embedding.inputs[0])[1][0])
+            if self._landmarker is not None:
+                self._most_faces = min(self._most_faces, self._landmarker.most_faces)
+            self._memory = DetectionMemory.on(self._device, 1, self._limit)
+            self._held.callback(self._memory.free)
+            self._frame_host, self._frame_there = self._pair(3 * MOST_PIXELS)
+            self._points_host, self._points_there = self._pair(self._most_faces * (POINTS + 4))
+            self._crops_host = self._pinned(self._most_faces * 3 * CROP_SIZE * CROP_SIZE)
+            self._sums_host, self._sums_there = self._pair(self._most_faces * 2 * 8)
+            self._faces_host = self._pinned(self._limit * FIELDS * 4)
+            self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
+            self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
             self._prove()
-        except EngineError:
-            self.close()
-            raise
+            undo.pop_all()
 
     def detect(self, image: Picture) -> list[Face] | None:
         """Faces of a frame, (H, W, 3) uint8 BGR or NV12, best first; None for a frame the CPU must look at: larger than
@@ -188,12 +188,7 @@ class GpuFrames:
         for plan in self._plans.values():
             plan.work.close()
         self._plans.clear()
-        if self._landmarker is not None:
-            self._landmarker.close()
-        self._memory.free()
-        for memory in self._owned:
-            memory.free()
-        self._owned.clear()
+        self._held.close()
 
     def _cut_there(self, image: Picture, faces: Sequence[Face]) -> bool:
         """Queues a frame's crops into the embedder's input; False where the CPU must cut them.
@@ -352,13 +347,22 @@ class GpuFrames:
         if self._landmarker is not None:
             self._landmarker.prove(kind, self._picture(frame), bgr_of(frame), self._embedding.stream)
 
+    def _looker(self, session: TensorRtSession | None) -> GpuLandmarker | None:
+        if session is None:
+            return None
+        landmarker = GpuLandmarker(self._kernels, session)
+        self._held.callback(landmarker.close)
+        return landmarker
+
     def _pinned(self, size: int) -> PinnedMemory:
-        self._owned.append(memory := self._device.alloc_pinned(size))
+        memory = self._device.alloc_pinned(size)
+        self._held.callback(memory.free)
         return memory
 
     def _pair(self, size: int) -> tuple[PinnedMemory, DeviceMemory]:
         """Memory of the host and of the device for the same bytes."""
-        self._owned.append(there := self._device.alloc(size))
+        there = self._device.alloc(size)
+        self._held.callback(there.free)
         return self._pinned(size), there
 
 

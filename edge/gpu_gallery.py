@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from edge.cuda.driver import free_memory
 from edge.cuda.kernels import MAX_DIMENSIONS, TOP, DeviceVectors, Kernels, SearchMemory
-from edge.cuda.protocol import CudaDevice, DeviceMemory, Stream
+from edge.cuda.protocol import CudaDevice, DeviceMemory, DevicePart, PinnedMemory, Stream
 from edge.errors import EngineError
 from edge.gallery import Snapshot
 from edge.gallery.snapshot import Positions
@@ -46,11 +47,16 @@ class SearchLane:
     def __init__(self, device: CudaDevice, stream: Stream, most: int) -> None:
         """most: probes of a search."""
         self.stream, self.most = stream, most
-        self.memory = SearchMemory.on(device, most)
-        self.done = device.event()
         self.used = False
-        self._device = device
-        self._scores, self._groups = device.alloc_pinned(4 * TOP * most), device.alloc_pinned(4 * TOP * most)
+        self._device, self._held = device, ExitStack()
+        with ExitStack() as undo:
+            undo.callback(self.free)
+            self.memory = SearchMemory.on(device, most)
+            self._held.callback(self.memory.free)
+            self.done = device.event()
+            self._held.callback(self.done.close)
+            self._scores, self._groups = self._pinned(4 * TOP * most), self._pinned(4 * TOP * most)
+            undo.pop_all()
 
     def fetch(self, count: int) -> None:
         """Queues what was found on its way down."""
@@ -66,9 +72,12 @@ class SearchLane:
 
     def free(self) -> None:
         """Gives the memory back."""
-        self.memory.free()
-        self._scores.free()
-        self._groups.free()
+        self._held.close()
+
+    def _pinned(self, size: int) -> PinnedMemory:
+        memory = self._device.alloc_pinned(size)
+        self._held.callback(memory.free)
+        return memory
 
 
 class GpuGallery:
@@ -85,12 +94,20 @@ class GpuGallery:
         self._device, self._dimensions = device, dimensions
         self._kernels = Kernels(device)
         self._most = int(SHARE * free_memory()) if most_bytes is None else most_bytes
-        self._stream = device.stream()
-        self._staging = device.alloc_pinned(_CHUNK)
-        self._probes_host = device.alloc_pinned(4 * dimensions * _MOST_PROBES)
-        self._probes = device.alloc(4 * dimensions * _MOST_PROBES)
+        self._held = ExitStack()
         self._lanes: list[SearchLane] = []
-        self._own = self.lane(self._stream, _MOST_PROBES)
+        with ExitStack() as undo:
+            undo.callback(self._held.close)
+            self._stream = device.stream()
+            self._held.callback(self._stream.close)
+            self._staging = device.alloc_pinned(_CHUNK)
+            self._held.callback(self._staging.free)
+            self._probes_host = device.alloc_pinned(4 * dimensions * _MOST_PROBES)
+            self._held.callback(self._probes_host.free)
+            self._probes = device.alloc(4 * dimensions * _MOST_PROBES)
+            self._held.callback(self._probes.free)
+            self._own = self.lane(self._stream, _MOST_PROBES)
+            undo.pop_all()
         self._vectors: DeviceMemory | None = None
         self._owners: DeviceMemory | None = None
         self._capacity = 0
@@ -149,9 +166,7 @@ class GpuGallery:
         for lane in self._lanes:
             lane.free()
         self._lanes.clear()
-        for memory in (self._staging, self._probes_host, self._probes):
-            memory.free()
-        self._stream.close()
+        self._held.close()
 
     def __enter__(self) -> GpuGallery:
         return self
@@ -236,7 +251,7 @@ class GpuGallery:
         for first in range(0, len(array), step):
             raw = np.ascontiguousarray(array[first : first + step]).view(np.uint8).reshape(-1)
             self._staging.array[: raw.size] = raw
-            part = _Part(address + row * first, raw.size)
+            part = DevicePart(address + row * first, raw.size)
             self._device.copy_in(part, self._staging, raw.size, self._stream)
             self._stream.synchronize()
 
@@ -283,17 +298,6 @@ class _Finder:
 
     def find(self, probes: Floats) -> Shortlist | None:
         return self.gallery._find(self.snapshot, probes)
-
-
-@dataclass(slots=True)
-class _Part:
-    """A stretch of device memory."""
-
-    address: int
-    size: int
-
-    def free(self) -> None:
-        return
 
 
 def _rows_of(snapshot: Snapshot) -> int:

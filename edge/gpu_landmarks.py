@@ -7,6 +7,7 @@ the wider crops into its input, `place` takes what it gave back to the frame's p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -47,8 +48,12 @@ class GpuLandmarker:
     def __init__(self, kernels: Kernels, session: TensorRtSession) -> None:
         self._kernels, self._session, self._device = kernels, session, session.device
         self._input, self._output = (session.memory_of(s.name) for s in (*session.inputs, *session.outputs))
-        self._cut, self._seen = self._device.event(), self._device.event()
         self.most_faces = session.range_of(session.inputs[0])[1][0]
+        with ExitStack() as undo:
+            self._cut = self._device.event()
+            undo.callback(self._cut.close)
+            self._seen = self._device.event()
+            undo.pop_all()
 
     def queue(self, picture: DevicePicture, points: DeviceMemory, count: int, stream: Stream) -> None:
         """Queues on `stream` that the landmarks of `count` faces are placed anew, where they are.
@@ -77,9 +82,11 @@ class GpuLandmarker:
         """
         faces, offsets = made_up_faces(min(5, self.most_faces))
         size = 3 * WIDE_96_SIZE * WIDE_96_SIZE
-        there = self._device.alloc((POINTS + 4) * len(faces))
-        host = self._device.alloc_pinned(size)
-        try:
+        with ExitStack() as held:
+            there = self._device.alloc((POINTS + 4) * len(faces))
+            held.callback(there.free)
+            host = self._device.alloc_pinned(size)
+            held.callback(host.free)
             self._up(points_of(faces), host, there, stream)
             self._kernels.align(picture, there.address, 1, self._input.address, stream, LANDMARKERS)
             self._device.copy_out(host, self._input, size, stream)
@@ -91,9 +98,6 @@ class GpuLandmarker:
             self._device.copy_out(host, there, POINTS * len(faces), stream)
             stream.synchronize()
             found = host.array[: POINTS * len(faces)].view(np.float32).reshape(-1, 5, 2).copy()
-        finally:
-            there.free()
-            host.free()
         rough = {number: view for number, view in views_of(faces).items() if not faces[number].refined}
         given = (offsets[list(rough)].reshape(-1, 5, 2) + WIDE_96).astype(np.float32)
         wanted = np.stack([face.landmarks for face in placed(faces, rough, given)])

@@ -8,7 +8,8 @@ Every call only queues work on a stream; the caller owns all memory. Each has a 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -138,7 +139,7 @@ class DetectionMemory:
         """Allocates it."""
         cells, faces = images * CANDIDATES, images * limit
         sizes = (cells * FIELDS, cells, images, faces * FIELDS, images, faces)
-        candidates, order, counts, found, kept, chosen = (device.alloc(4 * size) for size in sizes)
+        candidates, order, counts, found, kept, chosen = _allocated(device, [4 * size for size in sizes])
         return cls(candidates, order, counts, found, kept, chosen, images, limit)
 
     def free(self) -> None:
@@ -161,7 +162,8 @@ class SearchMemory:
     def on(cls, device: CudaDevice, probes: int = PROBES) -> SearchMemory:
         """Allocates it."""
         block, whole = 4 * _MOST_BLOCKS * PROBES * TOP, 4 * probes * TOP
-        return cls(device.alloc(block), device.alloc(block), device.alloc(whole), device.alloc(whole), probes)
+        scores, groups, best, whose = _allocated(device, [block, block, whole, whole])
+        return cls(scores, groups, best, whose, probes)
 
     def free(self) -> None:
         """Gives it back."""
@@ -332,6 +334,17 @@ class Kernels:
                 stream,
                 (*between, blocks, some, memory.scores.address + at, memory.groups.address + at),
             )
+
+
+def _allocated(device: CudaDevice, sizes: Sequence[int]) -> list[DeviceMemory]:
+    """Memory of so many bytes each: all of it, or none and EngineError."""
+    taken: list[DeviceMemory] = []
+    with ExitStack() as undo:
+        for size in sizes:
+            taken.append(device.alloc(size))
+            undo.callback(taken[-1].free)
+        undo.pop_all()
+    return taken
 
 
 def kernels_path() -> Path:

@@ -7,6 +7,7 @@ streams; what `Event`, `Stream.wait` and `Stream.synchronize` do not order is no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,17 @@ class DeviceMemory(Protocol):
 
     def free(self) -> None:
         """Gives it back; calling it again does nothing."""
+
+
+@dataclass(slots=True)
+class DevicePart:
+    """A stretch of somebody else's device memory, who gives it back."""
+
+    address: int
+    size: int
+
+    def free(self) -> None:
+        return
 
 
 class PinnedMemory(Protocol):

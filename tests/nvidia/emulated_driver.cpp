@@ -91,11 +91,16 @@ std::recursive_mutex device_mutex;
 #define ONE_AT_A_TIME std::lock_guard<std::recursive_mutex> guard(device_mutex)
 int context_object, module_object;
 enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, unsupported_ptx = 222, not_found = 500, out_of_resources = 701, launch_timeout = 702, capture_unsupported = 900 };
-bool initialised = false, full = false;
+bool initialised = false;
+long room = -1;  // things that can be made yet; below 0 without end
 long launches = 0, graph_launches = 0, bytes_up = 0, bytes_down = 0;
 
 #define NEED_CONTEXT \
   if (contexts.empty() || !contexts.back()) return no_context
+
+#define NEED_ROOM \
+  if (!room) return out_of_memory; \
+  if (room > 0) --room
 
 bool known(void* stream) { return !stream || streams.count(stream); }
 
@@ -150,8 +155,9 @@ long emulated_bytes_down(void) { return bytes_down; }
 long emulated_graph_launches(void) { return graph_launches; }
 long emulated_events(void) { return (long)events.size(); }
 int emulated_capturing(void* stream) { return (int)captures.count(stream); }
-// From now on others have taken all memory of the device, or given it back.
-void emulated_full(int taken) { full = taken; }
+long emulated_streams(void) { return (long)streams.size(); }
+// From now on others leave the device room for so many allocations, streams and events; below 0 for all there may be.
+void emulated_room(long things) { room = things; }
 // From now on a stream does its work only where somebody waits for it, or at once again.
 int emulated_late(void* stream, int is_late) {
   ONE_AT_A_TIME;
@@ -201,8 +207,8 @@ int cuCtxSynchronize(void) { return ok; }
 int cuMemAlloc_v2(void** address, size_t bytes) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
-  if (full) return out_of_memory;
   if (!bytes) return invalid_value;
+  NEED_ROOM;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xAB, bytes);  // nobody may count on zeros
   return device_memory.insert(*address), ok;
@@ -216,6 +222,7 @@ int cuMemFree_v2(void* address) {
 int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
+  NEED_ROOM;
   *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   return host_memory.insert(*address), ok;
 }
@@ -241,6 +248,7 @@ int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
 int cuStreamCreate(void** stream, unsigned) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
+  NEED_ROOM;
   return *stream = malloc(1), streams.insert(*stream), ok;
 }
 int cuStreamDestroy_v2(void* stream) {
@@ -296,6 +304,7 @@ int cuGraphLaunch(void* executable, void* stream) {
 int cuEventCreate(void** event, unsigned) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
+  NEED_ROOM;
   return *event = malloc(1), events.insert(*event), ok;
 }
 int cuEventDestroy_v2(void* event) {

@@ -219,16 +219,42 @@ def check_kept_where_it_is_not_at_fault(folder: Path, backend: str) -> None:
     model = models.small_model()
     first = engine(folder, backend).load(model).passport
     real = engine(folder, backend, probes=pictures(5))
-    driver.emulated_full(1)
+    driver.emulated_room(ctypes.c_long(0))
     try:
         with pytest.raises(EngineError, match="CUDA"):
             real.load(model)
     finally:
-        driver.emulated_full(0)
+        driver.emulated_room(ctypes.c_long(-1))
     assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("fp32-*.json"))) == 1
     judged = real.load(model).passport
     assert judged.facts["parity"]["on"] == "real pictures"
     assert judged.plan_sha256 == first.plan_sha256, "it was built again"
+
+
+def check_failed_openings_give_everything_back(folder: Path, backend: str) -> None:
+    """Wherever the device runs out: what was taken by then is free again, and with room enough the session opens."""
+    ready = engine(folder, backend).load(models.small_model())
+    before = held()
+    refused = 0
+    while True:
+        driver.emulated_room(ctypes.c_long(refused))
+        try:
+            session = ready.open()
+        except EngineError:
+            assert held() == before, f"kept after {refused} had been made"
+            refused += 1
+        else:
+            break
+        finally:
+            driver.emulated_room(ctypes.c_long(-1))
+    session.close()
+    assert held() == before
+    assert refused > 4
+
+
+def held() -> tuple[int, int, int]:
+    """Allocations, streams and events that nobody gave back."""
+    return driver.emulated_allocations(), driver.emulated_streams(), driver.emulated_events()
 
 
 def check_built_ahead(folder: Path, backend: str) -> None:

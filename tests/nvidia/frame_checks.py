@@ -45,6 +45,7 @@ from edge.cuda.kernels import Kernels  # noqa: E402
 from edge.device_engines import as_probes, build_engines, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
 from edge.errors import EngineError, InputError  # noqa: E402
+from edge.gpu_gallery import GpuGallery  # noqa: E402
 from edge.nv12 import Nv12  # noqa: E402
 from edge.quality import measure as measured_face  # noqa: E402
 from edge.types import Face, Image  # noqa: E402
@@ -179,6 +180,42 @@ def check_memory_returns(bundle: Bundle) -> None:
     opened(bundle).close()
     assert driver.emulated_allocations() == before
     assert driver.emulated_events() == events
+
+
+def check_failed_openings_give_everything_back(bundle: Bundle) -> None:
+    """Wherever the device runs out while the way through it, or the gallery on it, is opened."""
+    with opened(bundle) as gpu:
+        frames = gpu.gpu_frames
+        assert frames is not None
+        before = held()
+
+        def another() -> gpu_frames.GpuFrames:
+            return gpu_frames.GpuFrames(frames._cpu, frames._detection, frames._embedding, frames._landmarker._session)  # type: ignore[union-attr]
+
+        def gallery() -> GpuGallery:
+            return GpuGallery(frames.device, 512, most_bytes=1 << 20)
+
+        for work, least in ((another, 20), (gallery, 10)):
+            refused = 0
+            while True:
+                driver.emulated_room(ctypes.c_long(refused))
+                try:
+                    made = work()
+                except EngineError:
+                    assert held() == before, f"kept after {refused} had been made"
+                    refused += 1
+                else:
+                    break
+                finally:
+                    driver.emulated_room(ctypes.c_long(-1))
+            made.close()
+            assert held() == before
+            assert refused >= least
+
+
+def held() -> tuple[int, int, int]:
+    """Allocations, streams and events that nobody gave back."""
+    return driver.emulated_allocations(), driver.emulated_streams(), driver.emulated_events()
 
 
 def check_contexts(bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +84,11 @@ class Buffer:
 
     def __init__(self, device: CudaDevice, spec: TensorSpec, most: tuple[int, ...]) -> None:
         self._dtype = np.dtype(spec.dtype)
-        self.memory: DeviceMemory = device.alloc(max(self.size(most), 1))
-        self.pinned: PinnedMemory = device.alloc_pinned(max(self.size(most), 1))
+        with ExitStack() as undo:
+            self.memory: DeviceMemory = device.alloc(max(self.size(most), 1))
+            undo.callback(self.memory.free)
+            self.pinned: PinnedMemory = device.alloc_pinned(max(self.size(most), 1))
+            undo.pop_all()
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Bytes of a shape."""
@@ -124,20 +128,26 @@ class TensorRtSession(Session):
         self._device = plan.device
         self._device.activate()
         self.inputs, self.outputs = plan.specs()
-        self.stream: Stream = self._device.stream()
-        self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
         self._shapes: OrderedDict[Shapes, Prepared] = OrderedDict()
         self._ranges = self._plan.ranges(self.inputs)
         self.largest_batch = self.range_of(self.inputs[0])[1][0]
         self._spare: list[tuple[Any, int]] = []
-        largest = tuple(self.range_of(spec)[1] for spec in self.inputs)
-        last = len(self._ranges) - 1
-        context = self._new_context(last)
-        every = (*largest, *self._set_shapes(context, largest))
-        self._buffers = {
-            spec.name: Buffer(self._device, spec, shape)
-            for spec, shape in zip((*self.inputs, *self.outputs), every, strict=True)
-        }
+        self._buffers: dict[str, Buffer] = {}
+        self._held = ExitStack()
+        with ExitStack() as undo:
+            undo.callback(self._held.close)
+            self.stream: Stream = self._device.stream()
+            self._held.callback(self.stream.close)
+            self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
+            self._held.callback(self._work.free)
+            largest = tuple(self.range_of(spec)[1] for spec in self.inputs)
+            last = len(self._ranges) - 1
+            context = self._new_context(last)
+            every = (*largest, *self._set_shapes(context, largest))
+            for spec, shape in zip((*self.inputs, *self.outputs), every, strict=True):
+                self._buffers[spec.name] = buffer = Buffer(self._device, spec, shape)
+                self._held.callback(buffer.free)
+            undo.pop_all()
         self._spare = [(context, last)]
 
     def describe(self) -> dict[str, str]:
@@ -282,10 +292,7 @@ class TensorRtSession(Session):
         self._spare.clear()
         for known in list(self._shapes):
             self._drop(known)
-        for buffer in self._buffers.values():
-            buffer.free()
-        self._work.free()
-        self.stream.close()
+        self._held.close()
 
 
 def _within(shape: Shape, low: Shape, high: Shape) -> bool:
