@@ -105,7 +105,8 @@ class TensorRtEngine(Engine):
         judge = OnnxRuntimeEngine()
         if missing := judge.available():
             raise EngineError(f"no engine is kept that was not held against ONNX Runtime: {missing}")
-        with loaded.open({}) as session, judge.open(model, SessionOptions()) as reference:
+        session = loaded.open({})
+        with session, judge.open(model, SessionOptions()) as reference:
             probes: Mapping[str, Array] | None = self.options.probes
             on = REAL
             if probes is None:
