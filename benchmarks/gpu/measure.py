@@ -31,7 +31,7 @@ from benchmarks.gpu.engines import (
 )
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, measure_frame
 from benchmarks.gpu.goals import as_text, goals
-from benchmarks.gpu.kernels import measure_kernels
+from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, rows_that_fit
 from benchmarks.gpu.sanitizer import is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
 from benchmarks.provenance import NOT_MEASURED, machine, now, versions
@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write, or to go on with")
     parser.add_argument("--rounds", type=positive, default=1000, help="samples of each figure (default: %(default)s)")
-    parser.add_argument("--rows", type=positive, default=1_000_000, help="gallery of the search (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=positive, help=f"gallery of the search (default: {MOST_ROWS}, or what half of the memory holds)"
+    )
     parser.add_argument("--people", type=positive, default=PEOPLE, help="gallery of a frame (default: %(default)s)")
     parser.add_argument("--frame", type=size, default=(1920, 1080), help="of the camera (default: 1920x1080)")
     parser.add_argument("--copy-bytes", type=positive, default=COPY_BYTES)
@@ -118,7 +120,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     image = b"emulated" if device.info.name == "CPU emulator" else None
     report.part(
         "kernels",
-        lambda: measure_kernels(device, Kernels(device, image), args.frame, args.rows, args.rounds, bandwidth),
+        lambda: measure_kernels(device, Kernels(device, image), args.frame, args.rounds, bandwidth),
+    )
+    report.part(
+        "search",
+        lambda: measure_search(device, Kernels(device, image), args.rows or rows_that_fit(), args.rounds, bandwidth),
     )
     crops: dict[str, Crops] = {}
     for each in subjects:

@@ -73,6 +73,32 @@ def test_detection_is_measured_as_the_runtime_detects(monkeypatch: pytest.Monkey
     assert 1 / 450 < float((scores >= runtime.score).mean()) < 1 / 200
 
 
+def test_a_gallery_is_drawn_in_parts_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million vectors drawn at once are 4 GB of float64 on the host: more than many a Jetson has free."""
+    there = np.zeros((100, kernels.DIMENSIONS), np.float32)
+    parts: list[int] = []
+
+    def copy_in(to: Any, source: Any, size: int, stream: object) -> None:
+        there.view(np.uint8).reshape(-1)[to.address : to.address + size] = source.array[:size]
+        parts.append(size)
+
+    device: Any = SimpleNamespace(
+        alloc=lambda size: SimpleNamespace(address=0, size=size),
+        alloc_pinned=lambda size: SimpleNamespace(array=np.zeros(size, np.uint8), free=lambda: None),
+        copy_in=copy_in,
+    )
+    stream: Any = SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(kernels, "_CHUNK", 32)
+    kernels._drawn(device, stream, np.random.default_rng(1), 100)
+    assert parts == [4 * kernels.DIMENSIONS * rows for rows in (32, 32, 32, 4)]
+    assert abs(there.std() - 1) < 0.05
+    assert len(np.unique(there[:, 0])) == 100, "no part is another's"
+    monkeypatch.setattr(kernels, "free_memory", lambda: 4 << 30)
+    assert 4 * kernels.DIMENSIONS * kernels.rows_that_fit() < 2 << 30
+    monkeypatch.setattr(kernels, "free_memory", lambda: 64 << 30)
+    assert kernels.rows_that_fit() == kernels.MOST_ROWS
+
+
 def test_int8_is_proved_layer_by_layer() -> None:
     whole = inspected(
         ("w1 + w1.q + first_out + first_relu", INT8, ""),
