@@ -20,7 +20,7 @@ from edge.engines.base import Array
 from edge.engines.tensorrt import TensorRtEngine
 from edge.engines.tensorrt.engine import ReadyPlan
 from edge.engines.tensorrt.session import TensorRtSession
-from edge.errors import InputError, MissingExtraError
+from edge.errors import EngineError, InputError, MissingExtraError
 from edge.manifest import Variant
 from edge.metrics.pairs import images_of, read_pairs
 from edge.metrics.verification import kfold_accuracy
@@ -32,17 +32,14 @@ SIDE = 640
 LAYER_RUNS = 50
 LEAST_ROUNDS = 200
 """So that there is a 99th percentile."""
+SHORT_MS = 1.0
+"""Of a run."""
 MOST_SECONDS = 10.0
 """Of one figure, where more rounds were asked for than that."""
 
 
-def measure_engine(
-    ready: ReadyPlan, model: bytes, batches: tuple[int, ...], rounds: int, bandwidth: float | None = None
-) -> dict[str, Any]:
-    """Figures of one engine at each batch size; of one it was not built for it says so.
-
-    bandwidth: bytes a second the device copies, which a model of a fixed size is held against at its best batch.
-    """
+def describe_engine(ready: ReadyPlan, model: bytes) -> dict[str, Any]:
+    """What an engine is, how it was built and proved, and which layers run in which precision; room for its batches."""
     identity, facts = ready.passport.identity, ready.passport.facts
     said = ready.layers()
     found: dict[str, Any] = {
@@ -57,21 +54,35 @@ def measure_engine(
     }
     if identity.precision == "int8":
         found["int8"] = int8_proof(said, model, facts["in_float"])
+    return found
+
+
+def measure_batch(ready: ReadyPlan, batch: int, rounds: int) -> dict[str, Any]:
+    """Figures of an engine at one batch size; of one it was not built for it says so."""
     session = ready.open()
     with session:
         low, high = session.range_of(session.inputs[0])
-        for batch in batches:
-            found["batches"][str(batch)] = (
-                _at_batch(ready, session, batch, rounds)
-                if low[0] <= batch <= high[0]
-                else {"not_measured": f"the engine was built for batches of {low[0]} to {high[0]}"}
-            )
-        found["session"] = session.describe()
-        fixed = None not in session.inputs[0].shape[1:]
-    measured = {int(batch): entry for batch, entry in found["batches"].items() if "runtime" in entry}
-    if fixed and measured:
-        found["best"] = _at_best(ready, model, measured, bandwidth)
-    return found
+        if not low[0] <= batch <= high[0]:
+            return {"not_measured": f"the engine was built for batches of {low[0]} to {high[0]}"}
+        return {**_at_batch(ready, session, batch, rounds), "session": session.describe()}
+
+
+def measured_batches(batches: Mapping[str, dict[str, Any]]) -> list[int]:
+    """Those there are figures of."""
+    return [int(batch) for batch, entry in batches.items() if "runtime" in entry]
+
+
+def measure_best(
+    ready: ReadyPlan, model: bytes, batches: Mapping[str, dict[str, Any]], bandwidth: float | None
+) -> dict[str, Any]:
+    """The best of an engine's batches, of a model of a fixed size. Raises EngineError where none was measured.
+
+    bandwidth: bytes a second the device copies, which it is held against.
+    """
+    measured = {batch: batches[str(batch)] for batch in measured_batches(batches)}
+    if not measured:
+        raise EngineError("no batch was measured")
+    return {**_at_best(ready, model, measured, bandwidth), "among": list(measured)}
 
 
 def _at_best(
@@ -155,15 +166,23 @@ def _at_batch(ready: ReadyPlan, session: TensorRtSession, batch: int, rounds: in
         session.run(feeds)
     start = time.perf_counter()
     session.run(feeds)
-    rounds = min(rounds, max(LEAST_ROUNDS, int(MOST_SECONDS / max(time.perf_counter() - start, 1e-6))))
     times = []
-    for _ in range(rounds):
+    for _ in range(within_time(rounds, time.perf_counter() - start)):
         start = time.perf_counter()
         session.run(feeds)
         times.append(1e3 * (time.perf_counter() - start))
     prepared = session.prepare(tuple(feeds[spec.name].shape for spec in session.inputs))
-    pure = device_times(ready.loaded.device, session.stream, lambda: session.enqueue(prepared), rounds, inner=10)
-    median, enqueue = float(np.median(times)), float(np.median(pure))
+    median = float(np.median(times))
+    # Several in a row only where one is so short that what the events cost would show.
+    inner = 10 if median < SHORT_MS else 1
+    pure = device_times(
+        ready.loaded.device,
+        session.stream,
+        lambda: session.enqueue(prepared),
+        within_time(rounds, inner * median / 1e3),
+        inner,
+    )
+    enqueue = float(np.median(pure))
     return {
         "cuda_graph": prepared.run.is_graph,
         "runtime": figures(times),
@@ -172,3 +191,8 @@ def _at_batch(ready: ReadyPlan, session: TensorRtSession, batch: int, rounds: in
         "images_per_second_runtime": 1e3 * batch / median,
         "images_per_second_enqueue": 1e3 * batch / enqueue if enqueue > 0 else NOT_MEASURED,
     }
+
+
+def within_time(rounds: int, seconds: float) -> int:
+    """As many of the rounds of so many seconds as MOST_SECONDS hold, but LEAST_ROUNDS of them."""
+    return min(rounds, max(LEAST_ROUNDS, int(MOST_SECONDS / max(seconds, 1e-6))))

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,9 +25,12 @@ from benchmarks.energy import find_meters
 from benchmarks.energy.measure import measure_energy
 from benchmarks.gpu.engines import (
     aligned_crops,
+    describe_engine,
     engine_for,
     measure_accuracy,
-    measure_engine,
+    measure_batch,
+    measure_best,
+    measured_batches,
     random_feeds,
 )
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, measure_frame
@@ -236,21 +240,21 @@ def _measure_bundle(
     for variant, model in subject.models:
         batches = args.frames if variant.role == "detector" else args.batches
 
-        def engine(variant: Variant = variant, model: bytes = model, batches: tuple[int, ...] = batches) -> Any:
-            ready = engine_for(options(variant, model), model)
-            return {"role": variant.role, **measure_engine(ready, model, batches, args.rounds, bandwidth)}
+        @cache
+        def ready(variant: Variant = variant, model: bytes = model) -> ReadyPlan:
+            return engine_for(options(variant, model), model)
 
-        def accuracy(variant: Variant = variant, model: bytes = model) -> Any:
+        _measure_engine(report, entries["engines"], f"{name}, engine", variant, model, ready, batches, bandwidth, args)
+
+        def accuracy(variant: Variant = variant, ready: Callable[[], ReadyPlan] = ready) -> Any:
             detector = bundle.select("detector", "fp32").sha256
             if detector not in crops:
                 crops[detector] = aligned_crops(bundle, args.pairs, args.images)
-            ready = engine_for(options(variant, model), model)
-            return measure_accuracy(crops[detector], ready, variant, args.pairs)
+            return measure_accuracy(crops[detector], ready(), variant, args.pairs)
 
-        def energy(variant: Variant = variant, model: bytes = model) -> Any:
-            return _energy(engine_for(options(variant, model), model), args)
+        def energy(ready: Callable[[], ReadyPlan] = ready) -> Any:
+            return _energy(ready(), args)
 
-        report.part(variant.name, engine, entries["engines"], f"{name}, engine")
         if variant.role == "embedder":
             if args.pairs is not None:
                 report.part(variant.name, accuracy, entries["accuracy"], f"{name}, accuracy")
@@ -261,6 +265,38 @@ def _measure_bundle(
             return measure_frame(bundle, precision, args.frame, args.rounds, args.people)
 
         report.part(precision, frame, entries["frames"], f"{name}, frame")
+
+
+def _measure_engine(
+    report: Report,
+    engines: dict[str, Any],
+    of: str,
+    variant: Variant,
+    model: bytes,
+    ready: Callable[[], ReadyPlan],
+    batches: tuple[int, ...],
+    bandwidth: float | None,
+    args: argparse.Namespace,
+) -> None:
+    """One engine, each batch a part of its own: what was measured of it stays where it is cut off."""
+    report.part(variant.name, lambda: {"role": variant.role, **describe_engine(ready(), model)}, engines, of)
+    entry = engines[variant.name]
+    if "batches" not in entry:
+        return
+    for batch in batches:
+
+        def at_batch(batch: int = batch) -> Any:
+            return measure_batch(ready(), batch, args.rounds)
+
+        report.part(str(batch), at_batch, entry["batches"], f"{of} {variant.name}, batch")
+    if variant.role != "detector":
+        report.part(
+            "best",
+            lambda: measure_best(ready(), model, entry["batches"], bandwidth),
+            entry,
+            f"{of} {variant.name}",
+            settled=lambda kept: kept["among"] == measured_batches(entry["batches"]),
+        )
 
 
 def _energy(ready: ReadyPlan, args: argparse.Namespace) -> dict[str, Any]:

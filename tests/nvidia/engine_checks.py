@@ -22,7 +22,7 @@ import fake_tensorrt  # noqa: E402
 import models  # noqa: E402
 from measure_check import make_bundle  # noqa: E402
 
-from benchmarks.gpu.engines import measure_engine  # noqa: E402
+from benchmarks.gpu.engines import measure_batch, measure_best  # noqa: E402
 from edge.bundle import Bundle  # noqa: E402
 from edge.device_engines import build_engines  # noqa: E402
 from edge.engines import SessionOptions, get_engine  # noqa: E402
@@ -186,9 +186,10 @@ def check_batches_that_do_not_fit(folder: Path, backend: str) -> None:
     """Of batches an engine was not built for it is said that they do not fit, and none of them is the best."""
     model = models.small_model()
     ready = engine(folder, backend, profile=Profile(batch=(1, 2))).load(model)
-    found = measure_engine(ready, model, (4,), 1)
-    assert found["batches"] == {"4": {"not_measured": "the engine was built for batches of 1 to 2"}}
-    assert "best" not in found
+    found = {"4": measure_batch(ready, 4, 1)}
+    assert found == {"4": {"not_measured": "the engine was built for batches of 1 to 2"}}
+    with pytest.raises(EngineError, match="no batch was measured"):
+        measure_best(ready, model, found, None)
 
 
 def check_proved_anew(folder: Path, backend: str) -> None:

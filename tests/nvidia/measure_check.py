@@ -68,9 +68,11 @@ if __name__ == "__main__":
     assert main([*command, "--frames", "1,2"]) == 2
     # A damaged model of the last bundle is told before anything of the first is measured.
     model = root / "two.bundle" / "embedder-int8-tensorrt.onnx"
-    model.write_bytes(model.read_bytes()[:-1])
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1])
     assert main([*command, "--out", str(root / "other.json")]) == 2
     assert not (root / "other.json").exists()
+    model.write_bytes(whole)
     (root / "out.json").write_text("{}", encoding="utf-8")
     assert main(command) == 2
     print(first.replace("\n", " "))

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu import kernels
+from benchmarks.gpu.engines import LEAST_ROUNDS, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report
@@ -71,6 +72,13 @@ def test_detection_is_measured_as_the_runtime_detects(monkeypatch: pytest.Monkey
     named = dict(zip(OUTPUTS, heads, strict=True))
     scores = np.sqrt(np.concatenate([named[f"cls_{stride}"] * named[f"obj_{stride}"] for stride in (8, 16, 32)]))
     assert 1 / 450 < float((scores >= runtime.score).mean()) < 1 / 200
+
+
+def test_a_figure_takes_no_more_rounds_than_its_time_holds() -> None:
+    assert within_time(1000, 0.001) == 1000
+    assert within_time(1000, 0.02) == 500
+    assert within_time(1000, 0.5) == LEAST_ROUNDS
+    assert within_time(4, 0.5) == 4
 
 
 def test_a_gallery_is_drawn_in_parts_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
