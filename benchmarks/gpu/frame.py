@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -16,6 +16,7 @@ from benchmarks.provenance import NOT_MEASURED
 from edge.analyze import AnalyzerOptions, FaceAnalyzer, Preprocess
 from edge.bundle import Bundle
 from edge.detect import DetectorOptions
+from edge.engines.tensorrt import TensorRtEngine, TensorRtOptions
 from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery
 from edge.matching import matches_of
@@ -41,16 +42,24 @@ def frame_precisions(bundle: Bundle) -> list[str]:
 
 
 def measure_frame(
-    bundle: Bundle, precision: str, size: tuple[int, int], rounds: int, people: int = PEOPLE
+    bundle: Bundle,
+    precision: str,
+    size: tuple[int, int],
+    rounds: int,
+    people: int = PEOPLE,
+    built: TensorRtOptions | None = None,
 ) -> dict[str, Any]:
     """Milliseconds of a frame of `size` (width, height) with five faces, wall time, each way. Raises EdgeError.
 
     The ways take turns: BGR through the GPU, NV12 through the GPU where the sides are even, BGR by the CPU around the
     models. A frame is searched, its faces are looked at by the landmarker if the bundle has one, cut, embedded together
-    and named, of `people`; each frame alone, as the tracker would cost all ways the same.
+    and named, of `people`; each frame alone, as the tracker would cost all ways the same. built: how the engines were,
+    so that the very same are measured.
     """
     frames = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in scene(FACES, MOMENTS)]
     with ExitStack() as opened:
+        if built is not None:
+            opened.enter_context(_built_as(built))
         analyzers: dict[str, FaceAnalyzer] = {}
         for way in WAYS:
             options = AnalyzerOptions(precision, engine="tensorrt", preprocess=way, detector=FIVE_AND_NO_MORE)
@@ -71,6 +80,17 @@ def measure_frame(
         landmarker = analyzers["gpu"].landmarker_variant
         placing = {"landmarker": None if landmarker is None else landmarker.name}
         return {**found, **placing, "gallery": people, **gallery.describe()}
+
+
+@contextmanager
+def _built_as(options: TensorRtOptions) -> Iterator[None]:
+    """Engines that are opened by their name meanwhile are built and found with these options."""
+    before = TensorRtEngine.defaults
+    TensorRtEngine.defaults = options
+    try:
+        yield
+    finally:
+        TensorRtEngine.defaults = before
 
 
 def crowd(people: int, dimensions: int, known: Floats) -> Snapshot:

@@ -262,7 +262,8 @@ def _measure_bundle(
     for precision in frame_precisions(bundle):
 
         def frame(precision: str = precision) -> Any:
-            return measure_frame(bundle, precision, args.frame, args.rounds, args.people)
+            built = TensorRtOptions(profile=profile, backend=args.backend)
+            return measure_frame(bundle, precision, args.frame, args.rounds, args.people, built)
 
         report.part(precision, frame, entries["frames"], f"{name}, frame")
 

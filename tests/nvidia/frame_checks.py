@@ -460,7 +460,12 @@ def check_refusals(bundle: Bundle) -> None:
 def check_measured(bundle: Bundle) -> None:
     """The benchmark of a whole frame runs to its end, both ways, and finds the same faces."""
     assert frame_precisions(bundle) == ["fp32"]
-    found = measure_frame(bundle, "fp32", (640, 360), 2, people=70)
+    defaults = tensorrt.TensorRtEngine.defaults
+    built = replace(defaults, profile=tensorrt.Profile(batch=(1, 5)))
+    found = measure_frame(bundle, "fp32", (640, 360), 2, people=70, built=built)
+    passports = [file.read_text(encoding="utf-8") for file in Path(os.environ["ARCEDGE_CACHE"]).glob("*.json")]
+    assert sum(str(built.profile) in text for text in passports) == 3, "of detector, embedder and landmarker"
+    assert tensorrt.TensorRtEngine.defaults is defaults
     assert (found["gallery"], found["match"], found["landmarker"]) == (70, "gpu", "landmarker-fp32")
     # The five are two people, one of whom is known; in a frame a name is given once.
     assert found["named"] == {"gpu": 2, "cpu": 2, "gpu_nv12": 2}
@@ -637,7 +642,7 @@ if __name__ == "__main__":
     kernels.write_bytes(b"the emulated driver has them built in")
     os.environ["ARCEDGE_KERNELS"] = str(kernels)
     # The registry opens engines with their defaults: the backend is chosen where these are made.
-    tensorrt.TensorRtEngine.__init__.__defaults__ = (tensorrt.TensorRtOptions(backend=backend, quiet=True),)
+    tensorrt.TensorRtEngine.defaults = tensorrt.TensorRtOptions(backend=backend, quiet=True)
     models = Bundle.open(Path(shipped))
     for check in checks or CHECKS:
         CHECKS[check](models)

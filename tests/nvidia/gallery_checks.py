@@ -470,7 +470,7 @@ if __name__ == "__main__":
     kernels.parent.mkdir(parents=True, exist_ok=True)
     kernels.write_bytes(b"the emulated driver has them built in")
     os.environ["ARCEDGE_KERNELS"] = str(kernels)
-    tensorrt.TensorRtEngine.__init__.__defaults__ = (tensorrt.TensorRtOptions(backend=BACKEND, quiet=True),)
+    tensorrt.TensorRtEngine.defaults = tensorrt.TensorRtOptions(backend=BACKEND, quiet=True)
     models = Bundle.open(Path(shipped))
     for check in checks or CHECKS:
         CHECKS[check](models)

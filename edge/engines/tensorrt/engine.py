@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edge.cuda.device import missing_backend, open_device
 from edge.cuda.driver import DeviceInfo
@@ -30,13 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRtEngine(Engine):
-    """See the module. `options` say how engines are built and kept."""
+    """See the module. `options` say how engines are built and kept.
+
+    defaults: where none are given, as where an engine is opened by its name.
+    """
 
     name = "tensorrt"
     extra = "tensorrt"
+    defaults: ClassVar[TensorRtOptions] = TensorRtOptions()
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
-        self.options = options or TensorRtOptions()
+        self.options = options or self.defaults
 
     def available(self) -> str | None:
         if missing := missing_backend():
