@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
 import models  # noqa: E402
+from emulated_room import require_all_given_back  # noqa: E402
 from measure_check import make_bundle  # noqa: E402
 
 from benchmarks.gpu.engines import measure_batch, measure_best  # noqa: E402
@@ -235,27 +236,7 @@ def check_kept_where_it_is_not_at_fault(folder: Path, backend: str) -> None:
 def check_failed_openings_give_everything_back(folder: Path, backend: str) -> None:
     """Wherever the device runs out: what was taken by then is free again, and with room enough the session opens."""
     ready = engine(folder, backend).load(models.small_model())
-    before = held()
-    refused = 0
-    while True:
-        driver.emulated_room(ctypes.c_long(refused))
-        try:
-            session = ready.open()
-        except EngineError:
-            assert held() == before, f"kept after {refused} had been made"
-            refused += 1
-        else:
-            break
-        finally:
-            driver.emulated_room(ctypes.c_long(-1))
-    session.close()
-    assert held() == before
-    assert refused > 4
-
-
-def held() -> tuple[int, int, int]:
-    """Allocations, streams and events that nobody gave back."""
-    return driver.emulated_allocations(), driver.emulated_streams(), driver.emulated_events()
+    require_all_given_back(ready.open, least=5)
 
 
 def check_built_ahead(folder: Path, backend: str) -> None:

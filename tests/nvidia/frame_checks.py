@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import fake_tensorrt  # noqa: E402
+from emulated_room import require_all_given_back  # noqa: E402
 
 from benchmarks.demo.video import portraits  # noqa: E402
 from benchmarks.gpu import engines  # noqa: E402
@@ -187,7 +188,6 @@ def check_failed_openings_give_everything_back(bundle: Bundle) -> None:
     with opened(bundle) as gpu:
         frames = gpu.gpu_frames
         assert frames is not None
-        before = held()
 
         def another() -> gpu_frames.GpuFrames:
             return gpu_frames.GpuFrames(frames._cpu, frames._detection, frames._embedding, frames._landmarker._session)  # type: ignore[union-attr]
@@ -195,27 +195,8 @@ def check_failed_openings_give_everything_back(bundle: Bundle) -> None:
         def gallery() -> GpuGallery:
             return GpuGallery(frames.device, 512, most_bytes=1 << 20)
 
-        for work, least in ((another, 20), (gallery, 10)):
-            refused = 0
-            while True:
-                driver.emulated_room(ctypes.c_long(refused))
-                try:
-                    made = work()
-                except EngineError:
-                    assert held() == before, f"kept after {refused} had been made"
-                    refused += 1
-                else:
-                    break
-                finally:
-                    driver.emulated_room(ctypes.c_long(-1))
-            made.close()
-            assert held() == before
-            assert refused >= least
-
-
-def held() -> tuple[int, int, int]:
-    """Allocations, streams and events that nobody gave back."""
-    return driver.emulated_allocations(), driver.emulated_streams(), driver.emulated_events()
+        require_all_given_back(another, least=20)
+        require_all_given_back(gallery, least=10)
 
 
 def check_contexts(bundle: Bundle) -> None:
