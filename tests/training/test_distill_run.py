@@ -30,7 +30,8 @@ from training.distill.cli import configure_distill, run_distill
 from training.distill.crops import SIZE, CropStore
 from training.distill.feed import make_batch
 from training.distill.losses import relative_error
-from training.distill.run import BLOCKS, DONE, WHOLE, Distiller, Recipe, to_student
+from training.distill.recipe import GENTLY, Recipe
+from training.distill.run import BLOCKS, DONE, WHOLE, Distiller, to_student
 from training.distill.start import fit_stage_scales
 from training.distill.teacher import Answer, Teacher
 from training.mobilefacenet import MobileFaceNet
@@ -280,13 +281,9 @@ def test_timing_a_step_leaves_no_trace(crops: CropStore) -> None:
     assert all(torch.equal(a, b) for a, b in zip(_weights(timed), _weights(other), strict=True))
 
 
-def test_the_rate_warms_up_and_falls_to_zero(crops: CropStore) -> None:
-    distiller = _distiller(crops, Recipe(batch=4, steps=100, warmup=10, lr=1e-2, hold_out=3))
-    distiller.phase = WHOLE
-    rates = []
-    for step in range(101):
-        distiller.step = step
-        rates.append(distiller.learning_rate())
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = Recipe(steps=100, warmup=10, lr=1e-2)
+    rates = [recipe.learning_rate(step) for step in range(101)]
     assert rates[0] == pytest.approx(1e-3)
     assert max(rates) == rates[10] == pytest.approx(1e-2)
     assert rates[55] == pytest.approx(5e-3)
@@ -307,7 +304,7 @@ def test_crops_are_spoilt_less_in_the_last_share_of_the_second_phase(
     distiller = _distiller(crops, replace(QUICK, steps=4, gentle=0.5))
     distiller._start_phase(WHOLE)
     distiller.run()
-    assert told == [1.0, 1.0, run.GENTLY, run.GENTLY]
+    assert told == [1.0, 1.0, GENTLY, GENTLY]
 
 
 def test_a_student_that_is_the_teacher_agrees_wholly(crops: CropStore) -> None:
@@ -384,6 +381,8 @@ class TestCommand:
             (["--steps", "0"], "at least 1"),
             (["--stages", "-1"], "--stages -1.0: a weight is 0 or more"),
             (["--stages", "nan"], "--stages nan"),
+            (["--gentle", "2"], "--gentle 2.0: a share lies in 0..1"),
+            (["--gentle", "nan"], "--gentle nan"),
             (["--lr", "-1"], "--lr -1.0: a learning rate lies above 0"),
             (["--work", __file__], "is a file; --work names a folder"),
             (["--teacher", __file__], "not the weights of foamliu's MobileFaceNet"),

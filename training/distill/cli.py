@@ -106,7 +106,8 @@ def run_distill(args: argparse.Namespace) -> int:
     from training.distill.crops import CropStore
     from training.distill.journal import CHECKPOINT, Journal
     from training.distill.losses import LossWeights
-    from training.distill.run import DONE, Distiller, Recipe
+    from training.distill.recipe import Recipe
+    from training.distill.run import DONE, Distiller
     from training.distill.teacher import EMBEDDING_SIZE, BothWays, load_teacher
     from training.mobilefacenet import MobileFaceNet
 

@@ -83,6 +83,6 @@ class Journal:
         means = " ".join(f"{key} {value / self._steps:.4f}" for key, value in self._sums.items())
         self.line(
             f"{distiller.phase} {distiller.step}/{distiller.phase_steps} {rate:.1f} crops/s {left / 60:.1f} min left "
-            f"rate {distiller.learning_rate():.2e} {means}"
+            f"rate {distiller.recipe.learning_rate(distiller.step):.2e} {means}"
         )
         self._printed, self._steps, self._sums = now, 0, {}

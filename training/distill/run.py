@@ -8,12 +8,11 @@ noise of small batches, and nearly half the time a step.
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +28,8 @@ from training.distill.blocks import STAGE_ENDS, chain_features, run_frozen
 from training.distill.cascade import HEAD, STEPS, Bank, advance, fill_bank, learn_block, lesson_of
 from training.distill.crops import CropStore, EpochOrder
 from training.distill.feed import batches, make_batch
-from training.distill.losses import LossWeights, embedding_map, relational_error, relative_error
+from training.distill.losses import embedding_map, relational_error, relative_error
+from training.distill.recipe import FIXED, Recipe
 from training.distill.replicas import copy_statistics, gather_gradients, replicate
 from training.distill.start import fit_mean, fit_stage_scales
 from training.equalise import equalise
@@ -39,10 +39,6 @@ from training.teaching import CHUNK
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
 
-FIXED = ("seed", "batch", "workers", "bank", "hold_out", "bf16", "start")
-"""The parts of a recipe that a run cannot change on the way."""
-GENTLY = 0.25
-"""How often a crop loses something of what is to be seen, as a share of how often it does elsewhere (`augment`)."""
 MEASURED_BATCHES = 10
 """Batches of training crops that ranges and scales of finished weights are measured on."""
 CENTRED_BATCHES = 256
@@ -62,38 +58,6 @@ class Answered(Protocol):
 
 TeacherLike = Callable[[Tensor], Answered]
 """(N, 3, 112, 112) float32 RGB 0–255 → its answer; called from several threads at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides what comes out, besides the crops and the teacher."""
-
-    seed: int = 0
-    batch: int = 32
-    workers: int = 2
-    """Threads that share a batch, each with a copy of the network; part of the recipe, for it splits the batch."""
-    bank: int = 4096
-    """Augmented crops the blocks learn from in the first phase; a megabyte of memory each."""
-    block_steps: int = 2500
-    """Steps of each block in the first phase; the stem gets three times as many."""
-    block_lr: float = 1e-2
-    steps: int = 10_000
-    """Steps of the second phase: the learning rate falls to zero over them."""
-    gentle: float = 0.0
-    """Share of the second phase, its last, in which crops are spoilt `GENTLY`."""
-    lr: float = 1.2e-3
-    warmup: int = 200
-    clip: float = 5.0
-    """Longest gradient an update is made from."""
-    ema: float = 0.998
-    """Share of the averaged weights that stays at each step."""
-    hold_out: int = 64
-    """One identity in so many is never trained on, and shows how well the student agrees with the teacher."""
-    bf16: bool = False
-    """Whether the second phase multiplies in bfloat16; weights, their updates and the loss stay float32."""
-    start: str = ""
-    """SHA-256 of the weights the second phase began from, without a first; empty for random ones."""
-    weights: LossWeights = field(default_factory=LossWeights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +132,6 @@ class Distiller:
         """Whether the second phase is past its middle."""
         return 2 * self.step >= self.recipe.steps
 
-    def learning_rate(self) -> float:
-        """Of the second phase: linear warm-up, then half a cosine down to zero after the last step."""
-        if self.step < self.recipe.warmup:
-            return self.recipe.lr * (self.step + 1) / self.recipe.warmup
-        progress = (self.step - self.recipe.warmup) / max(1, self.recipe.steps - self.recipe.warmup)
-        return self.recipe.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-
-    def spoil(self, step: int) -> float:
-        """How often crops of a step of the second phase are spoilt; see `augment`."""
-        return GENTLY if step >= (1.0 - self.recipe.gentle) * self.recipe.steps else 1.0
-
     def learn_blocks(self) -> Iterator[dict[str, float]]:
         """The first phase from block `step` on; the error of each block when it is taught."""
         recipe = self.recipe
@@ -215,7 +168,7 @@ class Distiller:
         gather_gradients(self._replicas)
         parameters = list(self.student.parameters())
         torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        self._optimizer.step(self.learning_rate())
+        self._optimizer.step(self.recipe.learning_rate(self.step))
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self._ema, parameters, 1.0 - decay)
@@ -300,7 +253,7 @@ class Distiller:
         course = 4 if self.recipe.start else 1
         order = EpochOrder(self.training_crops, self.recipe.batch, self.recipe.seed + course)
         steps = range(self.step, self.recipe.steps)
-        for pixels in batches(self.crops, order, (self.recipe.seed, course), steps, self.spoil):
+        for pixels in batches(self.crops, order, (self.recipe.seed, course), steps, self.recipe.spoil):
             yield self.train_step(pixels)
 
     def _finish_phase(self) -> None:
@@ -331,11 +284,11 @@ class Distiller:
             rng = np.random.default_rng([self.recipe.seed, 2, step])
             yield to_student(make_batch(self.crops, order.step(step), rng))
 
-    def _first_crops(self, batches: int) -> Iterator[Tensor]:
-        """Training crops as they are, RGB 0–255: so many batches, or each crop once where that is less."""
+    def _first_crops(self, most: int) -> Iterator[Tensor]:
+        """Training crops as they are, RGB 0–255: so many batches, or as many as it takes to hold each crop."""
         order = EpochOrder(self.training_crops, CHUNK, self.recipe.seed)
-        batches = min(batches, -(-len(self.training_crops) // CHUNK))
-        return (make_batch(self.crops, order.step(step), None) for step in range(batches))
+        count = min(most, -(-len(self.training_crops) // CHUNK))
+        return (make_batch(self.crops, order.step(step), None) for step in range(count))
 
     def save(self, path: Path) -> None:
         """Writes the whole state; a kill at any moment leaves the old file or the new one."""

@@ -45,7 +45,9 @@ def fit_mean(student: MobileFaceNet, batches: Iterable[tuple[Tensor, Tensor]]) -
 
 @torch.no_grad()
 def fit_stage_scales(student: MobileFaceNet, batches: Iterable[tuple[Tensor, _Answered]]) -> None:
-    """Gives the channels of the last two stages the scale of the teacher's, in place; the function stays.
+    """Gives the channels of the last two stages the scale of the teacher's, in place.
+
+    The function stays, but for what channels say that had been blown up, see below.
 
     batches: what the student takes, (N, 3, 112, 112) in [-1, 1], and what the teacher says of it. The factor of a
     channel is the least-squares one, Σ s·t / Σ s². A channel keeps its scale where that is not within `REACH`: they
