@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.command import command
 from benchmarks.demo.video import portraits
+from benchmarks.precisions import Precisions
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.start import measure_start
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
@@ -182,7 +183,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.camera", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="figures are added to it")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "int8"], metavar="P")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        type=Precisions.parse,
+        default=[Precisions("fp32"), Precisions("int8"), Precisions("int8", "fp32")],
+        metavar="P[/DETECTOR]",
+        help="as int8/fp32, with FP32 for the detector (default: fp32 int8 int8/fp32)",
+    )
     parser.add_argument("--frames", type=int, default=60, help="a scene (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--parts", nargs="+", default=["budget", "batches", "workers", "start"], metavar="PART")
@@ -192,8 +200,7 @@ def main() -> int:
     report: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     report |= {"time": now(), "machine": machine(), "versions": versions()}
     for precision in args.precision:
-        figures = report.setdefault(precision, {})
-        options = AnalyzerOptions(precision=precision)
+        figures, options = report.setdefault(str(precision), {}), precision.options
         with ExitStack() as opened:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             analyzer = opened.enter_context(FaceAnalyzer(bundle, options))
@@ -207,11 +214,12 @@ def main() -> int:
             if "start" in args.parts:
                 picture = cv2.resize(scene(1, 1)[0], (640, 480))
                 figures["start"] = measure_start(args.bundle, folder / "gallery", precision, picture, args.rounds)
-    load = {"parts": args.parts, "precision": args.precision, **load_between(before, Load.now())}
+    names = [str(precision) for precision in args.precision]
+    load = {"parts": args.parts, "precision": names, **load_between(before, Load.now())}
     report.setdefault("loads", []).append(load)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: report[key] for key in (*args.precision, "loads")}, indent=1))
+    print(json.dumps({key: report[key] for key in (*names, "loads")}, indent=1))
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 
+from benchmarks.precisions import Precisions
 from edge.types import Image
 
 BUDGET = {"cpu_seconds": 0.3, "rss_mb": 100.0}
@@ -35,8 +36,9 @@ import cv2
 cv2.setNumThreads(1)
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
-analyzer = FaceAnalyzer(Bundle.open(Path(sys.argv[1])), AnalyzerOptions(precision=sys.argv[2]))
-image = cv2.imread(sys.argv[3])
+options = AnalyzerOptions(precision=sys.argv[3], detector_precision=sys.argv[4] if len(sys.argv) > 4 else None)
+analyzer = FaceAnalyzer(Bundle.open(Path(sys.argv[1])), options)
+image = cv2.imread(sys.argv[2])
 analyzer.embed(analyzer.align(image, analyzer.detect(image)[:1]))
 {_SPENT}
 """
@@ -51,7 +53,7 @@ sys.exit(code)
 """
 
 
-def measure_start(bundle: Path, gallery: Path, precision: str, picture: Image, rounds: int) -> dict[str, Any]:
+def measure_start(bundle: Path, gallery: Path, precisions: Precisions, picture: Image, rounds: int) -> dict[str, Any]:
     """Of processes that take turns: seconds of CPU and peak resident MB, median, least and most of the rounds.
 
     first_embedding: of `picture` with the bundle's models. command: the whole of `edge run` on it, events into a file.
@@ -59,9 +61,10 @@ def measure_start(bundle: Path, gallery: Path, precision: str, picture: Image, r
     with tempfile.TemporaryDirectory() as folder:
         file, events = Path(folder) / "picture.png", Path(folder) / "events.jsonl"
         cv2.imwrite(str(file), picture)
-        run = ["run", "--bundle", str(bundle), "--gallery", str(gallery), "--precision", precision]
+        run = ["run", "--bundle", str(bundle), "--gallery", str(gallery), *precisions.arguments]
+        named = [name for name in (precisions.embedder, precisions.detector) if name is not None]
         ways = {
-            "first_embedding": [_FIRST_EMBEDDING, str(bundle), precision, str(file)],
+            "first_embedding": [_FIRST_EMBEDDING, str(bundle), str(file), *named],
             "command": [_COMMAND, *run, "--source", str(file), "--events", str(events)],
         }
         rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

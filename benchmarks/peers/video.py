@@ -26,6 +26,7 @@ from benchmarks import provenance
 from benchmarks.command import command
 from benchmarks.demo.video import portraits, write_enrolment
 from benchmarks.frames import load_frames
+from benchmarks.precisions import Precisions
 from benchmarks.statistics import resample_rounds
 from edge.errors import InputError
 
@@ -49,7 +50,7 @@ def ways(
     video: Path,
     models: Path,
     peers: tuple[str, ...],
-    precisions: tuple[str, ...] = (),
+    precisions: tuple[Precisions, ...] = (),
 ) -> list[Way]:
     """Decoding alone, `edge run` in three ways at each precision (none: as the bundle lists first), and each peer."""
     run = ("-m", "edge", "run", "--bundle", str(bundle), "--gallery", str(gallery), "--source", str(video))
@@ -62,7 +63,7 @@ def ways(
         ),
         ("edge run --no-tracking", "every face of every frame detected and embedded", ("--no-tracking",)),
     )
-    chosen_precisions: list[tuple[str, ...]] = [("--precision", precision) for precision in precisions] or [()]
+    chosen_precisions = [precision.arguments for precision in precisions] or [()]
     child = ("-m", "benchmarks.peers.video", "--child")
     return [
         Way(DECODE, "reading the video's frames and nothing else", (*child, DECODE, "--video", str(video))),
@@ -165,7 +166,7 @@ def report(
     peers: tuple[str, ...],
     size: tuple[int, int],
     turns: int,
-    precisions: tuple[str, ...] = (),
+    precisions: tuple[Precisions, ...] = (),
 ) -> dict[str, Any]:
     """JSON-ready, with where it was measured. size: lines, and the most frames."""
     from edge.bundle import Bundle
@@ -225,7 +226,12 @@ def main() -> int:
     parser.add_argument("--peer-models", type=Path, help="folder with the peers' model files")
     parser.add_argument("--peer", nargs="+", default=["insightface", "insightface-wide"])
     parser.add_argument(
-        "--precision", nargs="+", default=[], metavar="P", help="of edge run (default: the bundle's first)"
+        "--precision",
+        nargs="+",
+        type=Precisions.parse,
+        default=[],
+        metavar="P[/DETECTOR]",
+        help="of edge run, as int8/fp32 with FP32 for the detector (default: the bundle's first)",
     )
     parser.add_argument("--height", type=int, default=720, help="of the frames (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=105, help="the most to take (default: %(default)s)")

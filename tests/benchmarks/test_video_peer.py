@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.frames import load_frames
 from benchmarks.peers.video import DECODE, Way, child, lines, measure, scaled_copy, ways
+from benchmarks.precisions import Precisions
+from edge.analyze import AnalyzerOptions
 from edge.errors import InputError
 
 
@@ -62,7 +64,8 @@ def test_edge_run_takes_the_arguments_it_is_given(tmp_path: Path) -> None:
 
     from edge.cli.run import VERB
 
-    for precisions in ((), ("fp32", "int8")):
+    both = (Precisions("fp32"), Precisions("int8", "fp32"))
+    for precisions in ((), both):
         asked = []
         for way in ways(tmp_path, tmp_path, tmp_path, tmp_path, ("insightface",), precisions):
             if way.arguments[:2] == ("-m", "edge"):
@@ -70,6 +73,18 @@ def test_edge_run_takes_the_arguments_it_is_given(tmp_path: Path) -> None:
                 VERB.configure(parser)
                 parsed = parser.parse_args(list(way.arguments[3:]))
                 assert parsed.json_summary
-                asked.append(parsed.precision)
-                assert parsed.precision is None or way.name.endswith(f" --precision {parsed.precision}")
+                chosen = Precisions(parsed.precision, parsed.detector_precision) if parsed.precision else None
+                asked.append(chosen)
+                assert chosen is None or way.name.endswith(" " + " ".join(chosen.arguments))
         assert asked == [precision for precision in precisions or (None,) for _ in range(3)]
+
+
+def test_precisions_are_one_for_all_or_one_for_each() -> None:
+    import argparse
+
+    assert [str(Precisions.parse(text)) for text in ("fp16", "int8/fp32")] == ["fp16", "int8/fp32"]
+    assert Precisions.parse("int8/fp32") == Precisions("int8", "fp32")
+    assert Precisions.parse("int8/fp32").options == AnalyzerOptions(precision="int8", detector_precision="fp32")
+    for text in ("", "int4", "int8/", "int8/fp32/fp32"):
+        with pytest.raises(argparse.ArgumentTypeError, match="as in int8/fp32"):
+            Precisions.parse(text)

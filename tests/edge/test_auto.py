@@ -265,18 +265,38 @@ def test_a_verb_settles_auto_before_anything_opens_and_says_what_it_took(
         assert said in printed
 
 
-def test_every_worker_gets_what_auto_chose_for_the_first(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = json.loads((own_bundle / "bundle.json").read_text())
+def with_int8(bundle: Path) -> Path:
+    """The bundle, each of its models also there by the name of INT8."""
+    manifest = json.loads((bundle / "bundle.json").read_text())
     manifest["variants"] += [
         {**variant, "name": f"{variant['role']}-int8", "precision": "int8"} for variant in manifest["variants"]
     ]
-    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+def test_every_worker_gets_what_auto_chose_for_the_first(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = Choice("onnxruntime", "fp32", "onnxruntime", "int8", 10.0, (), "2026-01-01T00:00:00Z")
     monkeypatch.setattr("edge.auto.choose_engine", lambda *_: choice)
     parser = argparse.ArgumentParser()
     options.add_bundle(parser)
-    args = parser.parse_args(["--bundle", str(own_bundle), "--engine", "auto"])
+    args = parser.parse_args(["--bundle", str(with_int8(own_bundle)), "--engine", "auto"])
     with options.open_analyzer(args) as first, options.open_analyzer(args) as second:
         chosen = [(one.embedder_variant.precision, one.detector_variant.precision) for one in (first, second)]
     assert chosen == [("fp32", "int8")] * 2
     assert args.detector_precision == "int8"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
+def test_the_detector_runs_in_the_precision_the_user_named(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    choice = Choice("onnxruntime", "int8", "openvino", "int8", 10.0, (), "2026-01-01T00:00:00Z")
+    monkeypatch.setattr("edge.auto.choose_engine", lambda *_: choice)
+    parser = argparse.ArgumentParser()
+    options.add_bundle(parser)
+    words = ["--precision", "int8", "--detector-precision", "fp32", "--engine", engine]
+    args = parser.parse_args(["--bundle", str(with_int8(own_bundle)), *words])
+    with options.open_analyzer(args) as analyzer:
+        said = analyzer.describe()
+    assert (said["embedder"], said["detector"], args.detector_engine) == ("embedder-int8", "detector-fp32", None)
