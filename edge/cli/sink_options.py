@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _VIDEO_MINUTES = 60.0
 _RECEIVERS = ("webhook", "mqtt", "nats")
 _BELONGS_TO = {
+    "events_max_mb": "events",
+    "video_minutes": "video",
+    "video_max_gb": "video",
     "webhook_key_file": "webhook",
     "webhook_token_file": "webhook",
     "mqtt_password_file": "mqtt",
@@ -48,6 +51,12 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
         type=options.positive_float,
         metavar="M",
         help="begin a new video after so long (default: 60 for live sources, never for files)",
+    )
+    parser.add_argument(
+        "--video-max-gb",
+        type=options.positive_float,
+        metavar="GB",
+        help="delete a source's oldest videos beyond (default: none is deleted)",
     )
     parser.add_argument("--show", action="store_true", help="show a window; q ends")
     _add_network(parser)
@@ -149,7 +158,8 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
     if args.video is not None:
         path = args.video if alone else file_of(args.video, source.name)
         minutes = args.video_minutes or (_VIDEO_MINUTES if source.live else math.inf)
-        sinks.append(VideoFileSink(path, source.fps, minutes * 60, overwrite=not source.live))
+        most = (args.video_max_gb or math.inf) * 1e9
+        sinks.append(VideoFileSink(path, source.fps, minutes * 60, overwrite=not source.live, most_bytes=most))
     if source.length is not None:
         sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from itertools import chain, count
 from pathlib import Path
 from shutil import disk_usage
 
@@ -13,10 +11,14 @@ import numpy as np
 
 from edge.draw import annotate
 from edge.errors import InputError
+from edge.sinks.recordings import delete_oldest, put_aside
 from edge.types import FrameResult, Image
 
 SPARE_BYTES = 16_000_000
 """Left free on the disk: for the index at a file's end, 20 bytes a frame, and for whoever else writes there."""
+
+FRAMES_BETWEEN_LOOKS = 250
+"""At what recordings take together, where that is limited."""
 
 
 class VideoFileSink:
@@ -28,10 +30,19 @@ class VideoFileSink:
 
     name = "video"
 
-    def __init__(self, path: Path, fps: float, longest: float = math.inf, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        longest: float = math.inf,
+        *,
+        overwrite: bool = False,
+        most_bytes: float = math.inf,
+    ) -> None:
         """longest: seconds, by the frames' times, after which a new file is begun.
 
         overwrite: whether what an earlier run left may go, as where the same files can be shown again.
+        most_bytes: of all recordings of this name; beyond it the oldest are deleted, never the one being written.
         """
         if path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
             raise InputError(f"{path}: name the video .mp4, .avi or .mkv")
@@ -41,11 +52,16 @@ class VideoFileSink:
         self._fps = fps
         self._longest = longest
         self._overwrite = overwrite
+        self._most_bytes = most_bytes
+        self._frames = 0
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._since = 0.0
 
     def write(self, result: FrameResult) -> None:
+        if self._most_bytes < math.inf and self._frames % FRAMES_BETWEEN_LOOKS == 0:
+            delete_oldest(self._path, self._most_bytes)
+        self._frames += 1
         self._look_for_room()
         moment = result.frame.time
         # A wall clock may have been put back.
@@ -92,16 +108,6 @@ class VideoFileSink:
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         if free < SPARE_BYTES:
             raise InputError(f"{self._path}: cannot be written (less than {SPARE_BYTES // 1_000_000} MB are free)")
-
-
-def put_aside(path: Path) -> None:
-    """Renames a file, where there is one, after when it was last written, in UTC: v.mp4 to v.20261129T021500Z.mp4."""
-    if not path.is_file():
-        return
-    ended = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
-    endings = chain([""], (f"-{number}" for number in count(2)))
-    names = (path.with_name(f"{path.stem}.{ended}{ending}{path.suffix}") for ending in endings)
-    path.rename(next(name for name in names if not name.exists()))
 
 
 def fitted(image: Image, width: int, height: int) -> Image:

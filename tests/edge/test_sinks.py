@@ -24,8 +24,8 @@ from edge.cli import sink_options
 from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
 from edge.errors import InputError
 from edge.pipeline.guards import LastingSink
-from edge.sinks import JsonLines, Progress, VideoFileSink, Window
-from edge.sinks.video import SPARE_BYTES, fitted
+from edge.sinks import JsonLines, Progress, VideoFileSink, Window, recordings
+from edge.sinks.video import FRAMES_BETWEEN_LOOKS, SPARE_BYTES, fitted
 from edge.sinks.window import why_no_window
 from edge.types import Decision, Face, Frame, FrameResult, Match
 
@@ -284,6 +284,48 @@ class TestVideo:
         counts = sorted(frames_in(path) for path in tmp_path.iterdir())
         assert counts == [1, 5, 10, 10]
         assert frames_in(tmp_path / "v.mp4") == 1
+
+    def test_the_oldest_go_where_all_together_may_take_so_much(self, tmp_path: Path) -> None:
+        file = tmp_path / "v.mp4"
+        others = [tmp_path / name for name in ("v.notes.mp4", "w.20200101T000000Z.mp4", "v.20200101T000000Z.mkv")]
+        old = [tmp_path / f"v.2026010{day}T000000Z.mp4" for day in range(1, 5)]
+        old[1:1] = [tmp_path / "v.20260101T000000Z-2.mp4", tmp_path / "v.20260101T000000Z-10.mp4"]
+        for path in (*others, *old):
+            path.write_bytes(bytes(1000))
+        assert recordings.older(file) == old
+        sink = VideoFileSink(file, 25, most_bytes=3500)
+        sink.write(result(0))
+        assert recordings.older(file) == old[-3:]
+        for index in range(1, FRAMES_BETWEEN_LOOKS + 1):
+            sink.write(result(index))
+            old[-1].write_bytes(bytes(3000))
+        sink.close()
+        assert recordings.older(file) == old[-1:], "it is looked at again while one is written"
+        assert frames_in(file) == FRAMES_BETWEEN_LOOKS + 1
+        recordings.delete_oldest(file, 3000 + file.stat().st_size)
+        assert old[-1].exists()
+        recordings.delete_oldest(file, 2999 + file.stat().st_size)
+        assert sorted(tmp_path.iterdir()) == sorted([*others, file]), "the newest counts, and stays"
+
+    def test_one_that_cannot_be_deleted_stops_no_recording(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        old = [tmp_path / f"v.2026010{day}T000000Z.mp4" for day in range(1, 4)]
+        for path in old:
+            path.write_bytes(bytes(1000))
+        unlink = Path.unlink
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            if path == old[0]:
+                raise PermissionError(13, "Permission denied")
+            unlink(path, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        sink = VideoFileSink(tmp_path / "v.mp4", 25, most_bytes=1500)
+        sink.write(result(0))
+        sink.close()
+        assert recordings.older(tmp_path / "v.mp4") == [old[0]]
+        assert [record.message for record in caplog.records] == [f"{old[0]}: cannot be deleted (Permission denied)"]
 
     @pytest.mark.parametrize(
         ("said", "live", "seconds", "files"),

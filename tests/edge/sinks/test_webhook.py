@@ -546,6 +546,7 @@ def test_two_receivers_number_visits_alike(receiver: Receiver, tmp_path: Path, l
     ("options", "message"),
     [
         (["--mqtt-discovery"], "--mqtt-discovery is for --mqtt, which is not there"),
+        (["--video-max-gb", "5"], "--video-max-gb is for --video, which is not there"),
         (["--webhook-key-file", "k"], "--webhook-key-file is for --webhook"),
         (["--webhook", "http://127.0.0.1:9/x", "--webhook-key-file", "{walk}/none"], "the secret cannot be read"),
         (["--webhook", "http://127.0.0.1:9/x", "--webhook-token-file", "/dev/null"], "/dev/null: holds no secret"),
