@@ -33,7 +33,8 @@ class Supervision:
 class _Loss:
     """From a stream's last usable frame to its next: one that opens and gives nothing has not come back.
 
-    since: monotonic. delays: seconds between attempts, for all of them. was_there: whether it was ever opened before.
+    since: monotonic. delays: seconds between attempts, for all of them, and those of the next loss where it follows
+    soon. was_there: whether it was ever opened before.
     """
 
     since: float
@@ -52,6 +53,7 @@ class SupervisedCapture:
         self._name = name
         self._how = how
         self._loss: _Loss | None = None
+        self._last: tuple[_Loss, float] | None = None
         self.corrupt = 0
         self.reconnects = 0
 
@@ -86,12 +88,18 @@ class SupervisedCapture:
 
     def _is_back(self) -> None:
         if self._loss is not None:
-            _LOG.warning("%s: back after %.1f s", self._name, self._how.clock.monotonic() - self._loss.since)
+            now = self._how.clock.monotonic()
+            _LOG.warning("%s: back after %.1f s", self._name, now - self._loss.since)
             self.reconnects += self._loss.was_there
-            self._loss = None
+            self._loss, self._last = None, (self._loss, now)
 
     def _new_loss(self, *, was_there: bool) -> _Loss:
-        return _Loss(self._how.clock.monotonic(), self._how.backoff.delays(self._how.random), was_there)
+        """Waits go on growing where the stream was back for less than the longest of them: else one that gives a frame
+        and dies, as a camera that restarts under load, would be called, and logged, twice a second for ever."""
+        now = self._how.clock.monotonic()
+        if self._last is not None and now - self._last[1] < self._how.backoff.longest:
+            return _Loss(now, self._last[0].delays, was_there)
+        return _Loss(now, self._how.backoff.delays(self._how.random), was_there)
 
     def _until_lost(self, capture: Capture, stopping: threading.Event) -> Iterator[tuple[Picture, float]]:
         corrupt_run = 0

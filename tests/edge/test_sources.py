@@ -172,18 +172,30 @@ class TestLive:
             f"cam: back after {opened[-1]:.1f} s",
         ]
 
-    def test_after_a_good_frame_it_is_tried_soon_again(self) -> None:
+    def test_one_that_gives_a_frame_and_dies_is_tried_ever_more_seldom(self) -> None:
         clock, opened = SimulatedClock(), []
 
         def open_capture() -> Script:
             opened.append(clock.monotonic())
-            return Script([shade(1), SourceError("cam: gives no frame")] if len(opened) < 5 else [])
+            return Script([shade(1), SourceError("cam: gives no frame")] if len(opened) < 9 else [])
 
         supervised = SupervisedCapture(open_capture, "cam", Supervision(Backoff(jitter=0.0), clock))
-        assert len(list(supervised.frames(None, threading.Event()))) == 4
-        assert opened == [0.5, 1.0, 1.5, 2.0, 2.5]
+        assert len(list(supervised.frames(None, threading.Event()))) == 8
+        assert opened == [0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5, 121.5]
         # What was waited for at the start was never lost; what ended before a frame has not come back.
-        assert supervised.reconnects == 3
+        assert supervised.reconnects == 7
+
+    def test_after_half_a_minute_of_frames_it_is_tried_soon_again(self) -> None:
+        clock, opened, never = SimulatedClock(), [], threading.Event()
+
+        def open_capture() -> Script:
+            opened.append(clock.monotonic())
+            return Script([shade(len(opened)), SourceError("cam: gives no frame")] if len(opened) < 5 else [])
+
+        supervised = SupervisedCapture(open_capture, "cam", Supervision(Backoff(jitter=0.0), clock))
+        for image, _ in supervised.frames(None, threading.Event()):
+            clock.wait(never, 30 if image[0, 0, 0] in (2, 3) else 29)
+        assert np.diff(opened).tolist() == [29 + 1, 30 + 0.5, 30 + 0.5, 29 + 1]
 
     def test_corrupt_frames_are_survived_and_too_many_in_a_row_are_a_loss(self) -> None:
         captures = [
