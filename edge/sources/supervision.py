@@ -91,7 +91,8 @@ class SupervisedCapture:
             now = self._how.clock.monotonic()
             _LOG.warning("%s: back after %.1f s", self._name, now - self._loss.since)
             self.reconnects += self._loss.was_there
-            self._loss, self._last = None, (self._loss, now)
+            self._last = self._loss, now
+            self._loss = None
 
     def _new_loss(self, *, was_there: bool) -> _Loss:
         """Waits go on growing where the stream was back for less than the longest of them: else one that gives a frame
