@@ -207,15 +207,19 @@ def settle_engine(args: argparse.Namespace, bundle: Bundle, precision: str | Non
             args.detector_engine, args.detector_precision = choice.detector_engine, choice.detector_precision
 
 
-def threshold_of(args: argparse.Namespace, analyzer: FaceAnalyzer) -> float:
-    """The user's, else the bundle's. Raises ContractError where there is neither."""
+def threshold_of(args: argparse.Namespace) -> float:
+    """The user's, else the bundle's, without opening a model, for which an engine may have to be built first.
+
+    Raises ContractError where there is neither, and as `open_bundle` and `settle_engine` do.
+    """
     if args.threshold is not None:
         return float(args.threshold)
-    if analyzer.threshold is None:
-        raise ContractError(
-            f"{args.bundle}: states no threshold for {analyzer.embedder_variant.name}; give one with --threshold"
-        )
-    return analyzer.threshold.similarity
+    bundle = open_bundle(args)
+    settle_engine(args, bundle, args.precision)
+    variant = bundle.select("embedder", args.precision, args.engine)
+    if variant.threshold is None:
+        raise ContractError(f"{args.bundle}: states no threshold for {variant.name}; give one with --threshold")
+    return variant.threshold.similarity
 
 
 def positive(text: str) -> int:

@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="edge run: %(message)s", level=logging.WARNING, stream=sys.stderr)
     names = parse_names(args.source)
     wanted_page = live_options.page_options(args)
+    threshold = options.threshold_of(args)
     with ExitStack() as opened:
         analyzers = [opened.enter_context(options.open_analyzer(args)) for _ in range(args.workers)]
         analyzer = analyzers[0]
         gallery = opened.enter_context(Gallery.open(options.local_gallery(args), options.gallery_key(args)))
         gallery.variant_in(options.open_bundle(args))
-        threshold = options.threshold_of(args, analyzer)
         if not gallery.snapshot().names:
             print(f"edge run: {args.gallery} is empty: everybody will be unknown", file=sys.stderr)
         world = _world(args, names)

@@ -22,9 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edge.verification import verify
 
+    threshold = options.threshold_of(args)
     with options.open_analyzer(args) as analyzer:
         first, second = args.pictures
-        found = verify(analyzer, first, second, options.threshold_of(args, analyzer), strict=args.strict)
+        found = verify(analyzer, first, second, threshold, strict=args.strict)
     for portrait in found.portraits:
         if portrait.faces > 1:
             print(f"edge verify: {portrait.words()}", file=sys.stderr)

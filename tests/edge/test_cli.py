@@ -469,3 +469,23 @@ def _over(bundle: Path, gallery: Path) -> list[str]:
 def test_the_doctor_speaks_json() -> None:
     findings = json.loads(edge("doctor", "--json").stdout)
     assert {"area", "name", "usable", "detail"} == set(findings[0])
+
+
+def test_a_missing_threshold_is_noticed_before_a_model_is_opened(
+    own_bundle: Path, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    for variant in manifest["variants"]:
+        variant.pop("threshold", None)
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+
+    def opened(*_: Any) -> None:
+        raise AssertionError("an engine may take minutes to build")
+
+    monkeypatch.setattr("edge.analyze.FaceAnalyzer.__init__", opened)
+    bundle = ["--bundle", str(own_bundle)]
+    runs = ["run", *bundle, "--gallery", str(world / "gallery"), "--source", str(world / "walk.mp4")]
+    for arguments in (runs, ["verify", *bundle, "a.png", "b.png"]):
+        assert command.main(arguments) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.endswith("states no threshold for embedder-fp32; give one with --threshold")
