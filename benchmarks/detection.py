@@ -1,6 +1,7 @@
 """What a face detector is worth: average precision, landmarks beside a stronger detector's, faces missed, time.
 
-`python -m benchmarks.detection --data DATA MODEL …` measures detectors of the YuNet family by one code, side by side.
+`python -m benchmarks.detection --data DATA MODEL …` measures detectors of the YuNet family by one code, side by side,
+and with --peer what SCRFD finds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,7 +26,7 @@ from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions, Landmarker, find_main_face
 from edge.engines import Array, Session, open_session
 from edge.errors import InputError
-from edge.metrics.detection import Outcome, average_precision, match
+from edge.metrics.detection import Outcome, average_precision, found_at, match
 from edge.metrics.intervals import Interval, Rate, bootstrap_interval
 from edge.types import Face, Floats, Image
 
@@ -34,6 +35,9 @@ MIN_FACE = 20.0
 
 MEASURED = DetectorOptions(long_side=640, min_score=0.02, max_iou=0.45, max_faces=1000)
 """For average precision, which needs the weak detections too."""
+
+FALSE_ALARMS = (0.04, 0.1, 0.3, 1.0)
+"""A picture, at which two detectors find as much as may be compared, whatever scores they give."""
 
 LATENCY_SHAPE = (480, 640)
 
@@ -47,11 +51,12 @@ class FindsFaces(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PrecisionReport:
-    """AP at IoU 0.5 with its bootstrap interval over images."""
+    """AP at IoU 0.5 with its bootstrap interval over images; found: share of the faces, by false alarms a picture."""
 
     average: Interval
     faces: int
     images: int
+    found: dict[float, Interval]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +133,24 @@ def precision(detector: FindsFaces, truth: Sequence[tuple[Path, Floats]]) -> Pre
         found = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
         scores = np.array([face.score for face in faces], np.float32)
         outcomes.append(match(found * scale, scores, boxes * scale, MIN_FACE))
-    return PrecisionReport(average_over_images(outcomes), sum(outcome.faces for outcome in outcomes), len(outcomes))
+    found_by = {alarms: over_images(outcomes, partial(found_at, false_alarms=alarms)) for alarms in FALSE_ALARMS}
+    true_faces = sum(outcome.faces for outcome in outcomes)
+    return PrecisionReport(average_over_images(outcomes), true_faces, len(outcomes), found_by)
 
 
 def average_over_images(outcomes: list[Outcome]) -> Interval:
     """AP at IoU 0.5 of the outcomes of images, its interval from draws of images."""
+    return over_images(outcomes, lambda drawn: average_precision(drawn).average)
 
-    def average(draws: Any) -> Any:
-        return np.array([average_precision([outcomes[i] for i in draw]).average for draw in draws])
+
+def over_images(outcomes: list[Outcome], figure: Callable[[list[Outcome]], float]) -> Interval:
+    """A figure of the outcomes of images, its interval from draws of images."""
+
+    def figures(draws: Any) -> Any:
+        return np.array([figure([outcomes[i] for i in draw]) for draw in draws])
 
     return bootstrap_interval(
-        np.arange(len(outcomes)).astype(np.float64), lambda d: average(d.astype(int)), resamples=500
+        np.arange(len(outcomes)).astype(np.float64), lambda d: figures(d.astype(int)), resamples=500
     )
 
 
@@ -253,6 +265,14 @@ def configure_detection(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="YuNet-family detectors: .onnx, or .safetensors of our own",
     )
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SCRFD",
+        help="SCRFD, measured on wider/eval; repeatable",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with wider/eval, avengers, scenes, lfw")
     parser.add_argument("--reference", type=Path, metavar="SCRFD", help="SCRFD whose landmarks are the yardstick")
     parser.add_argument(
@@ -267,23 +287,42 @@ def run_detection(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     reference = Scrfd(args.reference) if args.reference else None
     reports = {model.stem: measure(model, args.data, reference, args.lfw_every) for model in args.models}
+    truth = read_truth(args.data / "wider" / "eval") if args.peer else []
+    peers = {
+        peer.stem: {"model": peer.name, "wider_eval": asdict(precision(Scrfd(peer, MEASURED.score), truth))}
+        for peer in args.peer
+    }
     times = latency({model.stem: open_model(model) for model in args.models}, Plan(seconds=args.seconds))
     for name, report in reports.items():
         report["latency_640x480"] = times[name]
         for line in _lines(name, report):
             print(line)
+    for name, report in peers.items():
+        for line in _precision_lines(name, report["wider_eval"]):
+            print(line)
     if args.json:
-        args.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(reports | peers, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _lines(name: str, report: dict[str, Any]) -> list[str]:
-    wider, crops, scenes = report["wider_eval"], report["avengers_crops"], report["avengers_scenes"]
+def _precision_lines(name: str, wider: dict[str, Any]) -> list[str]:
     average = wider["average"]
-    missed = ", ".join(crops["missed"] + scenes["missed"]) or "none"
-    lines = [
+    at = ", ".join(
+        f"{100 * one['value']:.1f} % [{100 * one['low']:.1f}, {100 * one['high']:.1f}] at {alarms:g}"
+        for alarms, one in wider["found"].items()
+    )
+    return [
         f"{name}: AP@0.5 {average['value']:.4f} [{average['low']:.4f}, {average['high']:.4f}], "
         f"{wider['faces']} faces of {wider['images']} pictures",
+        f"{name}: finds {at} false alarms a picture",
+    ]
+
+
+def _lines(name: str, report: dict[str, Any]) -> list[str]:
+    crops, scenes = report["avengers_crops"], report["avengers_scenes"]
+    missed = ", ".join(crops["missed"] + scenes["missed"]) or "none"
+    lines = [
+        *_precision_lines(name, report["wider_eval"]),
         f"{name}: a face in {crops['hits']} of {crops['count']} Avengers crops, "
         f"{scenes['hits']} of {scenes['count']} scenes; missed: {missed}",
     ]

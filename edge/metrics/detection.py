@@ -1,4 +1,4 @@
-"""Average precision of a detector, in numpy alone."""
+"""Average precision of a detector, and what it finds at so many false alarms, in numpy alone."""
 
 from __future__ import annotations
 
@@ -69,6 +69,22 @@ def average_precision(outcomes: Sequence[Outcome]) -> Precision:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     area = float(envelope[hits].sum() / faces) if faces else float("nan")
     return Precision(area, faces, len(hits), len(outcomes))
+
+
+def found_at(outcomes: Sequence[Outcome], false_alarms: float) -> float:
+    """Share of the true faces found at the lowest score that gives at most so many false alarms an image.
+
+    A point of the free-response ROC (Chakraborty, 1989). NaN without a true face.
+    """
+    faces = sum(outcome.faces for outcome in outcomes)
+    if not faces:
+        return float("nan")
+    scores = np.concatenate([outcome.scores for outcome in outcomes])
+    hits = np.concatenate([outcome.hits for outcome in outcomes])
+    wrong = np.sort(scores[~hits])[::-1]
+    allowed = int(false_alarms * len(outcomes) + 1e-9)
+    # What scores as high as the first false alarm too many would come with it.
+    return float((scores[hits] > wrong[allowed]).sum() / faces) if len(wrong) > allowed else float(hits.sum() / faces)
 
 
 def _side(boxes: Floats) -> Floats:

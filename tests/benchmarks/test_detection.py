@@ -73,6 +73,7 @@ def test_precision_of_an_oracle_and_of_a_detector_that_adds_a_false_face(picture
     report = precision(Says([face(0, 80, 0.95), face(50, 40, 0.5)]), truth)
     assert report.average.value == pytest.approx(0.5)
     assert (report.faces, report.images) == (6, 6)
+    assert [share.value for share in report.found.values()] == [0, 0, 0, 1], "a false alarm on each picture"
 
 
 def test_pictures_without_a_face_are_named(pictures: list[Path]) -> None:

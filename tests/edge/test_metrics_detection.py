@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.metrics.detection import average_precision, match
+from edge.metrics.detection import average_precision, found_at, match
 
 LARGE = [0, 0, 40, 40]
 SMALL = [100, 100, 110, 110]
@@ -58,3 +58,14 @@ def test_perfect_and_useless_detectors() -> None:
     assert average_precision([outcome([(LARGE, 0.9)], [LARGE])] * 5).average == 1.0
     assert average_precision([outcome([], [LARGE])] * 5).average == 0.0
     assert np.isnan(average_precision([outcome([(LARGE, 0.9)], [])]).average)
+
+
+def test_what_is_found_at_so_many_false_alarms_by_hand() -> None:
+    """Of 3 faces, hits at ranks 1 and 3 of 4; false alarms at 2 and 4, the second as sure as a third hit."""
+    far = [200, 0, 240, 40]
+    first = outcome([(LARGE, 0.9), (far, 0.8)], [LARGE])
+    second = outcome([(LARGE, 0.7), (far, 0.1), ([60, 0, 100, 40], 0.1)], [LARGE, [60, 0, 100, 40]])
+    shares = [found_at([first, second], alarms) for alarms in (0, 0.49, 0.5, 0.99, 1, 5)]
+    assert shares == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert found_at([outcome([], [LARGE])], 1) == 0.0
+    assert np.isnan(found_at([outcome([(LARGE, 0.9)], [])], 1))
