@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.command import command
 from benchmarks.interleave import Plan, Stopwatch, interleave
+from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.scrfd import Scrfd
 from benchmarks.statistics import quantiles, ratio_of_medians
 from edge.contract import ModelContract
@@ -285,7 +286,7 @@ def configure_detection(parser: argparse.ArgumentParser) -> None:
 def run_detection(args: argparse.Namespace) -> int:
     """Measures each model and prints a line for each figure."""
     cv2.setNumThreads(1)
-    reference = Scrfd(args.reference) if args.reference else None
+    before, reference = Load.now(), Scrfd(args.reference) if args.reference else None
     reports = {model.stem: measure(model, args.data, reference, args.lfw_every) for model in args.models}
     truth = read_truth(args.data / "wider" / "eval") if args.peer else []
     peers = {
@@ -301,7 +302,8 @@ def run_detection(args: argparse.Namespace) -> int:
         for line in _precision_lines(name, report["wider_eval"]):
             print(line)
     if args.json:
-        args.json.write_text(json.dumps(reports | peers, indent=2) + "\n", encoding="utf-8")
+        kept = {"time": now(), "machine": machine(), "versions": versions(), "load": load_between(before, Load.now())}
+        args.json.write_text(json.dumps(kept | {"detectors": reports | peers}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
