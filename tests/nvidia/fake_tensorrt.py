@@ -33,6 +33,9 @@ INT8, FP32 = "Thirty-two wide channel vectorized row major Int8", "Row major lin
 without_kernel: set[str] = set()
 """Layers, by node name, that cannot be built while they take a dequantised tensor."""
 
+built: list[bytes] = []
+"""Every model that was to be built, in order."""
+
 spoil_plans = False
 """Whether engines give something else than their model."""
 
@@ -167,6 +170,7 @@ def make(version: str) -> types.ModuleType:
             return Profile()
 
         def build_serialized_network(self, network: Network, config: Config) -> HostMemory | None:
+            built.append(network.data)
             model = onnx.load_from_string(network.data)
             assert "TF32" not in config.flags
             if not network.strong:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_tensorrt
 import models
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from edge.engine_cache import EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
 from edge.engines.tensorrt import Profile, TensorRtOptions
-from edge.engines.tensorrt.builder import layers_without_kernel
+from edge.engines.tensorrt.builder import build_plan, layers_without_kernel
 from edge.engines.tensorrt.engine import identity_of, timings_name
 from edge.engines.tensorrt.onnx_file import OnnxFile, fields
 from edge.engines.tensorrt.parity import Parity, made_up_pictures, require_parity
@@ -295,3 +296,51 @@ def test_building_ahead_without_a_gpu_is_one_line_and_exit_2(
     make_bundle(tmp_path / "bundle")
     assert main(["bundle", "build", str(tmp_path / "bundle")]) == 2
     assert capsys.readouterr().err.splitlines() == [f"edge bundle: {missing}"]
+
+
+@pytest.mark.parametrize("role", ["embedder", "detector"])
+def test_a_gpu_without_int8_kernels_for_depthwise_convolutions_gets_its_engine(
+    shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Each build takes minutes: after the second of the models' depthwise convolutions all are back in float."""
+    model = models.quantised((shipped_bundle / f"{role}-fp32.onnx").read_bytes())
+    layers = OnnxFile(model).quantised_layers()
+    graph = {node.output[0]: node for node in onnx.load_from_string(model).graph.node}
+    groups = {name: next((a.i for a in node.attribute if a.name == "group"), 1) for name, node in graph.items()}
+    depthwise = [node.name for node in layers if groups[node.outputs[0]] > 1]
+    assert len(depthwise) == 17
+    assert [node.name for node in layers if node.is_depthwise] == depthwise
+    built, said = count_builds(monkeypatch), list[str]()
+    monkeypatch.setattr(fake_tensorrt, "without_kernel", set(depthwise))
+    trt = fake_tensorrt.make("8.6.0")
+    plan = build_plan(trt, model, TensorRtOptions(quiet=True), say=said.append)
+    assert len(built) == 3
+    assert sorted(plan.in_float) == sorted(depthwise)
+    kept = OnnxFile(plan.data.partition(b"\0")[2])
+    assert [node.name for node in kept.quantised_layers()] == [n.name for n in layers if n.name not in depthwise]
+    assert said == [
+        f"TensorRT has no INT8 kernel for {depthwise[0]}: back in float, building again",
+        f"TensorRT has no INT8 kernel for {depthwise[1]}: back in float, and with it all depthwise convolutions "
+        f"({', '.join(depthwise[2:])}), building again",
+    ]
+
+
+def test_as_many_layers_as_are_quantised_may_lack_a_kernel(
+    shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none is left, what would be built is no INT8 engine, and says so."""
+    model = models.quantised((shipped_bundle / "embedder-fp32.onnx").read_bytes())
+    plain = [node.name for node in OnnxFile(model).quantised_layers() if not node.is_depthwise]
+    trt, options = fake_tensorrt.make("8.6.0"), TensorRtOptions(quiet=True)
+    monkeypatch.setattr(fake_tensorrt, "without_kernel", set(plain))
+    assert list(build_plan(trt, model, options).in_float) == plain
+    monkeypatch.setattr(fake_tensorrt, "without_kernel", {node.name for node in OnnxFile(model).quantised_layers()})
+    with pytest.raises(EngineError, match=r"^TensorRT 8\.6\.0 has an INT8 kernel for no layer of the model; use fp16"):
+        build_plan(trt, model, options)
+
+
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the stand-in is given to build from now on, in order."""
+    built: list[bytes] = []
+    monkeypatch.setattr(fake_tensorrt, "built", built)
+    return built

@@ -13,7 +13,8 @@ from edge.engines.tensorrt.onnx_file import Node, OnnxFile
 from edge.engines.tensorrt.options import Range, TensorRtOptions
 from edge.errors import EngineError
 
-ATTEMPTS = 8
+SINGLY = 2
+"""Depthwise convolutions without a kernel from which on none is expected to have one: each build takes minutes."""
 
 _NO_KERNEL = re.compile(r"[Cc]ould not find any implementation for node (.+?)(?: due to |\.? ?\)?$|\. )")
 _FOREIGN = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
@@ -39,7 +40,9 @@ def build_plan(
     """Raises EngineError in one line, with TensorRT's own words, where no engine can be built."""
     start = time.monotonic()
     in_float: list[str] = []
-    for _ in range(ATTEMPTS):
+    depthwise = 0
+    # Each build that fails takes a layer off, at the least.
+    for _ in range(max(1, len(OnnxFile(model).quantised_layers()))):
         file = OnnxFile(model)
         logger = api.make_logger(trt)
         data, timings = _attempt(trt, logger, model, file.precision, options, timings)
@@ -49,13 +52,26 @@ def build_plan(
         if not failing:
             reason = logger.errors[-1] if logger.errors else "it does not say why"
             raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {reason}")
-        names = [node.name or node.outputs[0] for node in failing]
-        say(f"TensorRT has no INT8 kernel for {', '.join(names)}: back in float, building again")
-        in_float += names
-        model = file.without_pairs(failing)
+        depthwise += sum(node.is_depthwise for node in failing)
+        others = [node for node in file.quantised_layers() if node.is_depthwise and node not in failing]
+        along = others if depthwise >= SINGLY else []
+        too = f", and with it all depthwise convolutions ({_listed(along)})" if along else ""
+        say(f"TensorRT has no INT8 kernel for {_listed(failing)}: back in float{too}, building again")
+        in_float += [_name(node) for node in (*failing, *along)]
+        model = file.without_pairs([*failing, *along])
+        if not OnnxFile(model).quantised_layers():
+            break
     raise EngineError(
-        f"TensorRT {trt.__version__} found no INT8 kernel for {', '.join(in_float)} and more; use fp16 on this device"
+        f"TensorRT {trt.__version__} has an INT8 kernel for no layer of the model; use fp16 on this device"
     )
+
+
+def _name(node: Node) -> str:
+    return node.name or node.outputs[0]
+
+
+def _listed(nodes: list[Node]) -> str:
+    return ", ".join(map(_name, nodes))
 
 
 def layers_without_kernel(errors: list[str], file: OnnxFile) -> list[Node]:

@@ -16,7 +16,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP = 1, 2, 3, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT = 1, 3
 _TENSOR_TYPE, _FLOAT16 = 2, 10
 _VALUE_NAME = 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -42,6 +43,17 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     raw: bytes
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it is a convolution in groups, which in the networks here are of one channel each."""
+        for entry in fields(self.raw):
+            if entry.number == _NODE_ATTRIBUTE:
+                parts = {part.number: part.value for part in fields(_bytes(entry))}
+                groups = parts.get(_ATTRIBUTE_INT)
+                if parts.get(_ATTRIBUTE_NAME) == b"group" and isinstance(groups, int) and groups > 1:
+                    return self.operator == "Conv"
+        return False
 
     def with_inputs(self, inputs: tuple[str, ...]) -> Node:
         """The same node, taking other tensors."""
