@@ -286,6 +286,34 @@ def check_refusals(folder: Path, backend: str) -> None:
             engine(folder, backend).load(damaged)
 
 
+def check_timings(folder: Path, backend: str) -> None:
+    """What was timed while an engine was built is given to the next build, also where the engine failed its proof or
+    TensorRT had no kernel; what is of another version is left aside.
+    """
+    known = f"timings of {sys.modules['tensorrt'].__version__}".encode()
+    fake_tensorrt.timings.clear()
+    fake_tensorrt.spoil_plans = True
+    with pytest.raises(EngineError, match="no engine was kept"):
+        engine(folder, backend).load(models.small_model())
+    fake_tensorrt.spoil_plans = False
+    assert not list(folder.glob("*.plan"))
+    engine(folder, backend).load(models.small_model())
+    engine(folder, backend).load(models.small_model(seed=1))
+    assert fake_tensorrt.timings == [b"", known, known]
+    (kept,) = folder.glob("timings-*")
+    kept.unlink()
+    model = models.quantised(models.small_model())
+    fake_tensorrt.without_kernel = {"first_out", "second_out", "sum_out"}
+    with pytest.raises(EngineError, match="use fp16"):
+        engine(folder, backend).load(model)
+    fake_tensorrt.without_kernel = set()
+    engine(folder, backend).load(model)
+    assert fake_tensorrt.timings[3:] == [b"", known, known, known]
+    kept.write_bytes(b"timings of another version")
+    engine(folder, backend).load(models.small_model(seed=2))
+    assert fake_tensorrt.timings[-1] == b""
+
+
 def check_threads(folder: Path, backend: str) -> None:
     """A session opened here runs in a worker, as the pipeline does it; another is opened and closed in that worker, as
     the live page does it where somebody is named."""

@@ -36,6 +36,9 @@ without_kernel: set[str] = set()
 built: list[bytes] = []
 """Every model that was to be built, in order."""
 
+timings: list[bytes] = []
+"""The timing cache that each build was given, in order."""
+
 spoil_plans = False
 """Whether engines give something else than their model."""
 
@@ -110,6 +113,7 @@ def make(version: str) -> types.ModuleType:
             self.flags: set[str] = {"TF32"}
             self.profiles: list[Profile] = []
             self.monitor: Any = None
+            self.timings = b""
 
         def clear_flag(self, flag: Enum) -> None:
             self.flags.discard(flag.name)
@@ -129,7 +133,10 @@ def make(version: str) -> types.ModuleType:
             return types.SimpleNamespace(data=data, serialize=lambda: f"timings of {version}".encode())
 
         def set_timing_cache(self, timing_cache: Any, ignore_mismatch: bool) -> bool:
-            return timing_cache.data in (b"", f"timings of {version}".encode())
+            fits: bool = timing_cache.data in (b"", f"timings of {version}".encode())
+            if fits:
+                self.timings = timing_cache.data
+            return fits
 
     if "IBuilderConfig.progress_monitor" in names:
         Config.progress_monitor = property(  # type: ignore[attr-defined]
@@ -171,6 +178,7 @@ def make(version: str) -> types.ModuleType:
 
         def build_serialized_network(self, network: Network, config: Config) -> HostMemory | None:
             built.append(network.data)
+            timings.append(config.timings)
             model = onnx.load_from_string(network.data)
             assert "TF32" not in config.flags
             if not network.strong:

@@ -22,12 +22,11 @@ _FOREIGN = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A built plan. in_float: layers whose Q/DQ had to come off. timings: the builder's timing cache."""
+    """A built plan. in_float: layers whose Q/DQ had to come off."""
 
     data: bytes
     seconds: float
     in_float: tuple[str, ...]
-    timings: bytes
 
 
 def build_plan(
@@ -36,8 +35,12 @@ def build_plan(
     options: TensorRtOptions,
     timings: bytes = b"",
     say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[bytes], None] = lambda _: None,
 ) -> Plan:
-    """Raises EngineError in one line, with TensorRT's own words, where no engine can be built."""
+    """Raises EngineError in one line, with TensorRT's own words, where no engine can be built.
+
+    timings: the builder's timing cache of before. keep: is given what it is after each build, also one that failed.
+    """
     start = time.monotonic()
     in_float: list[str] = []
     depthwise = 0
@@ -46,8 +49,9 @@ def build_plan(
         file = OnnxFile(model)
         logger = api.make_logger(trt)
         data, timings = _attempt(trt, logger, model, file.precision, options, timings)
+        keep(timings)
         if data is not None:
-            return Plan(data, time.monotonic() - start, tuple(in_float), timings)
+            return Plan(data, time.monotonic() - start, tuple(in_float))
         failing = layers_without_kernel(logger.errors, file)
         if not failing:
             reason = logger.errors[-1] if logger.errors else "it does not say why"
