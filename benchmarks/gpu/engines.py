@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,7 @@ from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.embed import Embedder
 from edge.engines.base import Array
-from edge.engines.tensorrt import TensorRtEngine
+from edge.engines.tensorrt import TensorRtEngine, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan
 from edge.engines.tensorrt.session import TensorRtSession
 from edge.errors import EngineError, InputError, MissingExtraError
@@ -146,7 +147,34 @@ def measure_accuracy(
     return {"pairs": len(kept), "without_a_face": len(listed) - len(kept), "accuracy": result.accuracy.to_dict()}
 
 
-def engine_for(options: Any, model: bytes) -> ReadyPlan:
+class WantedEngine:
+    """An engine, built or found when it is first asked for. One that cannot be is not tried again: it takes minutes."""
+
+    def __init__(self, load: Callable[[], ReadyPlan]) -> None:
+        self._load = load
+        self._ready: ReadyPlan | None = None
+        self._failure: Exception | None = None
+
+    def __call__(self) -> ReadyPlan:
+        """The engine. Raises what its first loading raised."""
+        self.require_not_failed()
+        if self._ready is None:
+            try:
+                self._ready = self._load()
+            except Exception as error:
+                self._failure = error
+                # Its frames would hold on to what was loaded by then, and that to memory of the GPU.
+                traceback.clear_frames(error.__traceback__)
+                raise
+        return self._ready
+
+    def require_not_failed(self) -> None:
+        """Raises what loading raised, where it was tried."""
+        if self._failure is not None:
+            raise self._failure
+
+
+def engine_for(options: TensorRtOptions, model: bytes) -> ReadyPlan:
     """Builds or finds it."""
     return TensorRtEngine(options).load(model)
 

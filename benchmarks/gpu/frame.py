@@ -19,6 +19,7 @@ from edge.detect import DetectorOptions
 from edge.engines.tensorrt import TensorRtEngine, TensorRtOptions
 from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery
+from edge.manifest import Variant
 from edge.matching import matches_of
 from edge.nv12 import Nv12
 from edge.types import Floats, Image, Picture
@@ -39,6 +40,13 @@ def frame_precisions(bundle: Bundle) -> list[str]:
     """The precisions of which a bundle has both models."""
     both = {variant.precision for variant in bundle.variants("detector")}
     return list(dict.fromkeys(v.precision for v in bundle.variants("embedder") if v.precision in both))
+
+
+def frame_variants(bundle: Bundle, precision: str) -> list[Variant]:
+    """What a frame runs through. Raises BundleError."""
+    both = [bundle.select(role, precision, "tensorrt") for role in ("detector", "embedder")]
+    landmarker = bundle.landmarker(precision, "tensorrt")
+    return both if landmarker is None else [*both, landmarker]
 
 
 def measure_frame(

@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +23,7 @@ from benchmarks.command import command
 from benchmarks.energy import find_meters
 from benchmarks.energy.measure import measure_energy
 from benchmarks.gpu.engines import (
+    WantedEngine,
     aligned_crops,
     describe_engine,
     engine_for,
@@ -33,7 +33,7 @@ from benchmarks.gpu.engines import (
     measured_batches,
     random_feeds,
 )
-from benchmarks.gpu.frame import PEOPLE, frame_precisions, measure_frame
+from benchmarks.gpu.frame import PEOPLE, frame_precisions, frame_variants, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, rows_that_fit
 from benchmarks.gpu.sanitizer import is_clean, sanitize
@@ -237,22 +237,23 @@ def _measure_bundle(
         feeds = as_probes(model, variant, pictures[variant.role]) if variant.role in pictures else None
         return TensorRtOptions(profile=profile, probes=feeds, backend=args.backend)
 
+    wanted: dict[str, WantedEngine] = {}
     for variant, model in subject.models:
         batches = args.frames if variant.role == "detector" else args.batches
 
-        @cache
-        def ready(variant: Variant = variant, model: bytes = model) -> ReadyPlan:
+        def load(variant: Variant = variant, model: bytes = model) -> ReadyPlan:
             return engine_for(options(variant, model), model)
 
+        wanted[variant.name] = ready = WantedEngine(load)
         _measure_engine(report, entries["engines"], f"{name}, engine", variant, model, ready, batches, bandwidth, args)
 
-        def accuracy(variant: Variant = variant, ready: Callable[[], ReadyPlan] = ready) -> Any:
+        def accuracy(variant: Variant = variant, ready: WantedEngine = ready) -> Any:
             detector = bundle.select("detector", "fp32").sha256
             if detector not in crops:
                 crops[detector] = aligned_crops(bundle, args.pairs, args.images)
             return measure_accuracy(crops[detector], ready(), variant, args.pairs)
 
-        def energy(ready: Callable[[], ReadyPlan] = ready) -> Any:
+        def energy(ready: WantedEngine = ready) -> Any:
             return _energy(ready(), args)
 
         if variant.role == "embedder":
@@ -262,6 +263,8 @@ def _measure_bundle(
     for precision in frame_precisions(bundle):
 
         def frame(precision: str = precision) -> Any:
+            for variant in frame_variants(bundle, precision):
+                wanted[variant.name].require_not_failed()
             built = TensorRtOptions(profile=profile, backend=args.backend)
             return measure_frame(bundle, precision, args.frame, args.rounds, args.people, built)
 
@@ -274,7 +277,7 @@ def _measure_engine(
     of: str,
     variant: Variant,
     model: bytes,
-    ready: Callable[[], ReadyPlan],
+    ready: WantedEngine,
     batches: tuple[int, ...],
     bandwidth: float | None,
     args: argparse.Namespace,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -31,10 +32,39 @@ def make_bundle(folder: Path) -> None:
     for precision, engine, data in kinds:
         name = f"embedder-{precision}-{engine}"
         (folder / f"{name}.onnx").write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256(data).hexdigest()
         variants.append(Variant(name, "embedder", precision, engine, f"{name}.onnx", digest, len(data), contract))
     text = json.dumps(Manifest(tuple(variants)).to_dict())
     (folder / "bundle.json").write_text(text, encoding="utf-8")
+
+
+def add_detector(folder: Path) -> None:
+    """So that a bundle has frames to measure; it finds nothing."""
+    data = models.small_model(side=None)
+    (folder / "detector.onnx").write_bytes(data)
+    contract = ModelContract("detector", None, layout="nhwc", dtype="uint8")
+    found = Variant(
+        "detector", "detector", "fp32", "onnx", "detector.onnx", sha256(data).hexdigest(), len(data), contract
+    )
+    variants = (*Manifest.from_dict(json.loads((folder / "bundle.json").read_text(encoding="utf-8"))).variants, found)
+    (folder / "bundle.json").write_text(json.dumps(Manifest(variants).to_dict()), encoding="utf-8")
+
+
+def require_one_build_each(root: Path, command: list[str]) -> None:
+    """An engine that fails its proof is built once, for all figures that would need it, and each says why."""
+    make_bundle(root / "failing.bundle")
+    add_detector(root / "failing.bundle")
+    os.environ["ARCEDGE_CACHE"] = str(root / "empty")
+    fake_tensorrt.built.clear()
+    fake_tensorrt.spoil_plans = True
+    main([*command, "--bundle", str(root / "failing.bundle"), "--out", str(root / "failing.json")])
+    fake_tensorrt.spoil_plans = False
+    assert len(fake_tensorrt.built) == len(set(fake_tensorrt.built)) == 3, "built more than once"
+    (entries,) = json.loads((root / "failing.json").read_text(encoding="utf-8"))["bundles"].values()
+    for part in ("engines", "energy", "frames"):
+        assert entries[part]
+        for found in entries[part].values():
+            assert "no engine was kept" in found["not_measured"], (part, found)
 
 
 if __name__ == "__main__":
@@ -75,4 +105,5 @@ if __name__ == "__main__":
     model.write_bytes(whole)
     (root / "out.json").write_text("{}", encoding="utf-8")
     assert main(command) == 2
+    require_one_build_each(root, command)
     print(first.replace("\n", " "))

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu import kernels
-from benchmarks.gpu.engines import LEAST_ROUNDS, within_time
+from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report
@@ -215,6 +215,26 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
     assert again.values["engines"] == {"fp32": 2}
     with pytest.raises(InputError, match="another GPU"):
         Report(tmp_path / "out.json", {"gpu": "two"})
+
+
+def test_an_engine_that_failed_is_not_built_again() -> None:
+    tried: list[int] = []
+
+    def load() -> Any:
+        tried.append(len(tried))
+        raise EngineError("it gives something else than its model")
+
+    wanted = WantedEngine(load)
+    wanted.require_not_failed()
+    for _ in range(3):
+        with pytest.raises(EngineError, match="something else"):
+            wanted()
+    with pytest.raises(EngineError, match="something else"):
+        wanted.require_not_failed()
+    assert tried == [0]
+    good = WantedEngine(lambda: tried.append(1) or "ready")  # type: ignore[func-returns-value, arg-type, return-value]
+    assert good() == good() == "ready"
+    assert tried == [0, 1]
 
 
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
