@@ -15,20 +15,25 @@ FACES_PER_SECOND = 100_000
 
 
 def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry a goal and engine: what it is, the bound, the figure, whether it was met; None where none was taken."""
+    """One entry a goal and engine: what it is, the bound, the figure, whether it was met; None where none was taken,
+    and why, where that is known.
+    """
     return [*_of_engines(result), *_of_frames(result), *_of_int8(result)]
 
 
 def as_text(entries: list[dict[str, Any]]) -> str:
     """A line an entry."""
     words = {True: "met", False: "MISSED", None: NOT_MEASURED}
-    return "\n".join(f"{words[e['met']]:12} {e['goal']}: {_shown(e['figure'])} ({e['of']})" for e in entries)
+    return "\n".join(
+        f"{words[e['met']]:12} {e['goal']}: {e.get('why') or _shown(e['figure'])} ({e['of']})" for e in entries
+    )
 
 
 def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, engine in _named(result, "engines"):
         one = engine.get("batches", {}).get("1", {})
-        yield _most("runtime over pure enqueue, batch 1", name, one.get("runtime_over_enqueue"), OVER_ENQUEUE)
+        why = engine.get("not_measured") or one.get("not_measured")
+        yield _most("runtime over pure enqueue, batch 1", name, one.get("runtime_over_enqueue"), OVER_ENQUEUE, why)
         if engine.get("role") != "embedder" or "best" not in engine:
             continue  # the goals of faces are those of embedders
         median = (one["runtime"]["p50"] or {}).get("value") if one.get("cuda_graph") else None
@@ -45,9 +50,9 @@ def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _of_frames(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, frame in _named(result, "frames"):
-        way = frame.get("preprocess_gpu_ms", {})
-        yield _most("ms of a frame with five faces, p50", name, (way.get("p50") or {}).get("value"), FRAME_MS)
-        yield _most("p99 over p50 of such a frame", name, way.get("p99_over_p50"), FRAME_SPREAD)
+        way, why = frame.get("preprocess_gpu_ms", {}), frame.get("not_measured")
+        yield _most("ms of a frame with five faces, p50", name, (way.get("p50") or {}).get("value"), FRAME_MS, why)
+        yield _most("p99 over p50 of such a frame", name, way.get("p99_over_p50"), FRAME_SPREAD, why)
 
 
 def _of_int8(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -64,17 +69,18 @@ def _named(result: dict[str, Any], part: str) -> Iterator[tuple[str, dict[str, A
             yield f"{bundle} {name}", entry
 
 
-def _most(goal: str, of: str, figure: Any, bound: float) -> dict[str, Any]:
-    return _entry(goal, of, figure, f"<= {bound:g}", _number(figure) and figure <= bound)
+def _most(goal: str, of: str, figure: Any, bound: float, why: str | None = None) -> dict[str, Any]:
+    return _entry(goal, of, figure, f"<= {bound:g}", _number(figure) and figure <= bound, why)
 
 
-def _entry(goal: str, of: str, figure: Any, bound: str, met: bool) -> dict[str, Any]:
+def _entry(goal: str, of: str, figure: Any, bound: str, met: bool, why: str | None = None) -> dict[str, Any]:
     known = _number(figure)
     return {
         "goal": f"{goal} {bound}",
         "of": of,
         "figure": figure if known else NOT_MEASURED,
         "met": bool(met) if known else None,
+        **({"why": why} if why else {}),
     }
 
 

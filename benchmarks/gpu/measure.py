@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.command import command
 from benchmarks.energy import find_meters
+from benchmarks.energy.jetson import find_rails
 from benchmarks.energy.measure import measure_energy
+from benchmarks.energy.nvml import find_gpus
 from benchmarks.gpu.engines import (
     WantedEngine,
     aligned_crops,
@@ -36,16 +40,19 @@ from benchmarks.gpu.engines import (
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, frame_variants, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, rows_that_fit
-from benchmarks.gpu.sanitizer import is_clean, sanitize
+from benchmarks.gpu.sanitizer import PROGRAM as SANITIZER
+from benchmarks.gpu.sanitizer import complaints, is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
 from benchmarks.provenance import NOT_MEASURED, machine, now, versions
 from edge.bundle import Bundle
 from edge.cli.options import positive, positive_float, size
+from edge.cuda import CudaDevice
 from edge.cuda.kernels import Kernels
 from edge.device_engines import as_probes, real_pictures, tensorrt_variants
-from edge.engines.tensorrt import Profile, TensorRtOptions
+from edge.engines.onnxruntime import OnnxRuntimeEngine
+from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan, device_of
-from edge.errors import EdgeError, InputError
+from edge.errors import EdgeError, EngineError, InputError
 from edge.manifest import Variant
 from edge.types import Image
 
@@ -59,7 +66,7 @@ Crops = dict[PurePosixPath, Image]
 
 @command("edge")
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Exit code 2, with one line, where it cannot measure."""
+    """The command. Exit code 2, with one line, where it cannot measure; 1 where a part could not be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
         "--bundle", type=Path, required=True, nargs="+", help="made by edge export --target onnx,tensorrt; several"
@@ -82,20 +89,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--energy-seconds", type=positive_float, default=1.5, help="of a block (default: %(default)s)")
     parser.add_argument("--backend", help="pycuda or cuda-python (default: the first installed)")
     args = parser.parse_args(arguments)
-    result = measure(args)
-    print(as_text(result["goals"]))
+    report = measure(args)
+    print(as_text(report.values["goals"]))
     print(f"wrote {args.out}")
-    return 0
+    if report.failed:
+        print(f"edge: not measured: {', '.join(report.failed)}; started again it tries these alone", file=sys.stderr)
+    return 1 if report.failed else 0
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures, JSON-ready, and in args.out after every part. Raises EdgeError."""
+def measure(args: argparse.Namespace) -> Report:
+    """All figures, also in args.out after every part. Raises EdgeError."""
     if (args.pairs is None) != (args.images is None):
         raise InputError("--pairs and --images belong together: the list, and the folder its pictures are in")
     bundles = {path.name: Bundle.open(path) for path in args.bundle}
     if len(bundles) != len(args.bundle):
         raise InputError("two bundles have the same name; rename one, results are told apart by it")
     device = device_of(args.backend)
+    require_engines()
+    image = b"emulated" if device.info.name == "CPU emulator" else None
     subject = {
         "gpu": {
             "name": device.info.name,
@@ -114,6 +125,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     subjects = [_Subject.read(name, bundle, args.photos) for name, bundle in bundles.items()]
     report = Report(args.out, subject)
+    for missing in will_be_missed(device, image):
+        print(f"edge: {missing}", file=sys.stderr)
     report.part("state_before", gpu_state)
     stream = device.stream()
     report.part(
@@ -121,7 +134,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     found = report.values["copy_bandwidth"]
     bandwidth = found if isinstance(found, float) else None
-    image = b"emulated" if device.info.name == "CPU emulator" else None
     report.part(
         "kernels",
         lambda: measure_kernels(device, Kernels(device, image), args.frame, args.rounds, bandwidth),
@@ -136,9 +148,39 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     report.part("state_after", gpu_state)
     # Last: it takes longest, and what it says changes no figure.
     report.part("sanitizer", lambda: sanitize(device.backend), settled=is_clean)
+    if found := complaints(report.values["sanitizer"]):
+        report.fails("device: sanitizer", found)
     report.values["goals"] = goals(report.values)
     report.write()
-    return report.values
+    return report
+
+
+def require_engines() -> None:
+    """Raises EngineError without TensorRT or its judge: engines would take minutes each to be built for nothing."""
+    reasons = [TensorRtEngine().available()]
+    if missing := OnnxRuntimeEngine().available():
+        reasons.append(f"no engine is kept that was not held against ONNX Runtime: {missing}")
+    if any(reasons):
+        raise EngineError("; ".join(filter(None, reasons)))
+
+
+def will_be_missed(device: CudaDevice, image: bytes | None) -> list[str]:
+    """Of what only some figures need, a line for each thing that is not here. image: of the kernels; None for the
+    fat binary.
+    """
+    found = []
+    try:
+        Kernels(device, image)
+    except EdgeError as error:
+        found.append(f"kernels, search and frames will not be measured: {error}")
+    if find_spec("onnx") is None:
+        found.append("the roofline will not be measured: onnx is not installed; install it with: pip install onnx")
+    (gpus, no_gpu), (rails, no_rails) = find_gpus(), find_rails()
+    if not gpus and not rails:
+        found.append(f"the GPU's joules will not be measured: {'; '.join(filter(None, (no_gpu, no_rails)))}")
+    if shutil.which(SANITIZER) is None:
+        found.append(f"the kernels will not be looked at by {SANITIZER}: it is not here")
+    return found
 
 
 class Report:
@@ -147,6 +189,7 @@ class Report:
     def __init__(self, file: Path, subject: dict[str, Any]) -> None:
         """Raises InputError where the file is of something else, or cannot be written."""
         self._file = file
+        self.failed: list[str] = []
         self.values: dict[str, Any] = {
             "time": now(),
             "machine": machine(),
@@ -182,17 +225,27 @@ class Report:
         kept = values.get(name)
         if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept) and settled(kept):
             return
-        print(f"{now()} {of or 'device'}: {name}", file=sys.stderr)
+        part = f"{of or 'device'}: {name}"
+        print(f"{now()} {part}", file=sys.stderr)
         try:
-            values[name] = work()
+            values[name] = found = work()
+            if isinstance(found, dict) and (why := found.get("not_measured") or _not_metered(found)):
+                print(f"edge: {part}: {why}", file=sys.stderr)
         except EdgeError as error:
-            values[name] = {"not_measured": str(error)}
+            values[name] = {"not_measured": self.fails(part, str(error))}
         except ImportError as error:  # images for devices hold no more than a camera needs
-            values[name] = {"not_measured": f"{error.name} is not installed; install it with: pip install arcedge[dev]"}
+            missing = f"{error.name} is not installed; install it with: pip install arcedge[dev]"
+            values[name] = {"not_measured": self.fails(part, missing)}
         except Exception as error:  # a bug, or a package's own kind of fault: the other figures are worth having
             traceback.print_exc()
-            values[name] = {"not_measured": f"{type(error).__name__}: {error}"}
+            values[name] = {"not_measured": self.fails(part, f"{type(error).__name__}: {error}")}
         self.write()
+
+    def fails(self, part: str, why: str) -> str:
+        """Says of a part why it could not be measured, and gives it back."""
+        print(f"edge: {part}: {why}", file=sys.stderr)
+        self.failed.append(part)
+        return why
 
     def write(self) -> None:
         """In one step, so that a run cut off leaves a whole file. Raises InputError."""
@@ -204,6 +257,11 @@ class Report:
             raise InputError(
                 f"{self._file}: cannot be written ({error.strerror}); name another file with --out"
             ) from error
+
+
+def _not_metered(found: dict[str, Any]) -> Any:
+    """Why joules were not measured."""
+    return found.get("reason") if found.get("measured") is False else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +317,7 @@ def _measure_bundle(
         if variant.role == "embedder":
             if args.pairs is not None:
                 report.part(variant.name, accuracy, entries["accuracy"], f"{name}, accuracy")
-            report.part(variant.name, energy, entries["energy"], f"{name}, energy")
+            report.part(variant.name, energy, entries["energy"], f"{name}, energy", lambda kept: kept["measured"])
     for precision in frame_precisions(bundle):
 
         def frame(precision: str = precision) -> Any:

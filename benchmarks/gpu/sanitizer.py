@@ -22,6 +22,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "synccheck": (),
 }
 """With the options of each."""
+PROGRAM = "compute-sanitizer"
 CHECKS = Path(__file__).parents[2] / "tests" / "nvidia" / "kernel_checks.py"
 HARMLESS = "--harmless"
 """To the checks: only those that provoke no error of the driver."""
@@ -31,9 +32,7 @@ CLEAN = "clean"
 _FOUND = 86  # an exit code that the checks themselves do not give
 
 
-def sanitize(
-    backend: str, checks: Path = CHECKS, program: str = "compute-sanitizer", seconds: float = SECONDS
-) -> dict[str, Any]:
+def sanitize(backend: str, checks: Path = CHECKS, program: str = PROGRAM, seconds: float = SECONDS) -> dict[str, Any]:
     """By tool: CLEAN, or the last line of what it says; why not, where the program or the checks are not there."""
     sanitizer = shutil.which(program)
     if sanitizer is None:
@@ -50,6 +49,12 @@ def sanitize(
 def is_clean(found: Any) -> bool:
     """Whether there is nothing left to run again."""
     return isinstance(found, dict) and set(found.values()) == {CLEAN}
+
+
+def complaints(found: Any) -> str:
+    """What tools found, or why they could not look; empty where they found nothing or were not run."""
+    tools = found if isinstance(found, dict) and "not_measured" not in found else {}
+    return "; ".join(f"{tool}: {said}" for tool, said in tools.items() if said != CLEAN)
 
 
 def _verdict(command: list[str], seconds: float) -> str:

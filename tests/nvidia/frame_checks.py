@@ -555,6 +555,7 @@ def check_the_whole_command(bundle: Bundle) -> None:
     """Of a bundle with both models, photos and pairs everything is measured but what the machine has no means for."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "SIDE", 320)  # a quarter of the pixels: the stand-in has no GPU either
+        patch.setenv("PATH", "")  # a sanitizer of the machine has nothing to look at in the emulator
         folder = Path(name)
         pairs, out = write_pairs(folder), folder / "out.json"
         command = ["--bundle", bundle.path, "--photos", folder, "--pairs", pairs, "--images", folder, "--out", out]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -57,7 +59,8 @@ def require_one_build_each(root: Path, command: list[str]) -> None:
     os.environ["ARCEDGE_CACHE"] = str(root / "empty")
     fake_tensorrt.built.clear()
     fake_tensorrt.spoil_plans = True
-    main([*command, "--bundle", str(root / "failing.bundle"), "--out", str(root / "failing.json")])
+    only = ["--bundle", str(root / "failing.bundle"), "--out", str(root / "failing.json"), "--frames", "1"]
+    code, said = running([*command, *only])
     fake_tensorrt.spoil_plans = False
     assert len(fake_tensorrt.built) == len(set(fake_tensorrt.built)) == 3, "built more than once"
     (entries,) = json.loads((root / "failing.json").read_text(encoding="utf-8"))["bundles"].values()
@@ -65,6 +68,28 @@ def require_one_build_each(root: Path, command: list[str]) -> None:
         assert entries[part]
         for found in entries[part].values():
             assert "no engine was kept" in found["not_measured"], (part, found)
+    assert code == 1
+    assert "edge: failing.bundle, engine: detector: the fp32 engine gives something else than its model" in said
+    assert said.splitlines()[-1].startswith("edge: not measured: failing.bundle, engine: embedder-fp32-onnx, ")
+
+
+def require_told_before(root: Path, command: list[str]) -> None:
+    """Without TensorRT or ONNX Runtime nothing is measured, and all that is missing is said at once."""
+    there = {name: sys.modules[name] for name in ("tensorrt", "onnxruntime")}
+    sys.modules.update(dict.fromkeys(there))
+    code, said = running([*command, "--out", str(root / "nothing.json")])
+    sys.modules.update(there)
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "tensorrt is not installed" in said
+    assert "held against ONNX Runtime: onnxruntime is not installed" in said
+    assert not (root / "nothing.json").exists()
+
+
+def running(command: list[str]) -> tuple[int, str]:
+    """The command's exit code, and what it says beside its figures."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(command)
+    return code, said.getvalue()
 
 
 if __name__ == "__main__":
@@ -105,5 +130,6 @@ if __name__ == "__main__":
     model.write_bytes(whole)
     (root / "out.json").write_text("{}", encoding="utf-8")
     assert main(command) == 2
+    require_told_before(root, command)
     require_one_build_each(root, command)
     print(first.replace("\n", " "))

@@ -20,7 +20,7 @@ from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
-from benchmarks.gpu.sanitizer import TOOLS, is_clean, sanitize
+from benchmarks.gpu.sanitizer import TOOLS, complaints, is_clean, sanitize
 from edge.detect import DetectorOptions
 from edge.detect.decode import OUTPUTS
 from edge.errors import EngineError, InputError, MissingExtraError
@@ -204,7 +204,18 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
     assert kept["kernels"] == {"not_measured": "the CUDA kernels are not there"}
     assert kept["frame"]["not_measured"].startswith("a_package_that_nobody_has is not installed")
     assert kept["energy"] == {"not_measured": "ValueError: no number"}
-    assert "in no_number" in capsys.readouterr().err, "a bug keeps its traceback"
+    said = capsys.readouterr().err
+    assert "in no_number" in said, "a bug keeps its traceback"
+    assert "edge: device: kernels: the CUDA kernels are not there\n" in said
+    assert "edge: device: frame: a_package_that_nobody_has is not installed" in said
+    assert "edge: device: energy: ValueError: no number\n" in said
+    assert report.failed == ["device: kernels", "device: frame", "device: energy"]
+    report.part("batch", lambda: {"not_measured": "the engine was built for batches of 1 to 2"})
+    report.part("joules", lambda: {"measured": False, "reason": "no meter"})
+    said = capsys.readouterr().err
+    assert "edge: device: batch: the engine was built for batches of 1 to 2\n" in said
+    assert "edge: device: joules: no meter\n" in said
+    assert len(report.failed) == 3, "what cannot be here is no failure"
     # Gone on with: what is there stays, what was not measured is tried again.
     again = Report(tmp_path / "out.json", {"gpu": "one"})
     again.part("kernels", lambda: {"letterbox": 2})
@@ -299,7 +310,7 @@ def test_goals_are_met_missed_or_not_measured() -> None:
     assert verdicts(looking)["runtime over pure enqueue, batch 1 <= 1.1"] is True
     text = as_text(goals(result()))
     assert "MISSED       share of quantised layers in INT8 1: 0.75 (a e)" in text
-    assert "not measured runtime over pure enqueue, batch 1 <= 1.1: not measured (a failed)" in text
+    assert "not measured runtime over pure enqueue, batch 1 <= 1.1: why (a failed)" in text, "the reason is shown"
 
 
 def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,6 +338,9 @@ def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monke
     assert set(found) == set(TOOLS)
     assert found["racecheck"] == "exit 86: ERROR: 1 hazard"
     assert {found[tool] for tool in TOOLS if tool != "racecheck"} == {"clean"}
+    assert complaints(found) == "racecheck: exit 86: ERROR: 1 hazard"
+    assert not complaints(dict.fromkeys(TOOLS, "clean"))
+    assert not complaints({"not_measured": "compute-sanitizer is not here"})
     assert not is_clean(found), "what found something is run again"
     assert is_clean(dict.fromkeys(TOOLS, "clean"))
     checks.write_text("raise SystemExit('wrong')", encoding="ascii")
