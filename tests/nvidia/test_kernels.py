@@ -34,6 +34,29 @@ def test_kernels_agree_with_the_cpu(on_emulator: Callable[..., str], check: str)
     assert on_emulator("kernel_checks.py", check).split() == [check, "agrees"]
 
 
+ON_A_DEVICE = """
+import runpy, sys
+_, backend, repository, script, *checks = sys.argv
+sys.modules["pytest"] = None  # so that nobody can import it
+sys.path[:] = [folder for folder in sys.path if folder != repository]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.argv[:] = [script, backend, *checks]
+runpy.run_path(script, run_name="__main__")
+print(sys.modules["edge"].__file__)
+"""
+
+
+def test_the_checks_run_without_pytest_and_from_any_folder(
+    on_emulator: Callable[..., str], repository: Path, tmp_path: Path
+) -> None:
+    """As the sanitizer starts them on a device: there is no pytest, and this checkout need not be installed."""
+    child, checks = tmp_path / "child.py", ("memory", "version", "refusals")
+    child.write_text(ON_A_DEVICE, encoding="ascii")
+    *said, edge = on_emulator(str(child), str(repository), str(HERE / "kernel_checks.py"), *checks).splitlines()
+    assert said == [f"{check} agrees" for check in checks]
+    assert Path(edge) == repository / "edge" / "__init__.py"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(missing_driver() is not None, reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("check", CHECKS)
