@@ -29,6 +29,11 @@ FRAME_SIDE = 320
 """Pixels of the pictures a detector is judged on."""
 
 
+def photos_of(folder: Path) -> list[Path]:
+    """Those of a folder that are looked at. Raises InputError where there is none."""
+    return find_pictures([folder])[:MOST_PHOTOS]
+
+
 def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
     """Pictures by role, (N, H, W, 3) uint8 BGR: aligned faces for embedders, wider ones for landmarkers, whole photos
     for detectors.
@@ -36,7 +41,7 @@ def real_pictures(bundle: Bundle, photos: Path) -> dict[str, Image]:
     From the first photos of a folder, faces found in FP32 by ONNX Runtime. Raises InputError where none can be read or
     shows a face, BundleError where the bundle cannot find them.
     """
-    paths, images = find_pictures([photos])[:MOST_PHOTOS], list[Image]()
+    paths, images = photos_of(photos), list[Image]()
     for path in paths:
         with suppress(InputError):
             images.append(read_picture(path))

@@ -4,7 +4,8 @@
         --images lfw/images --out benchmarks/results/gpu.json
 
 Engines are built where the cache has none. The file is written after every part, and what it holds already of the same
-GPU, bundles and options is not measured again: a run that was cut off is started once more. Run it on an idle GPU.
+GPU, bundles, pictures and options is not measured again: a run that was cut off is started once more. Run it on an
+idle GPU.
 """
 
 from __future__ import annotations
@@ -43,17 +44,18 @@ from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, r
 from benchmarks.gpu.sanitizer import PROGRAM as SANITIZER
 from benchmarks.gpu.sanitizer import complaints, is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
-from benchmarks.provenance import NOT_MEASURED, machine, now, versions
+from benchmarks.provenance import NOT_MEASURED, digest_of_file, digest_of_files, machine, now, versions
 from edge.bundle import Bundle
 from edge.cli.options import positive, positive_float, size
 from edge.cuda import CudaDevice
 from edge.cuda.kernels import Kernels
-from edge.device_engines import as_probes, real_pictures, tensorrt_variants
+from edge.device_engines import as_probes, photos_of, real_pictures, tensorrt_variants
 from edge.engines.onnxruntime import OnnxRuntimeEngine
 from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan, device_of
 from edge.errors import EdgeError, EngineError, InputError
 from edge.manifest import Variant
+from edge.metrics.pairs import images_of, read_pairs
 from edge.types import Image
 
 BATCHES = (1, 8, 64, 256)
@@ -117,6 +119,7 @@ def measure(args: argparse.Namespace) -> Report:
             "backend": device.backend,
         },
         "bundle_digests": {name: bundle.digest() for name, bundle in bundles.items()},
+        "picture_digests": picture_digests(args.pairs, args.images, args.photos),
         "options": {
             name: str(value)
             for name, value in sorted(vars(args).items())
@@ -153,6 +156,18 @@ def measure(args: argparse.Namespace) -> Report:
     report.values["goals"] = goals(report.values)
     report.write()
     return report
+
+
+def picture_digests(pairs: Path | None, images: Path | None, photos: Path | None) -> dict[str, str | None]:
+    """SHA-256 of the list, of its pictures, and of the photos that engines are proved on. Raises InputError."""
+    found: dict[str, str | None] = dict.fromkeys(("pairs", "images", "photos"))
+    if pairs is not None and images is not None:
+        named = images_of(read_pairs(pairs), images)
+        found["pairs"] = digest_of_file(pairs)
+        found["images"], _ = digest_of_files((str(name), path) for name, path in named.items())
+    if photos is not None:
+        found["photos"], _ = digest_of_files((f"{place:03}", path) for place, path in enumerate(photos_of(photos)))
+    return found
 
 
 def require_engines() -> None:
@@ -206,7 +221,10 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: holds no results of this command; name another file with --out") from error
         if not same:
-            raise InputError(f"{file}: holds results of another GPU, bundle or options; name another file with --out")
+            raise InputError(
+                f"{file}: holds results of another GPU, bundle or options, or of other pictures; "
+                "name another file with --out"
+            )
         self.values = before
 
     def part(

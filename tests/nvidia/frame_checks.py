@@ -48,6 +48,7 @@ from edge.engines import tensorrt  # noqa: E402
 from edge.errors import EngineError, InputError  # noqa: E402
 from edge.gpu_gallery import GpuGallery  # noqa: E402
 from edge.nv12 import Nv12  # noqa: E402
+from edge.pictures import find_pictures  # noqa: E402
 from edge.quality import measure as measured_face  # noqa: E402
 from edge.types import Face, Image  # noqa: E402
 
@@ -590,6 +591,12 @@ def check_the_whole_command(bundle: Bundle) -> None:
         assert accuracy["accuracy"]["value"] == 1.0
         assert entries["frames"]["fp32"]["faces"] == {"least": 5, "most": 5}
         assert "not_measured" not in json.dumps({**found, "sanitizer": None})
+        # Other photos, or another picture of a pair, are not what the file holds figures of.
+        photo = find_pictures([folder])[0]
+        spare = photo.read_bytes()
+        photo.write_bytes(spare + b" ")
+        assert measure([str(part) for part in command]) == 2
+        photo.write_bytes(spare)
         # A list without its pictures is a mistake, and nothing is measured for it.
         place = command.index("--images")
         assert measure([str(part) for part in command[:place] + command[place + 2 :]]) == 2

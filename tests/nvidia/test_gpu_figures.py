@@ -18,7 +18,7 @@ from benchmarks.gpu import kernels
 from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
-from benchmarks.gpu.measure import Report
+from benchmarks.gpu.measure import Report, picture_digests
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
 from benchmarks.gpu.sanitizer import TOOLS, complaints, is_clean, sanitize
 from edge.detect import DetectorOptions
@@ -246,6 +246,37 @@ def test_an_engine_that_failed_is_not_built_again() -> None:
     good = WantedEngine(lambda: tried.append(1) or "ready")  # type: ignore[func-returns-value, arg-type, return-value]
     assert good() == good() == "ready"
     assert tried == [0, 1]
+
+
+def test_results_of_other_pictures_are_not_gone_on_with(tmp_path: Path) -> None:
+    """Another list, another picture of it, another photo: figures of both would stand in one file."""
+    pairs, images, photos = tmp_path / "pairs.txt", tmp_path / "images", tmp_path / "photos"
+    pairs.write_text("1\t1\nA\t1\t2\nA\t1\tB\t1\n", encoding="utf-8")
+    for file in ("A/A_0001.jpg", "A/A_0002.jpg", "B/B_0001.jpg", "B/B_0002.jpg"):
+        (images / file).parent.mkdir(parents=True, exist_ok=True)
+        (images / file).write_bytes(file.encode())
+    photos.mkdir()
+    (photos / "one.jpg").write_bytes(b"one")
+    (images / "B" / "B_0002.jpg").write_bytes(b"of no pair")
+    seen = [picture_digests(pairs, images, photos)]
+    (images / "B" / "B_0002.jpg").write_bytes(b"of no pair either")
+    assert picture_digests(pairs, images, photos) == seen[0]
+    changes = [
+        lambda: (images / "B" / "B_0001.jpg").write_bytes(b"another picture"),
+        lambda: pairs.write_text("1\t1\nA\t1\t2\nA\t2\tB\t1\n", encoding="utf-8"),
+        lambda: (photos / "one.jpg").write_bytes(b"another photo"),
+        lambda: (photos / "two.jpg").write_bytes(b"two"),
+    ]
+    for change in changes:
+        change()
+        seen.append(picture_digests(pairs, images, photos))
+        assert seen.count(seen[-1]) == 1
+    assert picture_digests(None, None, None) == {"pairs": None, "images": None, "photos": None}
+    with pytest.raises(InputError, match="no such file"):
+        picture_digests(None, None, tmp_path / "nothing")
+    Report(tmp_path / "out.json", {"picture_digests": seen[0]})
+    with pytest.raises(InputError, match="of other pictures"):
+        Report(tmp_path / "out.json", {"picture_digests": seen[1]})
 
 
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
