@@ -12,6 +12,10 @@ FRAME_MS = 1.5
 FRAME_SPREAD = 1.5
 OVER_ENQUEUE = 1.10
 FACES_PER_SECOND = 100_000
+FACES = 5
+"""In each frame of the goals: fewer are done sooner."""
+NOBODY = {"least": 0, "most": 0}
+NOT_SHOWN = "not shown"
 
 
 def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,11 +26,13 @@ def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_text(entries: list[dict[str, Any]]) -> str:
-    """A line an entry."""
-    words = {True: "met", False: "MISSED", None: NOT_MEASURED}
-    return "\n".join(
-        f"{words[e['met']]:12} {e['goal']}: {e.get('why') or _shown(e['figure'])} ({e['of']})" for e in entries
-    )
+    """A line an entry. What was measured of something else than the goal speaks of is not shown by it."""
+    words = {True: "met", False: "MISSED"}
+    lines = []
+    for entry in entries:
+        word = words.get(entry["met"], NOT_SHOWN if _number(entry["figure"]) else NOT_MEASURED)
+        lines.append(f"{word:12} {entry['goal']}: {entry.get('why') or _shown(entry['figure'])} ({entry['of']})")
+    return "\n".join(lines)
 
 
 def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -50,9 +56,17 @@ def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _of_frames(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, frame in _named(result, "frames"):
-        way, why = frame.get("preprocess_gpu_ms", {}), frame.get("not_measured")
+        way = frame.get("preprocess_gpu_ms", {})
+        why = frame.get("not_measured") or _other_faces(frame.get("faces", NOBODY))
         yield _most("ms of a frame with five faces, p50", name, (way.get("p50") or {}).get("value"), FRAME_MS, why)
         yield _most("p99 over p50 of such a frame", name, way.get("p99_over_p50"), FRAME_SPREAD, why)
+
+
+def _other_faces(found: dict[str, int]) -> str | None:
+    """What else than the goal's faces the frames showed; None where it was just these."""
+    if found["least"] == found["most"] == FACES:
+        return None
+    return f"frames had {found['least']} to {found['most']} faces, not {FACES}"
 
 
 def _of_int8(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -79,7 +93,7 @@ def _entry(goal: str, of: str, figure: Any, bound: str, met: bool, why: str | No
         "goal": f"{goal} {bound}",
         "of": of,
         "figure": figure if known else NOT_MEASURED,
-        "met": bool(met) if known else None,
+        "met": bool(met) if known and not why else None,
         **({"why": why} if why else {}),
     }
 

@@ -305,7 +305,15 @@ def test_the_slowest_layers_are_named_and_the_rest_is_summed() -> None:
     assert (found["others_ms"], found["all_ms"], found["count"]) == (1.0, 5.0, 4)
 
 
-def result(*, over: Any = 1.05, ms: float = 0.25, graph: bool = True, rate: Any = 120_000.0, p50: float = 1.2) -> Any:
+def result(
+    *,
+    over: Any = 1.05,
+    ms: float = 0.25,
+    graph: bool = True,
+    rate: Any = 120_000.0,
+    p50: float = 1.2,
+    faces: Any = (5, 5),
+) -> Any:
     one = {"runtime_over_enqueue": over, "runtime": {"p50": {"value": ms}}, "cuda_graph": graph}
     engine = {
         "role": "embedder",
@@ -313,7 +321,10 @@ def result(*, over: Any = 1.05, ms: float = 0.25, graph: bool = True, rate: Any 
         "best": {"faces_per_second_enqueue": rate},
         "int8": {"quantised": 4, "in_int8": 3},
     }
-    frame = {"preprocess_gpu_ms": {"p50": {"value": p50}, "p99_over_p50": "not measured"}}
+    frame = {
+        "faces": dict(zip(("least", "most"), faces, strict=True)),
+        "preprocess_gpu_ms": {"p50": {"value": p50}, "p99_over_p50": "not measured"},
+    }
     return {"bundles": {"a": {"engines": {"e": engine, "failed": {"not_measured": "why"}}, "frames": {"int8": frame}}}}
 
 
@@ -342,6 +353,16 @@ def test_goals_are_met_missed_or_not_measured() -> None:
     text = as_text(goals(result()))
     assert "MISSED       share of quantised layers in INT8 1: 0.75 (a e)" in text
     assert "not measured runtime over pure enqueue, batch 1 <= 1.1: why (a failed)" in text, "the reason is shown"
+
+
+@pytest.mark.parametrize("faces", [(4, 5), (5, 6), (0, 0), (6, 6)])
+def test_a_frame_with_other_faces_shows_no_goal(faces: tuple[int, int]) -> None:
+    found = result(faces=faces)
+    assert verdicts(found)["ms of a frame with five faces, p50 <= 1.5"] is None
+    line = "not shown    ms of a frame with five faces, p50 <= 1.5: frames had {} to {} faces, not 5 (a int8)"
+    assert line.format(*faces) in as_text(goals(found)).splitlines()
+    found["bundles"]["a"]["frames"]["int8"]["preprocess_gpu_ms"]["p99_over_p50"] = 1.1
+    assert verdicts(found)["p99 over p50 of such a frame <= 1.5"] is None
 
 
 def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
