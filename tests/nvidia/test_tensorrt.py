@@ -20,7 +20,7 @@ from edge.bundle import Bundle
 from edge.cli.main import main
 from edge.cuda.driver import DeviceInfo, driver_release
 from edge.device_engines import tensorrt_variants
-from edge.engine_cache import EngineIdentity
+from edge.engine_cache import EngineCache, EngineIdentity
 from edge.engines import SessionOptions, get_engine, open_session
 from edge.engines.base import TensorSpec
 from edge.engines.tensorrt import Profile, TensorRtOptions
@@ -217,6 +217,32 @@ def test_key_depends_on_everything_that_decides() -> None:
     for other in others:
         assert (base.difference(other) or "").endswith("is needed")
     assert base.difference(EngineIdentity(**{n: getattr(base, n) for n in EngineIdentity.__slots__})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"capability": "sm_80"}, "capability is sm_80, sm_87 is needed"),
+        ({"driver": "12060-535.1"}, "driver is 12060-535.1, 12060-540.4 is needed"),
+        ({"device": "Orin, 8 SMs, 7 GiB"}, "device is Orin, 8 SMs, 7 GiB, Orin, 16 SMs, 30 GiB is needed"),
+        ({"version": "10.3.1"}, "version is 10.3.1, 10.3.0 is needed"),
+    ],
+)
+def test_a_plan_of_another_machine_is_refused_though_its_passport_is_in_order(
+    change: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """As where a folder of engines was copied, and files in it were renamed until they were found."""
+    mine = EngineIdentity(
+        "a" * 64, "tensorrt", "10.3.0", "Orin, 16 SMs, 30 GiB", "sm_87", "12060-540.4", "fp16", "batch 1/8/64", ("x",)
+    )
+    other, folder = replace(mine, **change), EngineCache(tmp_path / "cache")
+    passport = folder.store(other, b"a plan of another machine", {"parity": {"mean": 1.0}})
+    assert folder.find(other) == (b"a plan of another machine", passport)
+    assert folder.find(mine) is None, "under its own name it is not even found"
+    for there, here in zip(folder.paths(other), folder.paths(mine), strict=True):
+        there.rename(here)
+    with pytest.raises(EngineError, match=re.escape(f"was built for something else: {said}; delete")):
+        folder.find(mine)
 
 
 def test_modules_of_one_name_have_engines_of_their_own() -> None:
