@@ -339,21 +339,27 @@ def check_threads(folder: Path, backend: str) -> None:
 
 
 def check_streams(folder: Path, backend: str) -> None:
-    """Several sessions of one engine, each with its stream; before TensorRT 10 one after the other."""
+    """Several sessions of one engine at a time, each with its stream, in batches of every range. Before TensorRT 10
+    contexts share no profile, so that each session but the first has an engine of its own; when all are closed, none.
+    """
     model = models.small_model()
+    before = driver.emulated_allocations()
     ready = engine(folder, backend).load(model)
-    batch = pictures(2)
-    want = expected(model, batch)["embedding"]
-    if hasattr(sys.modules["tensorrt"], "ExecutionContextAllocationStrategy"):
-        with ready.open() as one, ready.open() as two:
-            assert one.stream.handle != two.stream.handle
-            for _ in range(3):
-                np.testing.assert_array_equal(one.run(batch)["embedding"], want)
-                np.testing.assert_array_equal(two.run(batch)["embedding"], want)
-    else:
-        for _ in range(2):
-            with ready.open() as one:
-                np.testing.assert_array_equal(one.run(batch)["embedding"], want)
+    sharing = hasattr(sys.modules["tensorrt"], "ExecutionContextAllocationStrategy")
+    for _ in range(2):
+        with ready.open() as one, ready.open() as two, ready.open() as three:
+            opened = (one, two, three)
+            assert len({session.stream.handle for session in opened}) == 3
+            assert len({id(session._plan) for session in opened}) == (1 if sharing else 3)
+            for count in (1, 2, 9, 2, 2):
+                batch = pictures(count)
+                want = expected(model, batch)["embedding"]
+                for session in opened:
+                    np.testing.assert_array_equal(session.run(batch)["embedding"], want)
+        # The engine that was loaded is free again, also where the last to close was another's.
+        with ready.open() as alone:
+            assert alone._plan is ready.loaded
+    assert driver.emulated_allocations() == before, "memory was not given back"
     assert "Layers" in ready.layers()
 
 

@@ -121,7 +121,7 @@ class TensorRtEngine(Engine):
 
 
 class ReadyPlan:
-    """An engine that may be used, and its passport. Each session has its own stream; with TensorRT 8, one at a time."""
+    """An engine that may be used, and its passport. Each session has its own stream, and any number may be open."""
 
     def __init__(self, loaded: LoadedPlan, passport: Passport) -> None:
         self.loaded = loaded

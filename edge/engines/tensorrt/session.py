@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ class LoadedPlan:
         """Raises EngineError where TensorRT refuses the plan. Only for a plan whose passport was checked."""
         self.trt = trt
         self.device = device
+        self._again = None if api.contexts_share_profiles(trt) else plan
+        self._in_use = 0
         device.activate()
         self._logger = api.make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
@@ -49,8 +51,23 @@ class LoadedPlan:
             raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {said}; delete it to have it built again")
 
     def open(self, facts: Mapping[str, str]) -> TensorRtSession:
-        """A session of its own stream and memory. facts: for `describe`."""
+        """A session of its own stream and memory. facts: for `describe`.
+
+        Before TensorRT 10 contexts may not share an engine's profiles, so that each session that is open besides others
+        has the plan deserialised again, with its own copy of the weights on the device.
+        """
+        if self._in_use and self._again is not None:
+            return LoadedPlan(self.trt, self.device, self._again).open(facts)
         return TensorRtSession(self, facts)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a session is open on this very engine."""
+        self._in_use += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
 
     def specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs."""
@@ -136,6 +153,7 @@ class TensorRtSession(Session):
         self._held = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._held.close)
+            self._held.enter_context(plan.in_use())
             self.stream: Stream = self._device.stream()
             self._held.callback(self.stream.close)
             self._work: DeviceMemory = self._device.alloc(max(api.device_memory_size(plan.engine), 1))
