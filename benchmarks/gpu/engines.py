@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -84,6 +85,14 @@ def measure_best(
     if not measured:
         raise EngineError("no batch was measured")
     return {**_at_best(ready, model, measured, bandwidth), "among": list(measured)}
+
+
+def is_whole(best: Mapping[str, Any], batches: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether the best was chosen among all batches there are figures of, and held against what it can be held against:
+    without onnx, that came later, there was no roofline.
+    """
+    lacks_roofline = str(best["roofline_faces_per_second"]).startswith(f"{NOT_MEASURED}:")
+    return best["among"] == measured_batches(batches) and not (lacks_roofline and find_spec("onnx") is not None)
 
 
 def _at_best(

@@ -32,10 +32,10 @@ from benchmarks.gpu.engines import (
     aligned_crops,
     describe_engine,
     engine_for,
+    is_whole,
     measure_accuracy,
     measure_batch,
     measure_best,
-    measured_batches,
     random_feeds,
 )
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, frame_variants, measure_frame
@@ -375,7 +375,7 @@ def _measure_engine(
             lambda: measure_best(ready(), model, entry["batches"], bandwidth),
             entry,
             f"{of} {variant.name}",
-            settled=lambda kept: kept["among"] == measured_batches(entry["batches"]),
+            settled=lambda kept: is_whole(kept, entry["batches"]),
         )
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu import kernels
-from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, within_time
+from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, is_whole, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
 from benchmarks.gpu.measure import Report, picture_digests
@@ -179,6 +179,20 @@ def test_without_onnx_the_traffic_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"onnx is not installed.*arcedge\[export\]"):
         traffic(QUANTISED)
+
+
+def test_a_best_batch_is_chosen_again_where_more_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = {"1": {"runtime": {}}, "8": {"runtime": {}}, "64": {"not_measured": "why"}}
+    best = {"among": [1, 8], "roofline_faces_per_second": 1e5}
+    assert is_whole(best, batches)
+    assert is_whole({**best, "roofline_faces_per_second": "not measured"}, batches), (
+        "no time passed: it is no other now"
+    )
+    assert not is_whole({**best, "among": [1]}, batches)
+    without = {**best, "roofline_faces_per_second": f"not measured: {MissingExtraError('onnx', 'export')}"}
+    assert not is_whole(without, batches)
+    monkeypatch.setattr("benchmarks.gpu.engines.find_spec", lambda name: None)
+    assert is_whole(without, batches), "there is no onnx still"
 
 
 def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
