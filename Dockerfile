@@ -1,4 +1,5 @@
 # arcedge on x86-64: docker build -t arcedge . runs on the CPU; with --target gpu, on an NVIDIA GPU through TensorRT.
+# Both have what edge run and encrypted galleries may ask for: the page, MQTT, NATS, keys, signatures.
 
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS kernels
 # hadolint ignore=DL3008
@@ -25,7 +26,7 @@ COPY training training
 COPY export export
 COPY benchmarks benchmarks
 COPY model_weights model_weights
-RUN /opt/arcedge/bin/pip install --no-cache-dir . 'cuda-bindings>=13,<14'
+RUN /opt/arcedge/bin/pip install --no-cache-dir '.[live,mqtt,nats,crypto,sign]' 'cuda-bindings>=13,<14'
 COPY --from=kernels /src/build/desktop/arcedge.fatbin /opt/arcedge/arcedge.fatbin
 ENV PATH=/opt/arcedge/bin:$PATH \
     ARCEDGE_KERNELS=/opt/arcedge/arcedge.fatbin \
@@ -48,7 +49,8 @@ COPY export export
 COPY benchmarks benchmarks
 COPY model_weights model_weights
 # Later releases of ONNX Runtime are a third larger and 6 MB more of them are resident: docs/camera.md.
-RUN python -m venv /opt/arcedge && /opt/arcedge/bin/pip install --no-cache-dir '.[openvino]' 'onnxruntime<1.29'
+RUN python -m venv /opt/arcedge && /opt/arcedge/bin/pip install --no-cache-dir \
+    '.[openvino,live,mqtt,nats,crypto,sign]' 'onnxruntime<1.29'
 
 FROM python:3.12-slim AS cpu
 RUN useradd --create-home --uid 2015 --groups video arcedge

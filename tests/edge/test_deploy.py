@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from images import extras, options, requirements
 
 from edge.cli.main import build_parser, find_verbs
+
+EXTRA_OF = {
+    "--serve": "live",
+    "--mqtt": "mqtt",
+    "--nats": "nats",
+    "--key-file": "crypto",
+    "--require-signed": "sign",
+}
+"""Options that need more than the runtime, and the extra each needs."""
 
 
 def options_of(arguments: list[str]) -> dict[str, object]:
@@ -46,3 +57,20 @@ def test_the_compose_file_starts_a_run(repository: Path) -> None:
     assert options["source"] == ["door=0", "yard=rtsp://camera.local/stream"]
     assert str(options["events"]).startswith(service["volumes"][0].partition(":")[2])
     assert (service["restart"], service["stop_signal"]) == ("unless-stopped", "SIGTERM")
+
+
+def test_the_image_of_the_compose_file_has_what_its_options_need(repository: Path) -> None:
+    """Those it proposes in comments too: whoever takes the # away would have a container that starts for ever."""
+    named = options(repository / "deploy" / "compose.yaml")
+    assert "--mqtt" in named, "proposed in a comment"
+    for option in named & EXTRA_OF.keys():
+        assert set(extras(repository)[EXTRA_OF[option]]) <= requirements(repository, "cpu"), option
+
+
+@pytest.mark.parametrize("name", ["edge-run.service", "edge-rollout.service"])
+def test_a_unit_says_how_to_install_what_its_options_need(repository: Path, name: str) -> None:
+    unit = repository / "deploy" / name
+    installed = re.search(r"^#.*pip install '\.\[([\w,]+)\]'", unit.read_text(encoding="utf-8"), re.MULTILINE)
+    assert installed is not None
+    for option in options(unit) & EXTRA_OF.keys():
+        assert EXTRA_OF[option] in installed[1].split(","), option

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from images import IMAGES, extras, instructions, requirements
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,12 +17,6 @@ else:
     import tomli as tomllib
 
 FILES = ("Dockerfile", "Dockerfile.jetson")
-
-
-def instructions(path: Path) -> list[tuple[str, str]]:
-    """(instruction, rest) in order, continued lines joined, comments left out."""
-    text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    return [(line.split()[0], " ".join(line.split()[1:])) for line in text.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -45,24 +39,13 @@ def test_a_jetson_gets_neither_tensorrt_nor_opencv_from_pip(repository: Path) ->
     assert any("python3-opencv" in rest for _, rest in steps)
 
 
-def jetson_requirements(repository: Path) -> list[str]:
-    """What the image has pip install by name, but for the CUDA backend, which depends on the JetPack."""
-    steps = instructions(repository / "Dockerfile.jetson")
-    line = next(rest for step, rest in steps if step == "RUN" and "onnxruntime" in rest)
-    words = shlex.split(line.rpartition("pip install")[2])
-    assert words[-1] == "$cuda"
-    return [word for word in words[:-1] if not word.startswith("-")]
-
-
 def test_a_jetson_gets_everything_that_arcedge_needs(repository: Path) -> None:
     """It is installed without its requirements there: what is new has to be in the image too. OpenCV is Ubuntu's."""
     with (repository / "pyproject.toml").open("rb") as file:
-        needed = tomllib.load(file)["project"]["dependencies"]
-    names = {name_of(requirement) for requirement in needed}
-    assert "opencv-python-headless" in names
-    assert {name_of(requirement) for requirement in jetson_requirements(repository)} == names - {
-        "opencv-python-headless"
-    }
+        needed = {name_of(requirement) for requirement in tomllib.load(file)["project"]["dependencies"]}
+    assert "opencv-python-headless" in needed
+    asked = {name_of(requirement) for requirement in requirements(repository, "jetson")}
+    assert asked >= needed - {"opencv-python-headless"}
 
 
 def name_of(requirement: str) -> str:
@@ -102,6 +85,19 @@ def test_hadolint_has_nothing_to_say(repository: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("extra", ["live", "mqtt", "nats", "crypto", "sign"])
+def test_an_image_has_what_a_camera_and_its_gallery_may_ask_for(repository: Path, image: str, extra: str) -> None:
+    """A container cannot be told to install it: it would start and end with exit code 2 for ever."""
+    assert set(extras(repository)[extra]) <= requirements(repository, image)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_image_has_what_trains_and_exports(repository: Path, image: str) -> None:
+    names = {re.split(r"[^\w-]", wanted)[0] for wanted in requirements(repository, image)}
+    assert names.isdisjoint({"torch", "onnx", "onnxscript", "scipy", "matplotlib", "ray", "pymilvus"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("jetpack", "python", "cuda"), [("6", "3.10", "12.6,<13"), ("7", "3.12", "13,<14")])
 def test_a_jetson_finds_a_wheel_for_every_requirement(
@@ -112,7 +108,8 @@ def test_a_jetson_finds_a_wheel_for_every_requirement(
     line = next(rest for step, rest in steps if step == "RUN" and "onnxruntime" in rest)
     assert f"cuda-bindings>={cuda}" in line, f"JetPack {jetpack}"
     # Markers are read for the Python that asks, not for the one that is asked for.
-    wanted = [each.partition(";")[0] for each in jetson_requirements(repository)] + [f"cuda-bindings>={cuda}"]
+    asked = {each.partition(";")[0] for each in requirements(repository, "jetson")}
+    wanted = [*sorted(asked), f"cuda-bindings>={cuda}"]
     tag = python.replace(".", "")
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
     command += [
