@@ -23,16 +23,33 @@ from edge.selftest import TESTED, run_self_test
 from edge.sinks.window import why_no_window
 from edge.sources.capture import has_gstreamer
 
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "safetensors", "matplotlib"),
-    "export": ("torch", "safetensors", "onnx", "onnxscript", "matplotlib"),
-    "report": ("jinja2", "matplotlib", "scipy"),
-    "openvino": ("openvino",),
-    "sign": ("cryptography",),
-    "tensorrt": ("tensorrt", "pycuda"),
-    "triton": ("tritonclient", "grpc"),
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What an extra of arcedge brings. modules: all of them are needed. purpose: what for, as a user types it."""
+
+    modules: tuple[str, ...]
+    purpose: str
+
+
+EXTRAS = {
+    "openvino": Extra(("openvino",), "--engine openvino"),
+    "tensorrt": Extra(("tensorrt", "pycuda"), "--engine tensorrt"),
+    "triton": Extra(("tritonclient", "grpc"), "--engine triton"),
+    "live": Extra(("aiohttp", "prometheus_client"), "edge run --serve"),
+    "mqtt": Extra(("paho",), "edge run --mqtt"),
+    "nats": Extra(("nats",), "edge run --nats"),
+    "crypto": Extra(("cryptography",), "encrypted galleries"),
+    "sign": Extra(("cryptography",), "signed bundles"),
+    "milvus": Extra(("pymilvus", "milvus_lite"), "--gallery milvus:…"),
+    "ray": Extra(("ray",), "edge index --on ray"),
+    "train": Extra(("torch", "safetensors", "matplotlib"), "edge train"),
+    "export": Extra(("torch", "safetensors", "onnx", "onnxscript", "matplotlib"), "edge export"),
+    "report": Extra(("jinja2", "matplotlib", "scipy"), "edge bench"),
+    "peers": Extra(("ncnn",), "edge bench --peer"),
+    "energy": Extra(("pynvml",), "joules of a GPU in edge bench"),
 }
-"""Modules each extra of arcedge brings."""
+"""All but gpu: whether ONNX Runtime can use CUDA is told with the engines."""
 
 CPU_FLAGS = {
     "avx2": "8-wide FP32",
@@ -171,10 +188,10 @@ def _cameras() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, modules in EXTRAS.items():
-        missing = [module for module in modules if find_spec(module) is None]
-        hint = f"lacks {', '.join(missing)}: pip install 'arcedge[{extra}]'"
-        yield Finding("extra", extra, not missing, hint if missing else "installed")
+    for name, extra in EXTRAS.items():
+        missing = [module for module in extra.modules if find_spec(module) is None]
+        hint = f"{extra.purpose}: lacks {', '.join(missing)}; pip install 'arcedge[{name}]'"
+        yield Finding("extra", name, not missing, hint if missing else extra.purpose)
 
 
 def _jetson() -> Iterator[Finding]:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import pytest
+from images import extras
 
 from edge import doctor
-from edge.doctor import as_text, examine, nvidia_driver
+from edge.doctor import Extra, as_text, examine, nvidia_driver
 from edge.jetson import Clock, Jetson
 
 
@@ -25,11 +27,20 @@ def test_everything_is_looked_for_and_what_is_missing_says_what_to_do() -> None:
 
 
 def test_an_extra_that_lacks_a_module_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "EXTRAS", {"whole": ("json",), "broken": ("json", "no_such_module_here")})
-    whole, broken = (finding for finding in examine() if finding.area == "extra")
-    assert whole.usable
-    assert not broken.usable
-    assert broken.detail == "lacks no_such_module_here: pip install 'arcedge[broken]'"
+    whole, broken = Extra(("json",), "edge cook"), Extra(("json", "no_such_module_here"), "edge bake")
+    monkeypatch.setattr(doctor, "EXTRAS", {"whole": whole, "broken": broken})
+    there, lacking = (finding for finding in examine() if finding.area == "extra")
+    assert there.usable
+    assert there.detail == "edge cook"
+    assert not lacking.usable
+    assert lacking.detail == "edge bake: lacks no_such_module_here; pip install 'arcedge[broken]'"
+
+
+def test_every_extra_that_a_user_may_install_is_looked_for(repository: Path) -> None:
+    """gpu is told of with the engines; dev is for those who work on arcedge."""
+    listed = {finding.name for finding in examine() if finding.area == "extra"}
+    assert listed == extras(repository).keys() - {"dev", "gpu"}
+    assert {"live", "mqtt", "nats", "crypto"} <= listed
 
 
 def test_a_jetson_is_known_by_jetpack_power_mode_and_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
