@@ -56,6 +56,8 @@ def test_the_compose_file_starts_a_run(repository: Path) -> None:
     options = options_of(service["command"])
     assert options["source"] == ["door=0", "yard=rtsp://camera.local/stream"]
     assert str(options["events"]).startswith(service["volumes"][0].partition(":")[2])
+    assert options["serve"] == "8080", "what the image's HEALTHCHECK asks"
+    assert "healthcheck" not in service, "the image has one"
     assert (service["restart"], service["stop_signal"]) == ("unless-stopped", "SIGTERM")
 
 
