@@ -24,6 +24,7 @@ from training.evaluate import ClosedSet
 from training.finetune import Finetuner, seconds_per_update
 from training.measure import Measurements, measure
 from training.mobilefacenet import MobileFaceNet
+from training.planning import duration
 from training.prepare import Prepared, TrainingJob, prepare
 from training.recipe import EpochRow
 from training.splits import crossing_groups
@@ -167,12 +168,8 @@ def _plan(tuner: Finetuner, job: TrainingJob) -> str:
         f"of {len(np.unique(train.labels))} people; validates on {len(tuner.valid_set.labels)}\n"
         f"{learning:,} parameters learn, from {options.train_from} on; "
         f"an update sees {options.batch} photos{rehearsal}\n"
-        f"takes at most {_duration(updates * each)}: {updates} updates of {each:.2f} s, measured on {tuner.device}"
+        f"takes at most {duration(updates * each)}: {updates} updates of {each:.2f} s, measured on {tuner.device}"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _write(

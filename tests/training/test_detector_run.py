@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -256,6 +257,29 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(small_data: Path, teacher
     assert course["held_out"].startswith("AP@0.5")
     with pytest.raises(InputError, match="seed 1"):
         run_detector(arguments(small_data, teacher_path, parts, "--steps", "7", "--seed", "2"))
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_what_it_will_take_is_said_before_it_begins_and_timing_it_changes_nothing(
+    small_data: Path, teacher_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed, untimed = tmp_path / "timed.safetensors", tmp_path / "untimed.safetensors"
+    assert run_detector(arguments(small_data, teacher_path, timed, *SHORT)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    plan, first = (next(i for i, line in enumerate(lines) if line.startswith(word)) for word in ("takes", "unit 1/"))
+    assert plan < first
+    assert re.fullmatch(rf"takes about \d+ s: {len(UNITS)} units \d+ s, 5 steps of \d+\.\d\d s", lines[plan])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "plan", lambda self: "")
+        assert run_detector(arguments(small_data, teacher_path, untimed, *SHORT)) == 0
+    one, other = load(timed).state_dict(), load(untimed).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    capsys.readouterr()
+    assert run_detector(arguments(small_data, teacher_path, timed, *SHORT, "--steps", "7")) == 0
+    assert re.search(r"^takes about \d+ s: 2 steps of", capsys.readouterr().out, re.MULTILINE), "what is left"
+    assert run_detector(arguments(small_data, teacher_path, timed, *SHORT, "--steps", "7")) == 0
+    assert "no steps are left" in capsys.readouterr().out
 
 
 @pytest.mark.realdata

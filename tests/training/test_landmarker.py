@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -125,6 +126,33 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     (tmp_path / "part.state").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="not a state"):
         Run(Recipe(steps=6, batch=2), faces(), tmp_path / "part.state")
+
+
+def test_what_it_will_take_is_said_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(steps: int) -> Run:
+        return Run(Recipe(steps=steps, batch=2), faces(), tmp_path / "run.state")
+
+    run(2).train(validate_every=2)
+    first, held_out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"takes about \d+ s: 2 steps of 0\.\d\d s, 2 samples each", first)
+    assert held_out.startswith("step 2 held out")
+    assert run(2).plan() == "no steps are left"
+    assert re.fullmatch(r"takes about \d+ min: 99998 steps of 0\.\d\d s, 2 samples each", run(100_000).plan())
+
+
+def test_timing_steps_changes_nothing_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taught(name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        run = Run(Recipe(steps=4, batch=2), faces(), tmp_path / name)
+        run.train(validate_every=100)
+        return {**run.network.state_dict(), **{f"averaged {k}": v for k, v in run.averaged.state_dict().items()}}, (
+            torch.get_rng_state()
+        )
+
+    timed, after_timed = taught("timed.state")
+    monkeypatch.setattr(Run, "plan", lambda self: "")
+    untimed, after_untimed = taught("untimed.state")
+    assert all(torch.equal(timed[name], untimed[name]) for name in untimed)
+    assert torch.equal(after_timed, after_untimed)
 
 
 def test_weights_are_read_back_folded_and_give_the_same(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from edge.errors import InputError
 from training.card import command, machine, versions
 from training.detector.augment import Sample, draw, draw_portrait
-from training.detector.cascade import UNITS, Cascade, fill_bank
+from training.detector.cascade import MOST, UNITS, Bank, Cascade, fill_bank
 from training.detector.data import Pools
 from training.detector.losses import Answers, detection_loss, kept_error, labelled_landmarks
 from training.detector.network import ARCH, OUTPUT_NAMES, EdgeDetector, load_unfolded
@@ -31,6 +31,7 @@ from training.detector.targets import grid
 from training.detector.teacher import Teacher
 from training.detector.validate import validate
 from training.muon import Muon
+from training.planning import duration, seconds_of
 from training.running import follow, write_state
 
 LIMITS = (
@@ -107,20 +108,17 @@ class Run:
             self._resume()
 
     def train(self, validate_every: int) -> None:
-        """Runs to the last step, saving the state after each unit, then every two minutes."""
+        """Says what it will take, and runs to the last step; saves after each unit, then every two minutes."""
+        print(self.plan(), flush=True)
         if self.taught < len(UNITS):
             self._teach_units()
         self.network.eval()  # BatchNorm is held: the units were taught so, and mosaics have no steady statistics
-        start = wall = time.monotonic()
-        cpu = time.process_time()
-        began, totals = self.step, dict[str, float]()
+        wall, cpu = time.monotonic(), time.process_time()
+        totals = dict[str, float]()
         while self.step < self.recipe.steps:
             for name, value in self._update().items():
                 totals[name] = totals.get(name, 0.0) + value
             now = time.monotonic()
-            if self.step - began == 20:
-                left = (now - start) / 20 * (self.recipe.steps - self.step)
-                print(f"{(now - start) / 20:.2f} s a step: {left / 60:.0f} min for what is left", flush=True)
             if self.step % LOG_EVERY_STEPS == 0:
                 parts = " ".join(f"{name} {value / LOG_EVERY_STEPS:.3f}" for name, value in totals.items())
                 print(f"step {self.step}/{self.recipe.steps} {self.spent_wall + now - wall:.0f} s {parts}", flush=True)
@@ -133,22 +131,62 @@ class Run:
                 wall, cpu = now, time.process_time()
                 self._save()
 
-    def _teach_units(self) -> None:
-        recipe, wall, cpu = self.recipe, time.monotonic(), time.process_time()
+    def plan(self) -> str:
+        """What is left and how long it will take, from steps of copies; looks at held-out pictures come on top."""
+        units, steps = len(UNITS) - self.taught, max(0, self.recipe.steps - self.step)
+        parts, seconds = [], 0.0
+        if units:
+            took = self._seconds_of_units()
+            parts.append(f"{units} units {duration(took)}")
+            seconds += took
+        if steps:
+            trial, learning = copy.copy(self), (self.network, self.averaged, self.optimiser)
+            trial.network, trial.averaged, trial.optimiser = copy.deepcopy(learning)
+            trial.network.eval()
+            each = seconds_of(trial._update)
+            parts.append(f"{steps} steps of {each:.2f} s")
+            seconds += steps * each
+        return f"takes about {duration(seconds)}: {', '.join(parts)}" if parts else "no steps are left"
+
+    def _seconds_of_units(self) -> float:
+        """Of the units that are left, from one update and from four of each, on a copy and a small bank."""
+        recipe = self.recipe
+        count = min(recipe.bank, MOST)
+        began = time.perf_counter()
+        small = self._bank(count)
+        filled = time.perf_counter() - began
+
+        def taught(updates: int) -> float:
+            # What a unit is taught is taken out of the bank.
+            bank = Bank(small.images, dict(small.features), dict(small.heads))
+            cascade = self._cascade(copy.deepcopy(self.network), bank, updates)
+            began = time.perf_counter()
+            list(cascade.run())
+            return time.perf_counter() - began
+
+        with torch.random.fork_rng(devices=[]):
+            taught(1)  # to warm up
+            one, four = taught(1), taught(4)
+        update = max(0.0, four - one) / 3
+        return update * recipe.unit_steps + (filled + max(0.0, one - update)) * recipe.bank / count
+
+    def _bank(self, count: int) -> Bank:
+        """The first samples of phase 1, and the answers to them."""
+        recipe = self.recipe
         samples = (
-            draw(np.random.default_rng([recipe.seed, 0, number]), self.pools, recipe.size)
-            for number in range(recipe.bank)
+            draw(np.random.default_rng([recipe.seed, 0, number]), self.pools, recipe.size) for number in range(count)
         )
-        bank = fill_bank(samples, recipe.bank, self.teacher)
-        cascade = Cascade(
-            self.network,
-            bank,
-            grid(recipe.size, recipe.size),
-            recipe.unit_steps,
-            recipe.unit_rate,
-            seed=recipe.seed,
-            done=self.taught,
-        )
+        return fill_bank(samples, count, self.teacher)
+
+    def _cascade(self, network: EdgeDetector, bank: Bank, updates: int) -> Cascade:
+        """Phase 1 on a network, from the first unit that is not taught."""
+        recipe = self.recipe
+        cells = grid(recipe.size, recipe.size)
+        return Cascade(network, bank, cells, updates, recipe.unit_rate, seed=recipe.seed, done=self.taught)
+
+    def _teach_units(self) -> None:
+        wall, cpu = time.monotonic(), time.process_time()
+        cascade = self._cascade(self.network, self._bank(self.recipe.bank), self.recipe.unit_steps)
         for name, error in cascade.run():
             self.taught += 1
             self.averaged.load_state_dict(self.network.state_dict())

@@ -29,6 +29,7 @@ from training.landmarker.faces import Faces, Patch, read_faces
 from training.landmarker.network import ARCH, EdgeLandmarker, save
 from training.landmarker.samples import Sample, draw
 from training.muon import Muon
+from training.planning import duration, seconds_of
 from training.running import follow, write_state
 
 LIMITS = (
@@ -130,7 +131,8 @@ class Run:
             self._resume()
 
     def train(self, validate_every: int) -> None:
-        """Runs to the last step, saving the state every two minutes."""
+        """Says what it will take, and runs to the last step; saves the state every two minutes."""
+        print(self.plan(), flush=True)
         wall, cpu = time.monotonic(), time.process_time()
         with tqdm(total=self.recipe.steps, initial=self.step, unit="step", leave=False) as bar:
             while self.step < self.recipe.steps:
@@ -145,6 +147,16 @@ class Run:
                     self.spent_cpu += time.process_time() - cpu
                     wall, cpu = now, time.process_time()
                     self._save()
+
+    def plan(self) -> str:
+        """What is left and how long it will take, from steps of a copy; looks at the held-out faces come on top."""
+        left = self.recipe.steps - self.step
+        if left <= 0:
+            return "no steps are left"
+        trial, learning = copy.copy(self), (self.network, self.averaged, self.optimiser)
+        trial.network, trial.averaged, trial.optimiser = copy.deepcopy(learning)
+        each = seconds_of(trial._update)
+        return f"takes about {duration(left * each)}: {left} steps of {each:.2f} s, {self.recipe.batch} samples each"
 
     def _update(self) -> float:
         """One optimiser step; gives the error, a share of the eye distance."""
