@@ -102,6 +102,8 @@ def find_people(folder: Path) -> list[Person]:
 
     Raises InputError where there is nobody.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: whom does it show? say it with --name, or give a folder of pictures by name")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a folder for each person")
     people = []
@@ -115,6 +117,14 @@ def find_people(folder: Path) -> list[Person]:
     if not people:
         raise InputError(f"{folder}: nobody to enrol; it needs a folder for each person, or pictures named after them")
     return people
+
+
+def person_of(name: str, paths: Sequence[Path]) -> Person:
+    """Somebody whose pictures are named, or lie in folders that hold nobody else's. Raises InputError."""
+    for path in paths:
+        if path.is_dir() and any(inside.is_dir() and not inside.name.startswith(".") for inside in path.iterdir()):
+            raise InputError(f"{path}: holds folders, as of several people; leave --name out, or give those of {name}")
+    return Person(checked_name(name), tuple(find_pictures(paths)))
 
 
 def enrol(

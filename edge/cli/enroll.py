@@ -15,7 +15,7 @@ from edge.errors import InputError
 
 if TYPE_CHECKING:
     from edge.analyze import FaceAnalyzer
-    from edge.enrolment import EnrolmentOptions, Report
+    from edge.enrolment import EnrolmentOptions, Person, Report
     from edge.gallery import Gallery, Place
 
 
@@ -23,9 +23,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_bundle(parser)
     options.add_gallery(parser)
     options.add_threshold(parser)
-    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="a folder a person, or pictures by name")
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="a folder that holds one for each person, or pictures by name; with --name, pictures of one person",
+    )
     parser.add_argument("--camera", metavar="SRC", help="take the best frames of a camera (or any source) instead")
-    parser.add_argument("--name", help="who stands before the camera")
+    parser.add_argument("--name", help="who stands before the camera, or whom all the pictures show")
     parser.add_argument("--seconds", type=options.positive_float, default=8.0, help="to watch (default: %(default)g)")
     parser.add_argument("--shots", type=options.positive, default=5, help="frames to take (default: %(default)s)")
     parser.add_argument("--strict", action="store_true", help="leave out every picture that causes a warning")
@@ -36,13 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if (args.folder is None) == (args.camera is None):
-        raise InputError("give either a folder of pictures or --camera")
-    if (args.camera is None) != (args.name is None):
-        raise InputError("--camera and --name go together: who stands before the camera?")
+    if bool(args.pictures) == (args.camera is not None):
+        raise InputError("give either pictures or --camera")
+    if args.camera is not None and args.name is None:
+        raise InputError("who stands before the camera? say it with --name")
     from edge.enrolment import EnrolmentOptions
     from edge.gallery import Binding, Gallery
 
+    people = _people(args.pictures, args.name) if args.pictures else []
     precision = None
     key = options.gallery_key(args)
     if Gallery.exists(args.gallery):
@@ -62,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
             return opened.enter_context(Gallery.open_or_create(args.gallery, binding, key))
 
         if args.camera is None:
-            from edge.enrolment import find_people
-
-            people = find_people(args.folder)
-            reports = _from_folder(analyzer, open_gallery(), people, chosen)
+            reports = _from_pictures(analyzer, open_gallery(), people, chosen)
         else:
             reports = [_from_camera(args, analyzer, open_gallery, chosen)]
     _print(reports, as_json=args.json, gallery=args.gallery)
@@ -74,7 +78,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _from_folder(analyzer: FaceAnalyzer, gallery: Gallery, people: Any, chosen: EnrolmentOptions) -> list[Report]:
+def _people(paths: list[Path], name: str | None) -> list[Person]:
+    from edge.enrolment import find_people, person_of
+
+    if name is not None:
+        return [person_of(name, paths)]
+    if len(paths) > 1:
+        raise InputError("several paths are of one person, named with --name; people have a folder each in one folder")
+    return find_people(paths[0])
+
+
+def _from_pictures(
+    analyzer: FaceAnalyzer, gallery: Gallery, people: list[Person], chosen: EnrolmentOptions
+) -> list[Report]:
     from tqdm import tqdm
 
     from edge.enrolment import enrol, pictures_in
@@ -129,11 +145,13 @@ VERB = Verb(
     configure=configure,
     run=run,
     description=(
-        "Adds people to a gallery, which is made where there is none. DIR holds a folder for each person, or pictures\n"
-        "named after them. Pictures without a face, or with two, are left out; others worth a look are warned of."
+        "Adds people to a gallery, which is made where there is none. PATH holds a folder for each person, or\n"
+        "pictures named after them; with --name, every picture given is of that person. Pictures without a face, or\n"
+        "with two, are left out; others worth a look are warned of."
     ),
     example=(
         "edge enroll --bundle arcedge.bundle --gallery people photos/\n"
-        "edge enroll --bundle arcedge.bundle --gallery people --camera 0 --name ada"
+        "edge enroll --bundle arcedge.bundle --gallery people --name ada portrait.jpg\n"
+        "edge enroll --bundle arcedge.bundle --gallery people --name ada --camera 0"
     ),
 )

@@ -332,6 +332,18 @@ def test_enrolment_is_told_as_json_and_goes_to_the_same_gallery(toy: Any, world:
     assert "exactly one face" in done.stderr
 
 
+def test_pictures_that_are_given_with_a_name_are_of_one_person(toy: Any, world: Path, tmp_path: Path) -> None:
+    pictures = world / "people" / "p1"
+    base = ("enroll", "--bundle", toy.path, "--gallery", tmp_path / "g", "--name", "ada lovelace")
+    done = edge(*base, pictures / "0.png")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "ada lovelace: 1 new of 1")
+    done = edge(*base, pictures / "0.png", pictures / "1.png")
+    assert done.stdout.splitlines()[0] == "ada lovelace: 1 new of 2"
+    assert edge(*base, pictures).stdout.splitlines()[0] == "ada lovelace: 0 new of 2"
+    listed = json.loads(edge("gallery", "list", tmp_path / "g", "--json").stdout)
+    assert [(person["name"], person["embeddings"]) for person in listed["people"]] == [("ada lovelace", 2)]
+
+
 def test_a_gallery_is_looked_after(toy: Any, world: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert edge("gallery", "export", world / "gallery", tmp_path / "g.npz").returncode == 0
@@ -396,9 +408,14 @@ def test_verify_says_which_of_several_faces_it_took_or_refuses(toy: Any, world: 
             ["run", "--bundle", "{toy}", "--gallery", "{gallery}", "--source", "{video}", "--events", "/no/e"],
             "cannot be written",
         ),
-        (["enroll", "--bundle", "{toy}", "--gallery", "g"], "either a folder of pictures or --camera"),
-        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--camera", "0"], "--camera and --name go together"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g"], "either pictures or --camera"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--camera", "0", "{people}"], "either pictures or --camera"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--camera", "0"], "say it with --name"),
         (["enroll", "--bundle", "{toy}", "--gallery", "g", "nowhere"], "no such folder"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "{picture}"], "say it with --name"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "a", "b"], "one person, named with --name"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--name", "eve", "nowhere"], "no such file or folder"),
+        (["enroll", "--bundle", "{toy}", "--gallery", "g", "--name", "eve", "{people}"], "as of several people"),
         (["embed", "--bundle", "{toy}", "nowhere", "--out", "x.npz"], "no such file"),
         (["embed", "--bundle", "{toy}", "{people}", "--out", "no/x.npz"], "does not exist"),
         (["gallery", "list", "nowhere"], "no gallery here"),
@@ -417,6 +434,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     places = {"toy": toy.path, "gallery": world / "gallery", "video": world / "walk.mp4", "people": world / "people"}
+    places["picture"] = world / "people" / "p1" / "0.png"
     assert command.main([argument.format(**places) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"edge {arguments[0]}: ")
