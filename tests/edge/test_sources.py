@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rtsp import RtspCamera
 
 from edge.clock import SimulatedClock
 from edge.errors import InputError, SourceError
@@ -311,6 +313,55 @@ def test_a_network_camera_that_goes_away_and_comes_back_is_followed(
             if frame.image.mean() == pytest.approx(200, abs=3):
                 break
         assert source.counts().reconnects >= 1
+
+
+@pytest.fixture
+def rtsp() -> Iterator[RtspCamera]:
+    made = RtspCamera("user", "p4ssword")
+    made.on()
+    yield made
+    made.off()
+
+
+def test_an_rtsp_camera_that_is_cut_off_and_comes_back_is_followed_and_its_password_told_to_it_alone(
+    rtsp: RtspCamera,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr("edge.sources.live.Supervision", lambda: Supervision(QUICK))
+    with open_source(f"rtsp://user:p4ssword@127.0.0.1:{rtsp.port}/live") as source:
+        assert source.live
+        assert source.fps == pytest.approx(50)
+        first = source.read()
+        assert first is not None
+        assert first.image.shape == (48, 64, 3)
+        assert first.image.mean() == pytest.approx(50, abs=3)
+        assert abs(first.time - time.time()) < 5
+        assert rtsp.seen >= 3, "DESCRIBE, SETUP and PLAY, each with the password"
+        rtsp.off()
+        wait_for(lambda: "gives no frame; trying again" in caplog.text)
+        rtsp.value = 200
+        rtsp.on()
+        for frame in source:
+            if frame.image.mean() == pytest.approx(200, abs=3):
+                break
+        assert source.counts().reconnects == 1
+    wait_for(lambda: f"rtsp://127.0.0.1:{rtsp.port}/live: back after" in caplog.text)
+    assert caplog.text.count("trying again") == 1
+    said = caplog.text + "".join(capfd.readouterr()) + repr(first) + source.name
+    assert "p4ssword" not in said
+    assert "user" not in said
+
+
+def test_an_rtsp_camera_that_wants_another_password_is_said_without_it(
+    rtsp: RtspCamera, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SourceError, match=f"rtsp://127.0.0.1:{rtsp.port}/live: cannot be opened") as caught:
+        open_source(f"rtsp://user:wr0ng@127.0.0.1:{rtsp.port}/live")
+    assert rtsp.seen == 0
+    assert "wr0ng" not in str(caught.value) + "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(
