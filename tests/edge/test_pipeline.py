@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from servers import until
@@ -16,10 +17,11 @@ from edge.analyze import FaceAnalyzer
 from edge.errors import EngineError, InputError, SourceError
 from edge.gallery import Binding, Gallery
 from edge.pipeline import Pipeline, PipelineOptions, Stream
-from edge.sources import Source, SourceCounts, open_source, open_sources, parse_names
+from edge.sinks import VideoFileSink
+from edge.sources import Source, SourceCounts, SourceOptions, open_source, open_sources, parse_names
 from edge.tracking import Pacing, Tracker, TrackerOptions
 from edge.tracking.evidence import EvidenceOptions
-from edge.types import Frame, FrameResult
+from edge.types import Frame, FrameResult, Image
 
 
 class Kept:
@@ -57,6 +59,48 @@ def video(toy: Any, tmp_path: Path) -> Path:
         people += [(3, 150, 90)] if i >= 20 else []
         frames.append(toy.scene(400, 240, people))
     return toy.write_video(tmp_path / "walk.mp4", frames)
+
+
+@pytest.fixture
+def read(video: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Image, Image]]:
+    """What OpenCV gives of the video, each image with a copy of its pixels."""
+    given: list[tuple[Image, Image]] = []
+
+    class Watched:
+        def __init__(self, *what: Any) -> None:
+            self._capture, self._of_video = original(*what), what[0] == str(video)
+
+        def read(self) -> Any:
+            done, image = self._capture.read()
+            if done and self._of_video:
+                given.append((image, image.copy()))
+            return done, image
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._capture, name)
+
+    original = cv2.VideoCapture
+    monkeypatch.setattr("cv2.VideoCapture", Watched)
+    return given
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_what_the_capture_read_is_what_reaches_the_sink_and_nothing_was_drawn_on_it(
+    toy: Any, gallery: Gallery, video: Path, read: list[tuple[Image, Image]], realtime: bool
+) -> None:
+    kept = Kept()
+    with FaceAnalyzer(toy.bundle) as analyzer, open_source(str(video), SourceOptions(realtime=realtime)) as source:
+        assert source.live == realtime
+        sinks = [VideoFileSink(video.with_name("drawn.mp4"), source.fps), kept]
+        tracker = Tracker(TrackerOptions(EvidenceOptions(toy.threshold)))
+        Pipeline([analyzer], gallery.snapshot, toy.threshold, sinks).run_streams([Stream(source, tracker)])
+    assert len(read) == 30
+    assert len(kept.results) == 30 or realtime
+    assert any(result.decisions for result in kept.results)
+    for result in kept.results:
+        image, pixels = read[result.frame.index]
+        assert result.frame.image is image, "the very array, not one that holds the same"
+        np.testing.assert_array_equal(image, pixels)
 
 
 def test_everybody_is_named_where_they_are_and_the_stranger_is_unknown(toy: Any, gallery: Gallery, video: Path) -> None:
