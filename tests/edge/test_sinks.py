@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.cli import main as command
 from edge.cli import sink_options
 from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
 from edge.errors import InputError
@@ -436,6 +437,65 @@ def test_a_window_without_a_screen_says_what_to_install_or_set(monkeypatch: pyte
     assert why_no_window() is not None
     with pytest.raises(InputError, match=r"--show needs"):
         Window(lambda: None)
+
+
+class Screen:
+    """What a window does to the screen, in the place of OpenCV's functions. keys: pressed, one after each frame."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.keys: list[int] = []
+        self.windows: list[str] = []
+        self.shown: list[tuple[str, np.ndarray]] = []
+        monkeypatch.setattr("edge.sinks.window.why_no_window", lambda: None)
+        monkeypatch.setattr(cv2, "namedWindow", lambda title, _: self.windows.append(title))
+        monkeypatch.setattr(cv2, "imshow", lambda title, image: self.shown.append((title, image)))
+        monkeypatch.setattr(cv2, "waitKey", lambda _: self.keys.pop(0) if self.keys else -1)
+        monkeypatch.setattr(cv2, "destroyAllWindows", self.windows.clear)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return Screen(monkeypatch)
+
+
+def test_a_window_shows_each_frame_with_its_names_and_is_gone_in_the_end(screen: Screen) -> None:
+    window = Window(lambda: pytest.fail("nobody pressed q"))
+    assert screen.windows == ["arcedge"]
+    frames = [result(i, decision("ada")) for i in range(3)]
+    for each in frames:
+        window.write(each)
+    assert [title for title, _ in screen.shown] == ["arcedge"] * 3
+    for each, (_, image) in zip(frames, screen.shown, strict=True):
+        np.testing.assert_array_equal(image, annotate(each.frame.image, each.decisions))
+        assert len(np.unique(each.frame.image)) == 1, "the frame itself is left as it was"
+    window.close()
+    assert screen.windows == []
+
+
+@pytest.mark.parametrize("key", [ord("q"), 27, 0x100000 | ord("q")])
+def test_q_and_escape_in_the_window_end_the_run(screen: Screen, key: int) -> None:
+    stopped: list[bool] = []
+    window = Window(lambda: stopped.append(True))
+    screen.keys = [-1, ord("x"), key]
+    for i in range(2):
+        window.write(result(i))
+    assert stopped == []
+    window.write(result(2))
+    assert stopped == [True]
+
+
+def test_q_ends_edge_run_and_closes_the_window(
+    screen: Screen, toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.write_video(tmp_path / "v.mp4", [toy.scene(160, 120, [(1, 20, 20)])] * 40)
+    toy.write_scene(tmp_path / "people" / "ada.png", 160, 160, [(1, 40, 40)])
+    base = ["--bundle", str(toy.path), "--gallery", str(tmp_path / "g")]
+    assert command.main(["enroll", *base, str(tmp_path / "people")]) == 0
+    screen.keys = [-1, -1, ord("q")]
+    assert command.main(["run", *base, "--source", str(tmp_path / "v.mp4"), "--show"]) == 0
+    assert 3 <= len(screen.shown) < 40
+    assert f"{len(screen.shown)} frames in" in capsys.readouterr().out
+    assert screen.windows == []
 
 
 def test_the_progress_bar_prints_nothing_without_a_terminal() -> None:
