@@ -59,9 +59,11 @@ def squared_error(histogram: Histogram) -> Range:
     shares = np.linspace(0.2, 1.0, 81)
     for _ in range(2):
         if high > 0:
-            high = min(shares * histogram.high, key=lambda end: _error(histogram, low, float(end)))
+            ends = shares * histogram.high
+            high = ends[np.argmin(_errors(histogram, np.full_like(ends, low), ends))]
         if low < 0:
-            low = min(shares * histogram.low, key=lambda end: _error(histogram, float(end), high))
+            ends = shares * histogram.low
+            low = ends[np.argmin(_errors(histogram, ends, np.full_like(ends, high)))]
     return float(low), float(high)
 
 
@@ -75,9 +77,12 @@ def entropy(histogram: Histogram) -> Range:
     # The tall bin at zero that a ReLU leaves says nothing about the rest, and would decide alone.
     zero = int(np.clip(np.searchsorted(histogram.centres, 0.0), 0, len(counts) - 1))
     counts[zero] = counts[max(zero - 1, 0) : zero + 2].min() if counts[zero] > counts.sum() / 4 else counts[zero]
+    centres, filled = histogram.centres, (counts > 0).astype(np.float64)
     best, divergence = 1.0, np.inf
     for share in np.linspace(0.2, 1.0, 81):
-        current = _divergence(histogram, counts, share * histogram.low, share * histogram.high)
+        first = int(np.searchsorted(centres, min(share * histogram.low, 0.0), side="left"))
+        last = int(np.searchsorted(centres, max(share * histogram.high, 0.0), side="right"))
+        current = _divergence(counts, filled, first, last)
         if current < divergence:
             best, divergence = float(share), current
     return best * histogram.low, best * histogram.high
@@ -94,30 +99,37 @@ METHODS: dict[str, Method] = {
 """By name, as a calibration table records them."""
 
 
-def _error(histogram: Histogram, low: float, high: float) -> float:
-    low, high = min(low, 0.0), max(high, 0.0)
-    step = max((high - low) / (LEVELS - 1), 1e-30)
+def _errors(histogram: Histogram, lows: Floats64, highs: Floats64) -> Floats64:
+    """(N,) summed squared error of each range."""
+    lows, highs = np.minimum(lows, 0.0)[:, None], np.maximum(highs, 0.0)[:, None]
+    steps = np.maximum((highs - lows) / (LEVELS - 1), 1e-30)
     values = histogram.centres
     # Rounding to a grid that holds zero, as the engine does: a ReLU's zeros cost nothing.
-    quantised = np.clip(np.rint(values / step), np.rint(low / step), np.rint(high / step)) * step
-    return float((histogram.counts * np.square(values - quantised)).sum())
+    off = values / steps
+    np.rint(off, out=off)
+    np.clip(off, np.rint(lows / steps), np.rint(highs / steps), out=off)
+    off *= steps
+    np.subtract(values, off, out=off)
+    np.square(off, out=off)
+    off *= histogram.counts
+    summed: Floats64 = off.sum(axis=1)
+    return summed
 
 
-def _divergence(histogram: Histogram, counts: Floats64, low: float, high: float) -> float:
-    centres = histogram.centres
-    inside = (centres >= min(low, 0.0)) & (centres <= max(high, 0.0))
-    if inside.sum() < LEVELS // 2:
+def _divergence(counts: Floats64, filled: Floats64, first: int, last: int) -> float:
+    """Of the bins from `first` to before `last`. filled: 1 where a bin holds anything, else 0."""
+    size = last - first
+    if size < LEVELS // 2:
         return float(np.inf)
-    first, last = int(np.argmax(inside)), len(inside) - int(np.argmax(inside[::-1]))
-    reference = counts[first:last].copy()
+    inside, filled = counts[first:last], filled[first:last]
+    reference = inside.copy()
     reference[0] += counts[:first].sum()
     reference[-1] += counts[last:].sum()
-    edges = np.unique(np.linspace(0, last - first, min(LEVELS, last - first) + 1).astype(np.int64))[:-1]
-    filled = (counts[first:last] > 0).astype(np.float64)
-    sums, occupied = np.add.reduceat(counts[first:last], edges), np.add.reduceat(filled, edges)
-    sizes = np.diff(np.append(edges, last - first))
-    spread = np.repeat(sums / np.maximum(occupied, 1), sizes) * filled
+    levels = np.linspace(0, size, min(LEVELS, size) + 1).astype(np.int64)
+    sums, occupied = np.add.reduceat(inside, levels[:-1]), np.add.reduceat(filled, levels[:-1])
+    spread = np.repeat(sums / np.maximum(occupied, 1), np.diff(levels)) * filled
     p, q = reference / max(reference.sum(), 1e-30), spread / max(spread.sum(), 1e-30)
     # Where clipped mass meets an empty level the divergence has no end; a small floor keeps candidates comparable.
     seen = p > 0
-    return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-9))).sum())
+    p = p[seen]
+    return float((p * np.log(p / np.maximum(q[seen], 1e-9))).sum())

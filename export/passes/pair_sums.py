@@ -46,7 +46,9 @@ def largest_pair_sums(weight: Array, axis: int) -> Array:
     """
     rows = np.moveaxis(weight, axis, 0)
     positions = rows.transpose(0, 2, 3, 1) if rows.ndim == 4 else rows[:, None, None]
-    found = [_sums(_even(positions)), _sums(_even(positions.reshape(len(rows), -1)))]
+    found = [_sums(_even(positions))]
+    if positions.shape[3] % 2:  # else these are the same pairs
+        found.append(_sums(_even(positions.reshape(len(rows), -1))))
     if positions.shape[3] == 3:
         across = positions.reshape(*positions.shape[:2], -1)
         found += [_sums(_even(across)), _sums(_even(across[..., 1:]))]
@@ -87,11 +89,15 @@ def saturation(model: ModelProto) -> Saturation:
 
 def _even(values: Array) -> Array:
     """Values along the last axis in pairs (…, P, 2), with a zero behind an odd one."""
-    fill = [(0, 0)] * (values.ndim - 1) + [(0, values.shape[-1] % 2)]
-    return np.pad(values, fill).reshape(*values.shape[:-1], -1, 2)
+    if values.shape[-1] % 2:
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, 1)])
+    return values.reshape(*values.shape[:-1], -1, 2)
 
 
 def _sums(pairs: Array) -> Array:
-    each = np.maximum(np.maximum(pairs, 0).sum(axis=-1), np.maximum(-pairs, 0).sum(axis=-1))
+    one, other = pairs[..., 0], pairs[..., 1]
+    up = np.maximum(one, 0) + np.maximum(other, 0)
+    down = np.minimum(one, 0) + np.minimum(other, 0)
+    each = np.maximum(up, -down)
     largest: Array = each.reshape(len(pairs), -1).max(axis=1)
     return largest
