@@ -1,8 +1,9 @@
 """Remembers what torch's exporter gave for a network, across test sessions and between processes that share the tests.
 
-The exporter takes seconds a network and is most of these tests' time. A graph is found again only for the same weights,
-network code, exporter code and versions; and every caller of the exporter compares what it got with torch, so that a
-graph found wrongly would fail there.
+The exporter takes seconds a network, whatever its weights are: it writes them into the graph as they stand. So a graph
+is found again for the same layers, shapes, network code, exporter code and versions, and gets the weights of the
+network that is asked for. Every caller of the exporter compares what it got with torch, so that a graph found wrongly
+would fail there.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def remembering(real: Export, folder: Path) -> Export:
     def export(network: nn.Module, sample: np.ndarray, shapes: Any, outputs: Sequence[str]) -> onnx.ModelProto:
         file = folder / f"{key(network, sample, shapes, outputs)}.onnx"
         if file.is_file():
-            return onnx.load(file)
+            return with_weights(onnx.load(file), network)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if file.is_file():
-                return onnx.load(file)
+                return with_weights(onnx.load(file), network)
             model = real(network, sample, shapes, outputs)
+            before = model.SerializeToString()
+            assert with_weights(model, network).SerializeToString() == before, "the exporter changed a weight"
             part = file.with_suffix(".part")
             part.write_bytes(model.SerializeToString())
             part.replace(file)
@@ -53,17 +56,23 @@ def remembering(real: Export, folder: Path) -> Export:
     return export
 
 
+def with_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
+    """`model` with the values of `network` in its initialisers of the same name; it is changed in place."""
+    state = network.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.raw_data = np.ascontiguousarray(state[tensor.name].numpy()).tobytes()
+    return model
+
+
 def key(network: nn.Module, sample: np.ndarray, shapes: Any, outputs: Sequence[str]) -> str:
-    """SHA-256 (hex) over all that an export depends on."""
+    """SHA-256 (hex) over all that an export depends on, but for the values of weights and sample."""
     digest = hashlib.sha256()
     versions = [sys.version, *(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript"))]
-    digest.update(repr((versions, shapes, list(outputs), sample.shape, str(network))).encode())
-    digest.update(sample.tobytes())
+    digest.update(repr((versions, shapes, list(outputs), sample.shape, sample.dtype, str(network))).encode())
     files = {inspect.getsourcefile(type(module)) for module in network.modules()} | {to_onnx.__file__}
     for file in sorted(file for file in files if file and "site-packages" not in file):
         digest.update(Path(file).read_bytes())
     for name, value in network.state_dict().items():
-        array = value.numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} {value.requires_grad}".encode())
     return digest.hexdigest()
