@@ -30,5 +30,6 @@ def vote(found: Candidates, kept: npt.NDArray[np.intp]) -> Floats:
         shared = np.maximum(wide, 0) * np.maximum(high, 0)
         same = shared >= MIN_IOU * (area[best] + area - shared)
         same[best] = True  # even a box without an area
-        voted[row] = np.average(found.landmarks[same], axis=0, weights=weights[same])
+        weight = weights[same]
+        voted[row] = (found.landmarks[same] * weight[:, None, None]).sum(axis=0) / weight.sum()
     return voted
