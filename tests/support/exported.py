@@ -66,10 +66,15 @@ def with_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
 
 
 def key(network: nn.Module, sample: np.ndarray, shapes: Any, outputs: Sequence[str]) -> str:
-    """SHA-256 (hex) over all that an export depends on, but for the values of weights and sample."""
+    """SHA-256 (hex) over all that an export depends on, but for the values of weights and sample and its free sizes.
+
+    Of a free size only 0 and 1 are told from others: the exporter takes these for fixed.
+    """
     digest = hashlib.sha256()
+    free = {place for places in shapes.values() for place in places}
+    sizes = [min(size, 2) if place in free else size for place, size in enumerate(sample.shape)]
     versions = [sys.version, *(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript"))]
-    digest.update(repr((versions, shapes, list(outputs), sample.shape, sample.dtype, str(network))).encode())
+    digest.update(repr((versions, shapes, list(outputs), sizes, sample.dtype, str(network))).encode())
     files = {inspect.getsourcefile(type(module)) for module in network.modules()} | {to_onnx.__file__}
     for file in sorted(file for file in files if file and "site-packages" not in file):
         digest.update(Path(file).read_bytes())
