@@ -78,7 +78,8 @@ def _decide(speedup: Interval | None, loss: Interval | None, budget: Budget, tri
 def _speed(speedup: Interval | None) -> str:
     if speedup is None:
         return ""
-    if speedup.low <= 1.0 <= speedup.high:
+    # What says 1.00 on either side is no difference to speak of, however sure it is.
+    if speedup.low <= 1.0 <= speedup.high or f"{speedup.value:.2f}" == "1.00":
         return f"is as fast, {_range(speedup.value, speedup.low, speedup.high, 'times')},"
     if speedup.value >= 1.0:
         return f"is {_range(speedup.value, speedup.low, speedup.high, 'times faster')}"

@@ -42,6 +42,12 @@ FASTER = Interval(2.4, 2.3, 2.5)
             "INT8 is as fast, 1.00 times [0.98, 1.03], and loses 0.00 points [−0.10, 0.10]; not worth it here",
         ),
         (
+            Interval(0.997, 0.994, 0.999),
+            Interval(0.0, -0.1, 0.1),
+            "not worth it",
+            "INT8 is as fast, 1.00 times [0.99, 1.00], and loses 0.00 points [−0.10, 0.10]; not worth it here",
+        ),
+        (
             FASTER,
             Interval(0.3, -0.4, 1.2),
             "cannot tell",
