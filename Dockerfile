@@ -26,7 +26,8 @@ COPY training training
 COPY export export
 COPY benchmarks benchmarks
 COPY model_weights model_weights
-RUN /opt/arcedge/bin/pip install --no-cache-dir '.[live,mqtt,nats,crypto,sign]' 'cuda-bindings>=13,<14'
+RUN /opt/arcedge/bin/pip install --no-cache-dir \
+    '.[live,mqtt,nats,crypto,sign]' 'onnxruntime<1.29' 'cuda-bindings>=13,<14'
 COPY --from=kernels /src/build/desktop/arcedge.fatbin /opt/arcedge/arcedge.fatbin
 ENV PATH=/opt/arcedge/bin:$PATH \
     ARCEDGE_KERNELS=/opt/arcedge/arcedge.fatbin \
