@@ -58,7 +58,7 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="delete a source's oldest videos beyond (default: none is deleted)",
     )
-    parser.add_argument("--show", action="store_true", help="show a window; q ends")
+    parser.add_argument("--show", action="store_true", help="show a window; q, or closing it, ends")
     _add_network(parser)
 
 

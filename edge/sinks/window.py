@@ -16,7 +16,7 @@ TITLE = "arcedge"
 
 
 class Window:
-    """Shows every frame; q or Escape in the window calls `stop`."""
+    """Shows every frame; q or Escape in the window, or closing it, calls `stop`."""
 
     name = "window"
 
@@ -24,15 +24,22 @@ class Window:
         if problem := why_no_window():
             raise InputError(problem)
         self._stop = stop
+        self._seen = False
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL)
 
     def write(self, result: FrameResult) -> None:
         cv2.imshow(TITLE, annotate(result.frame.image, result.decisions))
-        if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
+        if cv2.waitKey(1) & 0xFF in (ord("q"), 27) or self._was_closed():
             self._stop()
 
     def close(self) -> None:
         cv2.destroyAllWindows()
+
+    def _was_closed(self) -> bool:
+        # Some toolkits never say that a window is to be seen; of those nothing can be told.
+        there = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        self._seen |= there
+        return self._seen and not there
 
 
 def why_no_window() -> str | None:

@@ -440,16 +440,21 @@ def test_a_window_without_a_screen_says_what_to_install_or_set(monkeypatch: pyte
 
 
 class Screen:
-    """What a window does to the screen, in the place of OpenCV's functions. keys: pressed, one after each frame."""
+    """What a window does to the screen, in the place of OpenCV's functions.
+
+    keys: pressed, one after each frame. visible: what OpenCV says of the window; -1 is that it cannot know.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys: list[int] = []
+        self.visible = 1.0
         self.windows: list[str] = []
         self.shown: list[tuple[str, np.ndarray]] = []
         monkeypatch.setattr("edge.sinks.window.why_no_window", lambda: None)
         monkeypatch.setattr(cv2, "namedWindow", lambda title, _: self.windows.append(title))
         monkeypatch.setattr(cv2, "imshow", lambda title, image: self.shown.append((title, image)))
         monkeypatch.setattr(cv2, "waitKey", lambda _: self.keys.pop(0) if self.keys else -1)
+        monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: self.visible)
         monkeypatch.setattr(cv2, "destroyAllWindows", self.windows.clear)
 
 
@@ -482,6 +487,17 @@ def test_q_and_escape_in_the_window_end_the_run(screen: Screen, key: int) -> Non
     assert stopped == []
     window.write(result(2))
     assert stopped == [True]
+
+
+@pytest.mark.parametrize(("visible", "stops"), [([1, 1, 0], 1), ([0, 1, -1], 1), ([-1, -1, -1], 0), ([0, 0, 0], 0)])
+def test_closing_the_window_ends_the_run_where_it_can_be_told(screen: Screen, visible: list[float], stops: int) -> None:
+    stopped: list[bool] = []
+    window = Window(lambda: stopped.append(True))
+    for i, said in enumerate(visible):
+        screen.visible = said
+        assert not stopped
+        window.write(result(i))
+    assert len(stopped) == stops
 
 
 def test_q_ends_edge_run_and_closes_the_window(
