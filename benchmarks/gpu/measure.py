@@ -11,22 +11,16 @@ idle GPU.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.command import command
 from benchmarks.energy import find_meters
-from benchmarks.energy.jetson import find_rails
 from benchmarks.energy.measure import measure_energy
-from benchmarks.energy.nvml import find_gpus
 from benchmarks.gpu.engines import (
     WantedEngine,
     aligned_crops,
@@ -41,21 +35,19 @@ from benchmarks.gpu.engines import (
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, frame_variants, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, rows_that_fit
-from benchmarks.gpu.sanitizer import PROGRAM as SANITIZER
+from benchmarks.gpu.needs import require_engines, will_be_missed
+from benchmarks.gpu.report import Report, picture_digests
 from benchmarks.gpu.sanitizer import complaints, is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
-from benchmarks.provenance import NOT_MEASURED, digest_of_file, digest_of_files, machine, now, versions
+from benchmarks.provenance import NOT_MEASURED
 from edge.bundle import Bundle
 from edge.cli.options import positive, positive_float, size
-from edge.cuda import CudaDevice
 from edge.cuda.kernels import Kernels
-from edge.device_engines import as_probes, photos_of, real_pictures, tensorrt_variants
-from edge.engines.onnxruntime import OnnxRuntimeEngine
-from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions
+from edge.device_engines import as_probes, real_pictures, tensorrt_variants
+from edge.engines.tensorrt import Profile, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan, device_of
-from edge.errors import EdgeError, EngineError, InputError
+from edge.errors import InputError
 from edge.manifest import Variant
-from edge.metrics.pairs import images_of, read_pairs
 from edge.types import Image
 
 BATCHES = (1, 8, 64, 256)
@@ -156,130 +148,6 @@ def measure(args: argparse.Namespace) -> Report:
     report.values["goals"] = goals(report.values)
     report.write()
     return report
-
-
-def picture_digests(pairs: Path | None, images: Path | None, photos: Path | None) -> dict[str, str | None]:
-    """SHA-256 of the list, of its pictures, and of the photos that engines are proved on. Raises InputError."""
-    found: dict[str, str | None] = dict.fromkeys(("pairs", "images", "photos"))
-    if pairs is not None and images is not None:
-        named = images_of(read_pairs(pairs), images)
-        found["pairs"] = digest_of_file(pairs)
-        found["images"], _ = digest_of_files((str(name), path) for name, path in named.items())
-    if photos is not None:
-        found["photos"], _ = digest_of_files((f"{place:03}", path) for place, path in enumerate(photos_of(photos)))
-    return found
-
-
-def require_engines() -> None:
-    """Raises EngineError without TensorRT or its judge: engines would take minutes each to be built for nothing."""
-    reasons = [TensorRtEngine().available()]
-    if missing := OnnxRuntimeEngine().available():
-        reasons.append(f"no engine is kept that was not held against ONNX Runtime: {missing}")
-    if any(reasons):
-        raise EngineError("; ".join(filter(None, reasons)))
-
-
-def will_be_missed(device: CudaDevice, image: bytes | None) -> list[str]:
-    """Of what only some figures need, a line for each thing that is not here. image: of the kernels; None for the
-    fat binary.
-    """
-    found = []
-    try:
-        Kernels(device, image)
-    except EdgeError as error:
-        found.append(f"kernels, search and frames will not be measured: {error}")
-    if find_spec("onnx") is None:
-        found.append("the roofline will not be measured: onnx is not installed; install it with: pip install onnx")
-    (gpus, no_gpu), (rails, no_rails) = find_gpus(), find_rails()
-    if not gpus and not rails:
-        found.append(f"the GPU's joules will not be measured: {'; '.join(filter(None, (no_gpu, no_rails)))}")
-    if shutil.which(SANITIZER) is None:
-        found.append(f"the kernels will not be looked at by {SANITIZER}: it is not here")
-    return found
-
-
-class Report:
-    """The file of results: written after each part, and what is in it already of the same subject is kept."""
-
-    def __init__(self, file: Path, subject: dict[str, Any]) -> None:
-        """Raises InputError where the file is of something else, or cannot be written."""
-        self._file = file
-        self.failed: list[str] = []
-        self.values: dict[str, Any] = {
-            "time": now(),
-            "machine": machine(),
-            "versions": versions(),
-            **subject,
-            "bundles": {},
-        }
-        if not file.exists():
-            self.write()
-            return
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            same = all(before[name] == json.loads(json.dumps(value)) for name, value in subject.items())
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: holds no results of this command; name another file with --out") from error
-        if not same:
-            raise InputError(
-                f"{file}: holds results of another GPU, bundle or options, or of other pictures; "
-                "name another file with --out"
-            )
-        self.values = before
-
-    def part(
-        self,
-        name: str,
-        work: Callable[[], Any],
-        within: dict[str, Any] | None = None,
-        of: str = "",
-        settled: Callable[[Any], bool] = lambda kept: True,
-    ) -> None:
-        """Measures a part that is not there yet; one that cannot be says why, and costs the others nothing.
-
-        settled: whether what is there from before stays; else it is measured again, as after a fault was mended.
-        """
-        values = self.values if within is None else within
-        kept = values.get(name)
-        if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept) and settled(kept):
-            return
-        part = f"{of or 'device'}: {name}"
-        print(f"{now()} {part}", file=sys.stderr)
-        try:
-            values[name] = found = work()
-            if isinstance(found, dict) and (why := found.get("not_measured") or _not_metered(found)):
-                print(f"edge: {part}: {why}", file=sys.stderr)
-        except EdgeError as error:
-            values[name] = {"not_measured": self.fails(part, str(error))}
-        except ImportError as error:  # images for devices hold no more than a camera needs
-            missing = f"{error.name} is not installed; install it with: pip install arcedge[dev]"
-            values[name] = {"not_measured": self.fails(part, missing)}
-        except Exception as error:  # a bug, or a package's own kind of fault: the other figures are worth having
-            traceback.print_exc()
-            values[name] = {"not_measured": self.fails(part, f"{type(error).__name__}: {error}")}
-        self.write()
-
-    def fails(self, part: str, why: str) -> str:
-        """Says of a part why it could not be measured, and gives it back."""
-        print(f"edge: {part}: {why}", file=sys.stderr)
-        self.failed.append(part)
-        return why
-
-    def write(self) -> None:
-        """In one step, so that a run cut off leaves a whole file. Raises InputError."""
-        temporary = self._file.with_name(f"{self._file.name}.new")
-        try:
-            temporary.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self._file)
-        except OSError as error:
-            raise InputError(
-                f"{self._file}: cannot be written ({error.strerror}); name another file with --out"
-            ) from error
-
-
-def _not_metered(found: dict[str, Any]) -> Any:
-    """Why joules were not measured."""
-    return found.get("reason") if found.get("measured") is False else None
 
 
 @dataclass(frozen=True, slots=True)

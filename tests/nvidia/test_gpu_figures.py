@@ -18,7 +18,7 @@ from benchmarks.gpu import kernels
 from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, is_whole, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
-from benchmarks.gpu.measure import Report, picture_digests
+from benchmarks.gpu.report import Report, picture_digests
 from benchmarks.gpu.roofline import against_roofline, lost_to, traffic
 from benchmarks.gpu.sanitizer import TOOLS, complaints, is_clean, sanitize
 from edge.detect import DetectorOptions
