@@ -297,9 +297,9 @@ class TestVideo:
         sink = VideoFileSink(file, 25, most_bytes=3500)
         sink.write(result(0))
         assert recordings.older(file) == old[-3:]
+        old[-1].write_bytes(bytes(3000))
         for index in range(1, FRAMES_BETWEEN_LOOKS + 1):
             sink.write(result(index))
-            old[-1].write_bytes(bytes(3000))
         sink.close()
         assert recordings.older(file) == old[-1:], "it is looked at again while one is written"
         assert frames_in(file) == FRAMES_BETWEEN_LOOKS + 1
