@@ -120,7 +120,10 @@ class EngineCache:
         plan, paper = self.paths(identity)
         if not plan.exists():
             return None
-        return load_plan(plan, paper, identity)
+        try:
+            return load_plan(plan, paper, identity)
+        except EngineError as error:
+            raise EngineError(f"{error}; delete {plan} to have it built again") from error
 
     def remove(self, identity: EngineIdentity) -> None:
         """Forgets a plan. Raises EngineError where it cannot be taken away."""
@@ -163,21 +166,20 @@ class EngineCache:
 
 def load_plan(plan: Path, paper: Path, identity: EngineIdentity) -> tuple[bytes, Passport]:
     """A plan that is what its passport says, and that its passport says is this one. Raises EngineError in one line."""
-    again = f"delete {plan} to have it built again"
     try:
         passport = Passport.from_dict(json.loads(paper.read_text(encoding="utf-8")))
     except OSError as error:
-        raise EngineError(f"{plan}: has no passport ({error.strerror}); {again}") from error
+        raise EngineError(f"{plan}: has no passport ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{paper}: is no passport ({error}); {again}") from error
+        raise EngineError(f"{paper}: is no passport ({error})") from error
     if difference := identity.difference(passport.identity):
-        raise EngineError(f"{plan}: was built for something else: {difference}; {again}")
+        raise EngineError(f"{plan}: was built for something else: {difference}")
     try:
         data = plan.read_bytes()
     except OSError as error:
-        raise EngineError(f"{plan}: cannot be read ({error.strerror}); {again}") from error
+        raise EngineError(f"{plan}: cannot be read ({error.strerror})") from error
     if len(data) != passport.plan_size or hashlib.sha256(data).hexdigest() != passport.plan_sha256:
-        raise EngineError(f"{plan}: is not the plan its passport names, it was changed or damaged; {again}")
+        raise EngineError(f"{plan}: is not the plan its passport names, it was changed or damaged")
     return data, passport
 
 
