@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from edge.cuda.driver import missing_driver
-from edge.engine_cache import EngineCache
+from edge.cuda.driver import DeviceInfo, device_info, missing_driver
+from edge.engine_cache import EngineCache, EngineIdentity
 from edge.engines.base import SessionOptions, TensorSpec
 from edge.engines.onnxruntime import CUDA, OnnxRuntimeEngine, OnnxRuntimeSession, Provider, model_specs
+from edge.engines.onnxruntime_plans import kept_plans
 from edge.engines.tensorrt.onnx_file import OnnxFile
 from edge.engines.tensorrt.options import Profile, Shape
+from edge.errors import EngineError
 
 WORKSPACE = 1 << 30
 """Bytes TensorRT may try kernels with."""
+
+PROVIDER_LIBRARY = "libonnxruntime_providers_tensorrt.so"
 
 
 class CudaProviderEngine(OnnxRuntimeEngine):
@@ -41,27 +47,49 @@ class CudaProviderEngine(OnnxRuntimeEngine):
 
 
 class TensorRtProviderEngine(CudaProviderEngine):
-    """TensorRT inside ONNX Runtime. It builds an engine the first time, which takes minutes, and keeps it."""
+    """TensorRT inside ONNX Runtime. It builds an engine the first time, which takes minutes, and keeps it.
+
+    A kept one is given to ONNX Runtime only after its passport was checked; see `edge.engines.onnxruntime_plans`.
+    """
 
     name = "onnxruntime-tensorrt"
     provider = Provider("TensorRT")
 
+    def available(self) -> str | None:
+        if missing := super().available():
+            return missing
+        try:
+            self.version()
+        except EngineError as error:
+            return str(error)
+        return None
+
+    def version(self) -> str:
+        """Of both: "1.31.1 with TensorRT 10.13.0"."""
+        import onnxruntime as ort
+
+        return f"{super().version()} with TensorRT {tensorrt_version(Path(ort.__file__).parent / 'capi')}"
+
     def open(self, model: bytes, options: SessionOptions) -> OnnxRuntimeSession:
-        return OnnxRuntimeSession(model, options, tensorrt_provider(model, model_specs(model)[0], self.version()))
+        # This opens the model on the CPU, which refuses one that is a plan in the dress of an ONNX file (EPContext).
+        given = tensorrt_options(model, model_specs(model)[0])
+        identity = identity_of(model, given, options, self.version(), device_info())
+        with kept_plans(EngineCache(), identity) as folder:
+            cached = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+            return OnnxRuntimeSession(model, options, Provider("TensorRT", {**given, **cached}))
 
 
-def tensorrt_provider(
-    model: bytes, inputs: Sequence[TensorSpec], version: str, cache: EngineCache | None = None
-) -> Provider:
-    """The provider with the options a model needs: its precision, the shapes it may get, and a cache of its own.
+def tensorrt_options(model: bytes, inputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """The provider's options that a model needs, but for the cache: its precision, and the shapes it may get.
 
-    Engines are kept in a folder named by a digest over the model, ONNX Runtime's version and these options, so that a
-    stale one is never picked up; ONNX Runtime itself tells GPUs and TensorRT versions apart within it. Raises
-    EngineError where the model is none, its shapes fit no profile, or the cache cannot be used.
+    What can bring in engines of others stays off, as it is by default: contexts (trt_dump_ep_context_model), engines
+    without weights, for several architectures (trt_engine_hw_compatible) or encrypted. There is no timing cache: it is
+    read only where a model is built anew, which after a change of anything that counts must not trust the old one's.
+    Raises EngineError where the model is none, or its shapes fit no profile.
     """
     shapes = {spec.name: Profile().whole(spec.name, spec.shape) for spec in inputs if None in spec.shape}
     precision = OnnxFile(model).precision
-    options = {
+    return {
         "device_id": "0",
         "trt_max_workspace_size": str(WORKSPACE),
         # To TensorRT 10 a file's types alone do not allow half and eight bits; these do. Eight bits with half: a layer
@@ -74,19 +102,54 @@ def tensorrt_provider(
             if shapes
         },
     }
-    text = json.dumps([hashlib.sha256(model).hexdigest(), version, options], sort_keys=True)
-    kept = (cache or EngineCache()).folder / f"onnxruntime-tensorrt-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-    kept.mkdir(mode=0o700, exist_ok=True)
-    return Provider(
-        "TensorRT",
-        {
-            **options,
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(kept),
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(kept),
-        },
+
+
+def identity_of(
+    model: bytes, given: Mapping[str, str], options: SessionOptions, version: str, info: DeviceInfo
+) -> EngineIdentity:
+    """What the provider's engines for this model are. given: its options; version: ONNX Runtime's and TensorRT's."""
+    shapes = {name: value for name, value in given.items() if name.startswith("trt_profile_")}
+    return EngineIdentity(
+        model=hashlib.sha256(model).hexdigest(),
+        engine=TensorRtProviderEngine.name,
+        version=version,
+        device=info.module,
+        capability=info.architecture,
+        driver=info.driver_name,
+        precision=OnnxFile(model).precision,
+        profile=" ".join(shapes.values()),
+        flags=(
+            *(f"{name}={value}" for name, value in given.items() if name not in shapes),
+            # ONNX Runtime rewrites a graph before the provider sees it, or leaves it alone.
+            f"as-written={options.as_written}",
+        ),
     )
+
+
+def tensorrt_version(folder: Path) -> str:
+    """Version of the TensorRT that ONNX Runtime's provider in `folder` will run on: "10.3.0". Needs a driver.
+
+    Asked of TensorRT's library, under the name by which the provider needs it; the provider itself can be loaded by
+    ONNX Runtime alone. Raises EngineError where there is no such provider or library.
+    """
+    provider = folder / PROVIDER_LIBRARY
+    try:
+        needed = re.search(rb"libnvinfer\.so\.\d+", provider.read_bytes())
+    except OSError as error:
+        raise EngineError(f"{provider}: cannot be read ({error.strerror}); install arcedge[gpu]") from error
+    if needed is None:
+        raise EngineError(f"{provider}: does not say which TensorRT it needs; use another version of ONNX Runtime")
+    library = needed.group().decode()
+    try:
+        number = int(ctypes.CDLL(library).getInferLibVersion())
+    except (OSError, AttributeError) as error:
+        raise EngineError(
+            f"this ONNX Runtime needs TensorRT's {library}, which cannot be loaded; "
+            "install that TensorRT and put its libraries' folder into LD_LIBRARY_PATH"
+        ) from error
+    # 8.6.1 is 8601, and 10.3.0 is 100300.
+    major, rest = divmod(number, 10000 if number >= 10000 else 1000)
+    return f"{major}.{rest // 100}.{rest % 100}"
 
 
 def _shape(name: str, shape: Shape) -> str:
