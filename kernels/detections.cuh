@@ -6,7 +6,7 @@
 namespace arc {
 
 constexpr int kFields = 15;        // x1 y1 x2 y2, five landmarks, score
-constexpr int kPoints = 10;        // numbers of five landmarks
+constexpr int kPlaces = 14;        // numbers of a box and five landmarks, which lie before the score
 constexpr int kVoters = 64;        // threads that count the votes for a face
 constexpr int kCandidates = 4096;  // an image may have so many cells above the score
 constexpr int kLevels = 3;
@@ -66,7 +66,7 @@ ARC_FN bool overlaps(const float* a, const float* b, float max_iou) {
   return found.shared > max_iou * found.either;
 }
 
-// Whether two boxes are of the same face, and may vote on its landmarks: at least `min_iou` of their union.
+// Whether two boxes are of the same face, and may vote on where it is: at least `min_iou` of their union.
 ARC_FN bool same_face(const float* a, const float* b, float min_iou) {
   const Overlap found = overlap(a, b);
   return found.shared >= min_iou * found.either;

@@ -229,12 +229,12 @@ extern "C" __global__ void __launch_bounds__(512) suppress(const float* candidat
   if (thread == 0) kept[image] = taken;
 }
 
-// After `suppress`, one block of kVoters threads a face, grid (limit, images): its landmarks become the mean over all
-// candidates that saw the same face, weighted with the square of their score. The order of the sums is fixed.
+// After `suppress`, one block of kVoters threads a face, grid (limit, images): its box and landmarks become the mean over
+// all candidates that saw the same face, weighted with the square of their score. The order of the sums is fixed.
 extern "C" __global__ void __launch_bounds__(kVoters) vote(const float* candidates, const int* cells, const int* counts,
                                                            const int* chosen, const int* kept, int limit, float min_iou,
                                                            float scale_x, float scale_y, float* faces) {
-  __shared__ float sums[kVoters][kPoints + 1];
+  __shared__ float sums[kVoters][kPlaces + 1];
   const int image = blockIdx.y, face = blockIdx.x, thread = threadIdx.x;
   if (face >= kept[image]) return;  // the whole block
   const int count = imin(counts[image], kCandidates);
@@ -242,24 +242,24 @@ extern "C" __global__ void __launch_bounds__(kVoters) vote(const float* candidat
   const int* order = cells + (size_t)image * kCandidates;
   const int place = chosen[(size_t)image * limit + face];
   const float* best = mine + (size_t)place * kFields;
-  float sum[kPoints + 1] = {};
+  float sum[kPlaces + 1] = {};
   for (int i = thread; i < count; i += kVoters) {
     const float* other = mine + (size_t)order[i] * kFields;
     if (order[i] != place && !same_face(best, other, min_iou)) continue;  // the best votes even without an area
     const float weight = other[kFields - 1] * other[kFields - 1];
-    for (int k = 0; k < kPoints; ++k) sum[k] += weight * other[4 + k];
-    sum[kPoints] += weight;
+    for (int k = 0; k < kPlaces; ++k) sum[k] += weight * other[k];
+    sum[kPlaces] += weight;
   }
-  for (int k = 0; k <= kPoints; ++k) sums[thread][k] = sum[k];
+  for (int k = 0; k <= kPlaces; ++k) sums[thread][k] = sum[k];
   for (int half = kVoters / 2; half > 0; half >>= 1) {
     __syncthreads();
     if (thread < half)
-      for (int k = 0; k <= kPoints; ++k) sums[thread][k] += sums[thread + half][k];
+      for (int k = 0; k <= kPlaces; ++k) sums[thread][k] += sums[thread + half][k];
   }
   __syncthreads();
-  if (thread < kPoints) {
+  if (thread < kPlaces) {
     const float back = thread & 1 ? scale_y : scale_x;
-    faces[((size_t)image * limit + face) * kFields + 4 + thread] = sums[0][thread] / sums[0][kPoints] * back;
+    faces[((size_t)image * limit + face) * kFields + thread] = sums[0][thread] / sums[0][kPlaces] * back;
   }
 }
 

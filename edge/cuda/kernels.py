@@ -278,8 +278,8 @@ class Kernels:
     ) -> None:
         """The twelve heads (addresses by name) of an input of `size` (height, width) → faces, best first.
 
-        A face's landmarks are the mean over all cells that saw it, as `edge.detect.vote` says. back: factors (x, y)
-        from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32 and memory.kept
+        A face's box and landmarks are the mean over all cells that saw it, as `edge.detect.vote` says. back: factors
+        (x, y) from the input's pixels to the frame's. Into memory.faces (images, limit, FIELDS) float32 and memory.kept
         (images) int32. Where memory.counts of an image exceeds CANDIDATES its faces are not defined.
         """
         if not 0 < images <= memory.images:

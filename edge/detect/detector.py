@@ -94,12 +94,12 @@ class Detector:
         batch = self.prepare(image, new_height, new_width)
         outputs = self._session.run({self._input: batch})
         found = decode(outputs, 0, *self.input_size(new_height, new_width), self.options.score)
-        kept = nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces)
+        faces = vote(found, nms(found.boxes, found.scores, self.options.max_iou, self.options.max_faces))
         back = np.array([width / new_width, height / new_height], dtype=np.float32)
         corners = np.concatenate([back, back])
         return [
-            Face(box=found.boxes[i] * corners, landmarks=points * back, score=float(found.scores[i]))
-            for i, points in zip(kept, vote(found, kept), strict=True)
+            Face(box=box * corners, landmarks=points * back, score=float(score))
+            for box, points, score in zip(faces.boxes, faces.landmarks, faces.scores, strict=True)
         ]
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:

@@ -92,7 +92,7 @@ def test_pruning_agrees_with_its_definition(seed: int, count: int, limit: int, m
 
 @given(seed=st.integers(0, 2**31), seen=st.integers(1, 12))
 @settings(max_examples=40)
-def test_a_faces_landmarks_are_the_mean_of_those_that_saw_it(seed: int, seen: int) -> None:
+def test_where_a_face_is_is_the_mean_of_those_that_saw_it(seed: int, seen: int) -> None:
     random = np.random.default_rng(seed)
     true = random.uniform(20, 80, (5, 2))
     boxes = np.array([10, 10, 90, 90]) + random.uniform(-4, 4, (seen, 4))
@@ -105,18 +105,24 @@ def test_a_faces_landmarks_are_the_mean_of_those_that_saw_it(seed: int, seen: in
     kept = nms(found.boxes, found.scores, 0.3, 10)
     assert len(kept) == 2
     voted = vote(found, kept)
-    face = voted[list(kept).index(kept[kept < seen][0])]
+    one, other = list(kept).index(kept[kept < seen][0]), list(kept).index(seen)
     weights = found.scores[:seen] ** 2
-    expected = (found.landmarks[:seen] * weights[:, None, None]).sum(axis=0) / weights.sum()
-    np.testing.assert_allclose(face, expected, rtol=1e-5)
-    np.testing.assert_allclose(voted[list(kept).index(seen)], np.full((5, 2), 240.0), rtol=1e-6)
+    landmarks = (found.landmarks[:seen] * weights[:, None, None]).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(voted.landmarks[one], landmarks, rtol=1e-5)
+    np.testing.assert_allclose(voted.boxes[one], np.average(found.boxes[:seen], axis=0, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(voted.landmarks[other], np.full((5, 2), 240.0), rtol=1e-6)
+    np.testing.assert_allclose(voted.boxes[other], far[0], rtol=1e-6)
+    assert (voted.scores == found.scores[kept]).all()
 
 
-def test_a_box_without_an_area_keeps_its_own_landmarks() -> None:
-    found = Candidates(np.zeros((1, 4), np.float32), np.ones((1, 5, 2), np.float32), np.ones(1, np.float32))
-    assert (vote(found, nms(found.boxes, found.scores, 0.3, 5)) == 1).all()
+def test_a_box_without_an_area_keeps_its_own_place() -> None:
+    found = Candidates(np.full((1, 4), 7, np.float32), np.ones((1, 5, 2), np.float32), np.ones(1, np.float32))
+    voted = vote(found, nms(found.boxes, found.scores, 0.3, 5))
+    assert (voted.landmarks == 1).all()
+    assert (voted.boxes == 7).all()
     nothing = Candidates(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
-    assert vote(nothing, np.zeros(0, np.intp)).shape == (0, 5, 2)
+    voted = vote(nothing, np.zeros(0, np.intp))
+    assert (voted.landmarks.shape, voted.boxes.shape) == ((0, 5, 2), (0, 4))
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 192), (333, 211), (250, 470)])

@@ -32,8 +32,8 @@ def precision(network: EdgeDetector, pictures: Sequence[Picture]) -> str:
     for picture in pictures:
         zoom = LONG_SIDE / max(picture.image.shape[:2])
         found = _look(network, cv2.resize(picture.image, None, fx=zoom, fy=zoom), 0.02)
-        kept = nms(found.boxes, found.scores, 0.45, 500)
-        outcomes.append(match(found.boxes[kept], found.scores[kept], picture.boxes * np.float32(zoom), MIN_FACE))
+        faces = vote(found, nms(found.boxes, found.scores, 0.45, 500))
+        outcomes.append(match(faces.boxes, faces.scores, picture.boxes * np.float32(zoom), MIN_FACE))
     measured = average_precision(outcomes)
     return f"AP@0.5 {measured.average:.4f} over {measured.faces} faces of {measured.images} pictures"
 
@@ -47,7 +47,7 @@ def landmark_error(network: EdgeDetector, pictures: Sequence[Picture]) -> str:
         known = np.isfinite(picture.landmarks).all(axis=(1, 2))
         if not len(kept) or not known.any():
             continue
-        points = vote(found, kept)
+        points = vote(found, kept).landmarks
         overlap = iou_matrix(picture.boxes[known], found.boxes[kept])
         for wanted, best, seen in zip(picture.landmarks[known], overlap.argmax(1), overlap.max(1), strict=True):
             if seen >= 0.5:
