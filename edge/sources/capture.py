@@ -18,6 +18,9 @@ from edge.types import Image, Picture
 OPEN_TIMEOUT_MS = 8000
 READ_TIMEOUT_MS = 8000
 
+# Ubuntu's OpenCV on a Jetson is 4.5 or 4.6, which does not know it, nor opens anything with a setting it does not know.
+_ONE_THREAD: dict[int, float] = {cv2.CAP_PROP_N_THREADS: 1} if hasattr(cv2, "CAP_PROP_N_THREADS") else {}
+
 
 class EndOfStream(Exception):  # noqa: N818 - an end is no error
     """The stream has given its last frame."""
@@ -92,7 +95,7 @@ class OpenCvCapture:
 
 def open_video_file(path: Path, name: str) -> OpenCvCapture:
     """Raises SourceError where it is no video that this OpenCV can read."""
-    return OpenCvCapture(str(path), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1}, is_file=True, name=name)
+    return OpenCvCapture(str(path), cv2.CAP_FFMPEG, _ONE_THREAD, is_file=True, name=name)
 
 
 def open_network(url: str, name: str) -> OpenCvCapture:
@@ -100,7 +103,7 @@ def open_network(url: str, name: str) -> OpenCvCapture:
     settings: dict[int, float] = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS,
-        cv2.CAP_PROP_N_THREADS: 1,
+        **_ONE_THREAD,
     }
     return OpenCvCapture(url, cv2.CAP_FFMPEG, settings, is_file=False, name=name)
 
@@ -118,7 +121,7 @@ def open_camera(device: str, name: str, size: tuple[int, int] | None, fps: float
 
 
 def open_pipeline(pipeline: str, name: str, *, nv12: bool = False) -> OpenCvCapture:
-    """A GStreamer pipeline that ends in an appsink, of NV12 or BGR.
+    """A GStreamer pipeline that ends in an appsink, of NV12 or BGR. It may block for ever, see `edge.sources.watched`.
 
     Raises SourceError, also where OpenCV has no GStreamer.
     """
@@ -126,8 +129,7 @@ def open_pipeline(pipeline: str, name: str, *, nv12: bool = False) -> OpenCvCapt
         raise SourceError(
             f"{name}: needs an OpenCV with GStreamer, which PyPI's has not; on a Jetson use the system's python3-opencv"
         )
-    settings: dict[int, float] = {cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS}
-    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, settings, is_file=False, name=name, nv12=nv12)
+    return OpenCvCapture(pipeline, cv2.CAP_GSTREAMER, {}, is_file=False, name=name, nv12=nv12)
 
 
 def has_gstreamer() -> bool:
@@ -156,7 +158,8 @@ def _checked_nv12(image: Any) -> Nv12:
 def _hush() -> None:
     """What cannot be opened is said once, in our words; OpenCV and FFmpeg would print a page."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2.utils, "logging"):  # not in OpenCV 4.6
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _reason(what: str | int, backend: int) -> str:

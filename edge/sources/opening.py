@@ -15,6 +15,7 @@ from edge.sources.capture import Capture, has_gstreamer, open_camera, open_netwo
 from edge.sources.files import Pictures, VideoFile
 from edge.sources.live import LiveSource, PacedCapture
 from edge.sources.naming import SourceName
+from edge.sources.watched import WatchedCapture
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 
@@ -93,10 +94,10 @@ def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], 
         camera = _csi_options(name, wanted)
         nv12 = wanted.nv12 and camera.gives_nv12
         pipeline = gstreamer.csi_pipeline(camera, nv12=nv12)
-        return lambda: open_pipeline(pipeline, shown, nv12=nv12)
+        return lambda: WatchedCapture(lambda: open_pipeline(pipeline, shown, nv12=nv12), shown)
     if scheme in ("rtsp", "rtsps") and _TEGRA_RELEASE.exists() and has_gstreamer():
         pipeline = gstreamer.rtsp_pipeline(name, nv12=wanted.nv12)
-        return lambda: open_pipeline(pipeline, shown, nv12=wanted.nv12)
+        return lambda: WatchedCapture(lambda: open_pipeline(pipeline, shown, nv12=wanted.nv12), shown)
     if scheme in ("rtsp", "rtsps", "http", "https"):
         return lambda: open_network(name, shown)
     if scheme:
