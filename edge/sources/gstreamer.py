@@ -44,11 +44,12 @@ def csi_pipeline(options: CsiOptions, *, nv12: bool = False) -> str:
 def rtsp_pipeline(url: str, latency_ms: int = 100, *, nv12: bool = False) -> str:
     """An H.264 RTSP stream through the hardware decoder to BGR frames, or to its own NV12; newest only.
 
+    Over TCP, as FFmpeg takes it: UDP does not find its way into a container, and loses packets over radio.
     Raises SourceError for a URL with characters that would end the quotation, or add elements to the pipeline.
     """
     if any(character in url for character in "\"'\\! \t\n"):
         raise SourceError("the rtsp address holds a blank, quote, backslash or '!'; write it percent-encoded")
     return (
-        f'rtspsrc location="{url}" latency={latency_ms} ! rtph264depay ! h264parse ! nvv4l2decoder ! nvvidconv ! '
-        f"{_TO_NV12 if nv12 else _TO_BGR} ! {_APPSINK}"
+        f'rtspsrc location="{url}" protocols=tcp latency={latency_ms} ! rtph264depay ! h264parse ! nvv4l2decoder ! '
+        f"nvvidconv ! {_TO_NV12 if nv12 else _TO_BGR} ! {_APPSINK}"
     )

@@ -102,8 +102,8 @@ class TestPipelines:
             "! nvvidconv flip-method=2 ! video/x-raw,format=NV12 ! appsink drop=true max-buffers=1 sync=false"
         )
         assert rtsp_pipeline("rtsp://10.0.0.7/live", nv12=True) == (
-            'rtspsrc location="rtsp://10.0.0.7/live" latency=100 ! rtph264depay ! h264parse ! nvv4l2decoder ! '
-            "nvvidconv ! video/x-raw,format=NV12 ! appsink drop=true max-buffers=1 sync=false"
+            'rtspsrc location="rtsp://10.0.0.7/live" protocols=tcp latency=100 ! rtph264depay ! h264parse ! '
+            "nvv4l2decoder ! nvvidconv ! video/x-raw,format=NV12 ! appsink drop=true max-buffers=1 sync=false"
         )
 
     @pytest.mark.parametrize(
@@ -122,6 +122,7 @@ class TestPipelines:
     ) -> None:
         opened: list[tuple[str, bool]] = []
         monkeypatch.setattr(opening, "open_pipeline", lambda text, name, nv12: opened.append((text, nv12)))
+        monkeypatch.setattr(opening, "WatchedCapture", lambda open_capture, name: open_capture())
         monkeypatch.setattr(opening, "has_gstreamer", lambda: True)
         monkeypatch.setattr(opening, "_TEGRA_RELEASE", tmp_path)
         make = opening._live_capture(name, name, SourceOptions(nv12=asked))

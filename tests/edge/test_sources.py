@@ -402,7 +402,7 @@ def test_jetson_pipelines_are_nvidias() -> None:
     )
     pipeline = rtsp_pipeline("rtsp://10.0.0.7/live?ch=1", latency_ms=50)
     assert pipeline.startswith(
-        'rtspsrc location="rtsp://10.0.0.7/live?ch=1" latency=50 ! rtph264depay ! h264parse ! nvv4l2'
+        'rtspsrc location="rtsp://10.0.0.7/live?ch=1" protocols=tcp latency=50 ! rtph264depay ! h264parse ! nvv4l2'
     )
     for hostile in ('rtsp://x" ! filesink location="y', "rtsp://x y", "rtsp://x!y"):
         with pytest.raises(SourceError, match="percent-encoded"):
