@@ -218,7 +218,10 @@ def make(version: str) -> types.ModuleType:
             self.highest = 0
             self.model = onnx.load_from_string(model)
             self.digest = hashlib.sha256(model).digest()
-            self.ort = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+            # One thread: others would spin for as long as there is nothing to do, which is most of a test's time.
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            self.ort = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             self.tensors = {node.name: (node, True) for node in self.ort.get_inputs()}
             self.tensors |= {node.name: (node, False) for node in self.ort.get_outputs()}
             self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
