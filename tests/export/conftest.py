@@ -14,7 +14,13 @@ from exported import REAL_EXPORTER  # noqa: E402
 
 from edge.engines import open_session  # noqa: E402
 from export import to_onnx  # noqa: E402
+from export.calibration import CalibrationTable  # noqa: E402
+from export.calibration.photos import synthetic_crops  # noqa: E402
+from export.passes import Passes  # noqa: E402
+from export.sources import load_embedder_checkpoint  # noqa: E402
 from export.to_onnx import embedder_to_onnx  # noqa: E402
+from export.variants import calibrate_embedder  # noqa: E402
+from training.checkpoint import save_embedder  # noqa: E402
 from training.mobilefacenet import MobileFaceNet  # noqa: E402
 
 Run = Callable[..., dict[str, np.ndarray]]
@@ -67,6 +73,14 @@ def relu_network() -> MobileFaceNet:
 @pytest.fixture(scope="session")
 def prelu_network() -> MobileFaceNet:
     return trained_looking("prelu")
+
+
+@pytest.fixture(scope="session")
+def relu_table(relu_network: MobileFaceNet, tmp_path_factory: pytest.TempPathFactory) -> CalibrationTable:
+    """Ranges of `relu_network` over twelve made-up crops; all methods are tried, which takes seconds."""
+    file = tmp_path_factory.mktemp("relu") / "face.safetensors"
+    save_embedder(file, relu_network)
+    return calibrate_embedder(load_embedder_checkpoint(file, Passes()), synthetic_crops(12), "ab" * 32, quiet=True)
 
 
 @pytest.fixture(scope="session")
