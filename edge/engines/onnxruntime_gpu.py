@@ -75,7 +75,7 @@ class TensorRtProviderEngine(CudaProviderEngine):
         given = tensorrt_options(model, model_specs(model)[0])
         identity = identity_of(model, given, options, self.version(), device_info())
         with kept_plans(EngineCache(), identity) as folder:
-            cached = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+            cached = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder)}
             return OnnxRuntimeSession(model, options, Provider("TensorRT", {**given, **cached}))
 
 
@@ -85,7 +85,8 @@ def tensorrt_options(model: bytes, inputs: Sequence[TensorSpec]) -> dict[str, st
     What can bring in engines of others stays off, as it is by default: contexts (trt_dump_ep_context_model), engines
     without weights, for several architectures (trt_engine_hw_compatible) or encrypted. There is no timing cache: it is
     read only where a model is built anew, which after a change of anything that counts must not trust the old one's.
-    Raises EngineError where the model is none, or its shapes fit no profile.
+    ONNX Runtime's Python refuses a switch that is neither "True" nor "False". Raises EngineError where the model is none,
+    or its shapes fit no profile.
     """
     shapes = {spec.name: Profile().whole(spec.name, spec.shape) for spec in inputs if None in spec.shape}
     precision = OnnxFile(model).precision
@@ -94,8 +95,8 @@ def tensorrt_options(model: bytes, inputs: Sequence[TensorSpec]) -> dict[str, st
         "trt_max_workspace_size": str(WORKSPACE),
         # To TensorRT 10 a file's types alone do not allow half and eight bits; these do. Eight bits with half: a layer
         # without an integer kernel would fall back to FP32 otherwise.
-        "trt_fp16_enable": "0" if precision == "fp32" else "1",
-        "trt_int8_enable": "1" if precision == "int8" else "0",
+        "trt_fp16_enable": str(precision != "fp32"),
+        "trt_int8_enable": str(precision == "int8"),
         **{
             f"trt_profile_{which}_shapes": ",".join(_shape(name, three[place]) for name, three in shapes.items())
             for place, which in enumerate(("min", "opt", "max"))

@@ -121,7 +121,7 @@ def test_tensorrt_is_given_the_shapes_and_the_precision(toy_models: dict[str, by
     assert found["detector"]["trt_profile_min_shapes"] == "input:1x32x32x3"
     assert found["detector"]["trt_profile_opt_shapes"] == "input:1x640x640x3"
     for options in found.values():
-        assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("0", "0")
+        assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("False", "False")
         assert all(isinstance(value, str) for value in options.values())
 
 
@@ -132,7 +132,7 @@ def test_half_precision_is_allowed_for_files_that_hold_it_alone() -> None:
     graph = helper.make_graph([node], "half", ends[:1], ends[1:], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     options = tensorrt_options(model, model_specs(model)[0])
-    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "0")
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("True", "False")
     assert options["trt_profile_max_shapes"] == "input:64x3"
 
 
@@ -149,7 +149,7 @@ def test_eight_bits_are_allowed_with_half_precision_for_layers_without_an_intege
     graph = helper.make_graph(nodes, "quantised", ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     options = tensorrt_options(model, model_specs(model)[0])
-    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "1")
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("True", "True")
 
 
 def test_products_of_float32_stay_float32_on_cuda() -> None:

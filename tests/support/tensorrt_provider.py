@@ -64,6 +64,10 @@ class Provider:
         monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CPU])
 
     def opened(self, options: Mapping[str, str]) -> None:
+        for name, value in options.items():
+            # Words of 1.18.1 and 1.31.1.
+            if name.endswith("_enable") and value not in ("True", "true", "False", "false"):
+                raise RuntimeError(f"[ERROR] [TensorRT] The value for the key '{name}' should be 'True' or 'False'.")
         folder = Path(options["trt_engine_cache_path"])
         self.options.append(dict(options))
         self.folders.append(folder)
