@@ -44,7 +44,7 @@ def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
             continue  # the goals of faces are those of embedders
         median = (one["runtime"]["p50"] or {}).get("value") if one.get("cuda_graph") else None
         yield _most("ms of one face, CUDA graph", name, median, ONE_FACE_MS)
-        rate = engine["best"]["faces_per_second_enqueue"]
+        rate = engine["best"]["faces_per_second_device"]
         yield _entry(
             "faces a second, best batch",
             name,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.timing import against_bandwidth, device_times, figures, upload
+from benchmarks.gpu.timing import against_bandwidth, device_times, upload
 from edge.align import ARCFACE_112
 from edge.cuda import CudaDevice, DeviceMemory, Stream
 from edge.cuda.driver import free_memory
@@ -70,7 +71,7 @@ def measure_kernels(
 
     def measured(work: Callable[[], None], moved: int) -> dict[str, Any]:
         times = device_times(device, stream, work, rounds)
-        return {**figures(times), **against_bandwidth(float(np.median(times)), moved, bandwidth)}
+        return {**times.to_dict(), **against_bandwidth(times.median, moved, bandwidth)}
 
     normalisation = Normalisation((127.5,) * 3, (128.0,) * 3, rgb=True)
     pixels = 3 * size[0] * size[1]
@@ -153,38 +154,40 @@ def measure_search(
     device: CudaDevice, kernels: Kernels, rows: int, rounds: int, bandwidth: float | None
 ) -> dict[str, Any]:
     """The search of a gallery of `rows` made-up vectors, and bringing these to unit length: as `measure_kernels`."""
-    stream = device.stream()
     rng = np.random.default_rng(1)
-    gallery = _drawn(device, stream, rng, rows)
-    probes = _drawn(device, stream, rng, PROBES)
-    # A row a person: the groups are read besides, as the camera's search reads them.
-    owners = upload(device, stream, np.arange(rows, dtype=np.int32))
-    vectors = DeviceVectors(gallery.address, rows, DIMENSIONS, owners.address)
-    memory = SearchMemory.on(device)
-    scaled = device_times(device, stream, lambda: kernels.normalise(gallery.address, rows, DIMENSIONS, stream), rounds)
-    kernels.normalise(probes.address, PROBES, DIMENSIONS, stream)
-    times = device_times(
-        device,
-        stream,
-        lambda: kernels.search(vectors, probes.address, PROBES, memory, stream),
-        rounds,
-    )
+    with ExitStack() as held:  # gigabytes: a part that fails must not keep them from the others
+        stream = device.stream()
+        held.callback(stream.close)
+        gallery = _drawn(device, stream, rng, rows)
+        held.callback(gallery.free)
+        probes = _drawn(device, stream, rng, PROBES)
+        held.callback(probes.free)
+        # A row a person: the groups are read besides, as the camera's search reads them.
+        owners = upload(device, stream, np.arange(rows, dtype=np.int32))
+        held.callback(owners.free)
+        vectors = DeviceVectors(gallery.address, rows, DIMENSIONS, owners.address)
+        memory = SearchMemory.on(device)
+        held.callback(memory.free)
+        scaled = device_times(
+            device, stream, lambda: kernels.normalise(gallery.address, rows, DIMENSIONS, stream), rounds
+        )
+        kernels.normalise(probes.address, PROBES, DIMENSIONS, stream)
+        times = device_times(
+            device, stream, lambda: kernels.search(vectors, probes.address, PROBES, memory, stream), rounds
+        )
+        stream.synchronize()
     moved = 4 * rows * DIMENSIONS
-    stream.synchronize()
-    for held in (gallery, probes, owners):
-        held.free()
-    memory.free()
     size = {"rows": rows, "dimensions": DIMENSIONS}
     return {
         "search": {
-            **figures(times),
-            **against_bandwidth(float(np.median(times)), moved + 4 * rows, bandwidth),
+            **times.to_dict(),
+            **against_bandwidth(times.median, moved + 4 * rows, bandwidth),
             **size,
             "probes": PROBES,
         },
         "normalise": {
-            **figures(scaled),
-            **against_bandwidth(float(np.median(scaled)), 2 * moved, bandwidth),
+            **scaled.to_dict(),
+            **against_bandwidth(scaled.median, 2 * moved, bandwidth),
             **size,
         },
     }
