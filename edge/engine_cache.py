@@ -6,14 +6,18 @@ picked up. Before a plan leaves here, its passport must name this key and its di
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edge import __version__
 from edge.errors import EngineError
@@ -21,6 +25,10 @@ from edge.errors import EngineError
 FORMAT = "arcedge-engine"
 VERSION = 1
 ENVIRONMENT = "ARCEDGE_CACHE"
+_NEW = ".new"
+"""How files end that are being written."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +158,73 @@ class EngineCache:
         self.write(plan_path, plan)
         return passport
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Puts a file in the folder in one step. Raises EngineError."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    @contextmanager
+    def alone(self, identity: EngineIdentity) -> Iterator[None]:
+        """Who wants the same engine meanwhile waits, here or in another process or container, so that it is built once.
+
+        The system takes the lock from a process that is killed. Raises EngineError where the folder cannot be written.
+        """
+        plan, _ = self.paths(identity)
+        lock = plan.with_suffix(".lock")
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            file = os.fdopen(os.open(lock, os.O_WRONLY | os.O_CREAT, 0o600), "w")
         except OSError as error:
+            raise unusable(lock, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.warning("%s: somebody else opens this model; waiting for the engine", plan)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise unusable(lock, error) from error
+            yield
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Puts a file in the folder in one step, whoever else writes it. Raises EngineError."""
+        try:
+            for left in self.folder.glob(f".*{_NEW}"):
+                _remove_if_left(left)
+            file, temporary = _new_file(path)
+            with file:
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    temporary.replace(path)
+                except OSError:
+                    temporary.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: OSError) -> EngineError:
+    """Where a file of the cache cannot be written."""
+    return EngineError(f"{path}: cannot be written ({error.strerror}); set {ENVIRONMENT}")
+
+
+def _new_file(path: Path) -> tuple[BinaryIO, Path]:
+    """A file to write what `path` is to hold. It is locked until it is closed: what is not was left by who was killed.
+
+    Its name is drawn: processes of two containers that share the folder have one number.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_NEW}")
+        file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file, temporary
+        file.close()  # taken for left behind before it was locked
+
+
+def _remove_if_left(temporary: Path) -> None:
+    try:
+        with temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink(missing_ok=True)
-            raise EngineError(f"{path}: cannot be written ({error.strerror}); set {ENVIRONMENT}") from error
+    except (FileNotFoundError, BlockingIOError):
+        return
 
 
 def load_plan(plan: Path, paper: Path, identity: EngineIdentity) -> tuple[bytes, Passport]:

@@ -85,8 +85,8 @@ def tensorrt_options(model: bytes, inputs: Sequence[TensorSpec]) -> dict[str, st
     What can bring in engines of others stays off, as it is by default: contexts (trt_dump_ep_context_model), engines
     without weights, for several architectures (trt_engine_hw_compatible) or encrypted. There is no timing cache: it is
     read only where a model is built anew, which after a change of anything that counts must not trust the old one's.
-    ONNX Runtime's Python refuses a switch that is neither "True" nor "False". Raises EngineError where the model is none,
-    or its shapes fit no profile.
+    ONNX Runtime's Python refuses a switch that is neither "True" nor "False". Raises EngineError where the model is
+    none, or its shapes fit no profile.
     """
     shapes = {spec.name: Profile().whole(spec.name, spec.shape) for spec in inputs if None in spec.shape}
     precision = OnnxFile(model).precision

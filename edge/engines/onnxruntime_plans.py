@@ -7,11 +7,9 @@ the very bytes whose digest was compared. What it leaves there once the session 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import logging
-import os
 import shutil
 import tempfile
 import zipfile
@@ -20,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
-from edge.engine_cache import ENVIRONMENT, EngineCache, EngineIdentity, load_plan
+from edge.engine_cache import EngineCache, EngineIdentity, load_plan, unusable
 from edge.errors import EngineError
 
 _log = logging.getLogger(__name__)
@@ -35,7 +33,7 @@ def kept_plans(cache: EngineCache, identity: EngineIdentity) -> Iterator[Path]:
     EngineError where the cache cannot be used.
     """
     plan = cache.paths(identity)[0]
-    with _alone(plan.with_suffix(".lock")):
+    with cache.alone(identity):
         before = _kept(cache, identity)
         work = plan.with_suffix(".work")
         folder = _laid_out(work, before)
@@ -54,24 +52,6 @@ def kept_plans(cache: EngineCache, identity: EngineIdentity) -> Iterator[Path]:
         elif after != before:
             digests = {name: hashlib.sha256(data).hexdigest() for name, data in after.items()}
             cache.store(identity, _packed(after), {"seconds": round(perf_counter() - started, 1), "files": digests})
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Nobody else opens the model meanwhile. The system takes the lock from a process that is killed."""
-    try:
-        file = os.fdopen(os.open(lock, os.O_WRONLY | os.O_CREAT, 0o600), "w")
-    except OSError as error:
-        raise _unusable(lock, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("%s: somebody else opens this model; waiting for the engine", lock.with_suffix(".plan"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise _unusable(lock, error) from error
-        yield
 
 
 def _kept(cache: EngineCache, identity: EngineIdentity) -> dict[str, bytes]:
@@ -100,7 +80,7 @@ def _laid_out(work: Path, files: Mapping[str, bytes]) -> Path:
             (folder / name).write_bytes(data)
     except OSError as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise _unusable(work, error) from error
+        raise unusable(work, error) from error
     return folder
 
 
@@ -119,7 +99,3 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 def _unpacked(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {Path(name).name: archive.read(name) for name in archive.namelist()}
-
-
-def _unusable(path: Path, error: OSError) -> EngineError:
-    return EngineError(f"{path}: cannot be written ({error.strerror}); set {ENVIRONMENT}")

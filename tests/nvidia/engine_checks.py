@@ -9,8 +9,10 @@ import ctypes
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from edge.device_engines import build_engines  # noqa: E402
 from edge.engines import SessionOptions, get_engine  # noqa: E402
 from edge.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions  # noqa: E402
+from edge.engines.tensorrt.builder import build_plan  # noqa: E402
 from edge.errors import BundleError, EngineError  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
@@ -152,6 +155,28 @@ def check_cache(folder: Path, backend: str) -> None:
     with pytest.raises(EngineError, match="others can write there"):
         engine(folder, backend).load(model)
     folder.chmod(0o700)
+
+
+def check_two_first_starts(folder: Path, backend: str) -> None:
+    """Who wants an engine that somebody builds waits for it. One that is there needs no lock, nor a folder to write to."""
+    model, built, ready = models.small_model(), list[int](), list[object]()
+
+    def build(*given: object, **named: object) -> object:
+        built.append(1)
+        time.sleep(0.5)
+        return build_plan(*given, **named)  # type: ignore[arg-type]
+
+    threads = [threading.Thread(target=lambda: ready.append(engine(folder, backend).load(model))) for _ in range(2)]
+    with patch("edge.engines.tensorrt.engine.build_plan", build):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(built), len(ready)) == (1, 2)
+    (lock,) = folder.glob("*.lock")
+    lock.unlink()
+    lock.mkdir()
+    engine(folder, backend).load(model)
 
 
 def check_more_pictures_than_a_batch(folder: Path, backend: str) -> None:

@@ -65,10 +65,14 @@ class TensorRtEngine(Engine):
         trt = api.load()
         device = device_of(self.options.backend)
         identity = identity_of(trt, model, device.info, self.options)
-        cache_folder = EngineCache(self.options.cache)
-        if (kept := cache_folder.find(identity)) is not None:
-            return self._reopened(LoadedPlan(trt, device, kept[0]), *kept, model, cache_folder)
-        return self._build(trt, device, model, identity, cache_folder)
+        folder = EngineCache(self.options.cache)
+        kept = folder.find(identity)  # without a lock: engines may lie where nobody may write
+        if kept is None:
+            with folder.alone(identity):
+                kept = folder.find(identity)
+                if kept is None:
+                    return self._build(trt, device, model, identity, folder)
+        return self._reopened(LoadedPlan(trt, device, kept[0]), *kept, model, folder)
 
     def _reopened(
         self, loaded: LoadedPlan, plan: bytes, passport: Passport, model: bytes, folder: EngineCache
