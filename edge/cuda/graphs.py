@@ -33,10 +33,12 @@ class CudaGraph:
         check(driver.cuStreamBeginCapture_v2(handle, _THREAD_LOCAL), "cuStreamBeginCapture")
         try:
             enqueue()
-        finally:
-            # Also after a fault: a stream left in capture takes no other work.
-            status = driver.cuStreamEndCapture(handle, ctypes.byref(graph))
-        check(status, "cuStreamEndCapture")
+        except BaseException:
+            # A stream left in capture takes no other work.
+            if driver.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0 and graph:
+                driver.cuGraphDestroy(graph)
+            raise
+        check(driver.cuStreamEndCapture(handle, ctypes.byref(graph)), "cuStreamEndCapture")
         try:
             check(
                 driver.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)),

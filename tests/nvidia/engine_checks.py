@@ -158,7 +158,7 @@ def check_cache(folder: Path, backend: str) -> None:
 
 
 def check_two_first_starts(folder: Path, backend: str) -> None:
-    """Who wants an engine that somebody builds waits for it. One that is there needs no lock, nor a folder to write to."""
+    """Who wants an engine that somebody builds waits for it; one that is there needs no lock, nor a writable folder."""
     model, built, ready = models.small_model(), list[int](), list[object]()
 
     def build(*given: object, **named: object) -> object:
@@ -177,6 +177,33 @@ def check_two_first_starts(folder: Path, backend: str) -> None:
     lock.unlink()
     lock.mkdir()
     engine(folder, backend).load(model)
+
+
+def check_what_tensorrt_says(folder: Path, backend: str) -> None:
+    """Where TensorRT refuses, its own words are in the one line, whatever it refuses; it is told to one logger."""
+    model = models.small_model()
+    fake_tensorrt.starts = False
+    with pytest.raises(EngineError, match=r"does not start: CUDA initialization failure with error: 35.* edge doctor$"):
+        engine(folder, backend).load(model)
+    fake_tensorrt.starts = True
+    ready = engine(folder, backend).load(model)
+    before = driver.emulated_allocations()
+    fake_tensorrt.tells_shapes = False
+    with pytest.raises(EngineError, match=r"does not say how large outputs are for inputs of .*\(-1, 8\)"):
+        ready.open()
+    fake_tensorrt.tells_shapes = True
+    with ready.open() as session:
+        session.run(pictures(1))
+        fake_tensorrt.executes = False
+        with pytest.raises(
+            EngineError, match=r"could not start the engine: IExecutionContext::enqueueV3: .*\(no room\)"
+        ):
+            session.run(pictures(1))
+        assert "(no room)" in session.describe()["without graph"]
+        fake_tensorrt.executes = True
+        np.testing.assert_array_equal(session.run(pictures(1))["embedding"], expected(model, pictures(1))["embedding"])
+    assert driver.emulated_allocations() == before
+    assert len(fake_tensorrt.loggers) == 1, "TensorRT may keep the first and tell it what concerns others"
 
 
 def check_more_pictures_than_a_batch(folder: Path, backend: str) -> None:

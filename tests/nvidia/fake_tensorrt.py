@@ -31,6 +31,12 @@ ENUMS = (
 
 INT8, FP32 = "Thirty-two wide channel vectorized row major Int8", "Row major linear FP32"
 
+starts = True
+"""Whether there can be builders and runtimes: not on a driver that is older than the package's CUDA."""
+executes = True
+"""Whether contexts take work."""
+tells_shapes = True
+"""Whether contexts say how large outputs are."""
 without_kernel: set[str] = set()
 """Layers, by node name, that cannot be built while they take a dequantised tensor."""
 
@@ -164,8 +170,17 @@ def make(version: str) -> types.ModuleType:
         def get_error(self, i: int) -> Any:
             return self.errors[i]
 
+    def start(logger: Any) -> None:
+        loggers.add(logger)
+        if not starts:
+            logger.log(
+                ILogger.WARNING, "CUDA initialization failure with error: 35. Please check your CUDA installation"
+            )
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
     class Builder:
         def __init__(self, logger: Any) -> None:
+            start(logger)
             self.logger = logger
 
         def create_network(self, flags: int) -> Network:
@@ -203,6 +218,7 @@ def make(version: str) -> types.ModuleType:
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
+            start(logger)
             self.logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
@@ -317,7 +333,7 @@ def make(version: str) -> types.ModuleType:
             if asked not in one_row:
                 found = self._run({n: np.zeros((1, *s[1:]), self._dtype(n)) for n, s in self.shapes.items()})
                 one_row[asked] = {n: value.shape[1:] for n, value in found.items()}
-            return (next(iter(self.shapes.values()))[0], *one_row[asked][name])
+            return (next(iter(self.shapes.values()))[0] if tells_shapes else -1, *one_row[asked][name])
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             self.addresses[name] = address
@@ -325,6 +341,11 @@ def make(version: str) -> types.ModuleType:
 
         def execute_async_v3(self, stream: int) -> bool:
             assert self.memory, "no memory was given"
+            if not executes:
+                next(iter(loggers)).log(
+                    ILogger.ERROR, "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (no room)"
+                )
+                return False
             state = (dict(self.shapes), dict(self.addresses))
             # The first run after a change of shape does work that a graph cannot hold.
             assert not driver().emulated_capturing(ctypes.c_void_p(stream)) or self.flushed == state
@@ -366,6 +387,9 @@ def make(version: str) -> types.ModuleType:
 
 
 jobs: list[Any] = []
+
+loggers: set[Any] = set()
+"""Those that builders and runtimes were given."""
 
 one_row: dict[Any, dict[str, tuple[int, ...]]] = {}
 """Shapes of a model's outputs for one row, by its digest and the shapes of its inputs, as a run of it gave them."""

@@ -6,12 +6,16 @@ package with a recorded table of every version's names and fails where one is us
 
 from __future__ import annotations
 
+from collections import deque
+from functools import cache
 from typing import Any
 
 from edge.cuda.driver import missing_driver
 from edge.errors import EngineError, MissingExtraError
 
 OLDEST = (8, 5)
+_KEPT = 1000
+"""Errors of TensorRT: of a build that fails many, of an engine that fails at each frame one a frame."""
 
 DTYPES = {
     "FLOAT": "float32",
@@ -38,19 +42,59 @@ def load() -> Any:
     return trt
 
 
-def make_logger(trt: Any) -> Any:
-    """A logger that keeps errors, one line each, in `errors`."""
+@cache
+def logger_of(trt: Any) -> Any:
+    """The process's logger, which keeps errors, one line each: `since` a `count` of them.
+
+    One for all: TensorRT holds on to the first it is given, may tell it what concerns others, and nothing says that it
+    lets go of it.
+    """
 
     class Recorder(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self._errors: deque[str] = deque(maxlen=_KEPT)
+            self.count = 0
+            self.said = ""
 
         def log(self, severity: Any, message: str) -> None:
+            line = " ".join(message.split())
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
+                self._errors.append(line)
+                self.count += 1
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR, trt.ILogger.WARNING):
+                self.said = line
+
+        def since(self, count: int) -> list[str]:
+            new = min(self.count - count, len(self._errors))
+            return list(self._errors)[len(self._errors) - new :]
+
+        @property
+        def why(self) -> str:
+            """The last error."""
+            return self._errors[-1] if self._errors else "it does not say why"
 
     return Recorder()
+
+
+def create_builder(trt: Any) -> Any:
+    """A builder. Raises EngineError."""
+    return _created(trt, trt.Builder)
+
+
+def create_runtime(trt: Any) -> Any:
+    """A runtime. Raises EngineError."""
+    return _created(trt, trt.Runtime)
+
+
+def _created(trt: Any, kind: Any) -> Any:
+    logger = logger_of(trt)
+    try:
+        return kind(logger)
+    except TypeError as error:
+        # All that the bindings say is that there is none. Why, as a driver older than its CUDA, is a warning of before.
+        said = logger.said or str(error)
+        raise EngineError(f"TensorRT {trt.__version__} does not start: {said}; see edge doctor") from error
 
 
 def carries_precision(trt: Any) -> bool:

@@ -47,14 +47,16 @@ def build_plan(
     # Each build that fails takes a layer off, at the least.
     for _ in range(max(1, len(OnnxFile(model).quantised_layers()))):
         file = OnnxFile(model)
-        logger = api.make_logger(trt)
+        logger = api.logger_of(trt)
+        before = logger.count
         data, timings = _attempt(trt, logger, model, file.precision, options, timings)
         keep(timings)
         if data is not None:
             return Plan(data, time.monotonic() - start, tuple(in_float))
-        failing = layers_without_kernel(logger.errors, file)
+        errors = logger.since(before)
+        failing = layers_without_kernel(errors, file)
         if not failing:
-            reason = logger.errors[-1] if logger.errors else "it does not say why"
+            reason = errors[-1] if errors else "it does not say why"
             raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {reason}")
         depthwise += sum(node.is_depthwise for node in failing)
         others = [node for node in file.quantised_layers() if node.is_depthwise and node not in failing]
@@ -114,7 +116,7 @@ def _attempt(
     trt: Any, logger: Any, model: bytes, precision: str, options: TensorRtOptions, timings: bytes
 ) -> tuple[bytes | None, bytes]:
     """One build: the plan, None where there is none, and the timing cache as it is then."""
-    builder = trt.Builder(logger)
+    builder = api.create_builder(trt)
     network = api.create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):

@@ -43,12 +43,11 @@ class LoadedPlan:
         self._again = None if api.contexts_share_profiles(trt) else plan
         self._in_use = 0
         device.activate()
-        self._logger = api.make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = api.create_runtime(trt)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            said = self._logger.errors[-1] if self._logger.errors else "it does not say why"
-            raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {said}; delete it to have it built again")
+            why = api.logger_of(trt).why
+            raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {why}; delete it to have it built again")
 
     def open(self, facts: Mapping[str, str]) -> TensorRtSession:
         """A session of its own stream and memory. facts: for `describe`.
@@ -219,9 +218,13 @@ class TensorRtSession(Session):
             self.stream.synchronize()
         return {name: float(np.median(values)) for name, values in times.items()}
 
+    @property
+    def _why(self) -> str:
+        return str(api.logger_of(self._plan.trt).why)
+
     def _execute(self, context: Any) -> None:
         if not context.execute_async_v3(self.stream.handle):
-            raise EngineError("TensorRT could not start the engine; see edge doctor")
+            raise EngineError(f"TensorRT could not start the engine: {self._why}; see edge doctor")
 
     def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         self._device.activate()
@@ -268,7 +271,7 @@ class TensorRtSession(Session):
         if context.active_optimization_profile == profile:
             return
         if not context.set_optimization_profile_async(profile, self.stream.handle):
-            raise EngineError(f"TensorRT refuses the engine's profile {profile}; see edge doctor")
+            raise EngineError(f"TensorRT refuses the engine's profile {profile}: {self._why}; see edge doctor")
 
     def _free_context(self, profile: int) -> Any:
         """A context of this profile in no use: one left over, a new one where there may be more, else the oldest's."""
@@ -289,8 +292,12 @@ class TensorRtSession(Session):
         """Sets the inputs' shapes, gives the outputs'. Raises EngineError."""
         for spec, shape in zip(self.inputs, shapes, strict=True):
             if not context.set_input_shape(spec.name, shape):
-                raise EngineError(f"TensorRT refuses input {spec.name} of {shape}; see edge doctor")
-        return tuple(tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs)
+                raise EngineError(f"TensorRT refuses input {spec.name} of {shape}: {self._why}; see edge doctor")
+        found = tuple(tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs)
+        if any(size < 0 for shape in found for size in shape):
+            # Not known before it runs, or an error of the context: memory of such a size would be too little.
+            raise EngineError(f"TensorRT does not say how large outputs are for inputs of {shapes}: {found}")
+        return found
 
     def range_of(self, spec: TensorSpec) -> tuple[Shape, Shape]:
         """Smallest and largest shape of an input."""
@@ -306,11 +313,13 @@ class TensorRtSession(Session):
 
     def _close_impl(self) -> None:
         self._device.activate()
-        self.stream.synchronize()
-        self._spare.clear()
-        for known in list(self._shapes):
-            self._drop(known)
-        self._held.close()
+        try:
+            self.stream.synchronize()
+        finally:  # a stream whose work failed is given back all the same
+            self._spare.clear()
+            for known in list(self._shapes):
+                self._drop(known)
+            self._held.close()
 
 
 def _within(shape: Shape, low: Shape, high: Shape) -> bool:
