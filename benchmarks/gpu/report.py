@@ -14,6 +14,10 @@ from edge.device_engines import photos_of
 from edge.errors import EdgeError, InputError
 from edge.metrics.pairs import images_of, read_pairs
 
+MOST_BEGINNINGS = 2
+"""Of a part that ended the command: a run may be cut off at any, but a library that crashes does so at the same."""
+ENDED = "the command ended twice while it was measured; it is passed over, take it out of `unfinished` to try it again"
+
 
 class Report:
     """The file of results: written after each part, and what is in it already of the same subject is kept."""
@@ -61,7 +65,13 @@ class Report:
         if kept is not None and not (isinstance(kept, dict) and "not_measured" in kept) and settled(kept):
             return
         part = f"{of or 'device'}: {name}"
+        began: dict[str, int] = self.values.setdefault("unfinished", {})
+        if began.get(part, 0) >= MOST_BEGINNINGS:
+            values[name] = {"not_measured": self.fails(part, ENDED)}
+            return
         print(f"{now()} {part}", file=sys.stderr)
+        began[part] = began.get(part, 0) + 1
+        self.write()
         try:
             values[name] = found = work()
             if isinstance(found, dict) and (why := found.get("not_measured") or _not_metered(found)):
@@ -74,6 +84,8 @@ class Report:
         except Exception as error:  # a bug, or a package's own kind of fault: the other figures are worth having
             traceback.print_exc()
             values[name] = {"not_measured": self.fails(part, f"{type(error).__name__}: {error}")}
+        finally:  # whatever Python lives through
+            del began[part]
         self.write()
 
     def fails(self, part: str, why: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +119,38 @@ class Clocks:
         enqueue()
         self.recording = None
         return SimpleNamespace(start=lambda: self.queue(sum(lengths)), close=lambda: None, graphless="")
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+from benchmarks.gpu.report import Report
+report = Report(Path(sys.argv[1]), {"gpu": "one"})
+report.part("crashes", lambda: os.kill(os.getpid(), 11))
+report.part("others", lambda: {"ms": 1.0})
+print(report.failed)
+"""
+
+
+def test_a_part_that_ends_the_command_does_not_keep_it_from_the_others_for_ever(
+    tmp_path: Path, repository: Path
+) -> None:
+    """Libraries that crash crash again: started anew, the command came to the same part each time, and no further."""
+    out = tmp_path / "out.json"
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", CRASHING, str(out)]
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+
+    assert [run().returncode for _ in range(2)] == [-signal.SIGSEGV] * 2
+    done = run()
+    assert done.stdout.strip() == "['device: crashes']", done.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["others"] == {"ms": 1.0}
+    assert "ended twice while it was measured" in found["crashes"]["not_measured"]
+    found["unfinished"].clear()
+    out.write_text(json.dumps(found), encoding="utf-8")
+    assert run().returncode == -signal.SIGSEGV, "it is tried again"
 
 
 @pytest.mark.parametrize("kernel", [2.0, 40.0, 3000.0])
