@@ -261,8 +261,8 @@ class GpuFrames:
         return bool(image.shape[0] * image.shape[1] <= MOST_PIXELS)
 
     def _put(self, image: Picture) -> None:
-        """Into pinned memory, from where the device takes it."""
-        self._cut = None
+        """Into pinned memory, from where the device takes it; until that is done there is none on it to rely on."""
+        self._cut, self._on_device = None, None
         raw = _bytes_of(image)
         np.copyto(self._frame_host.array[: raw.nbytes].reshape(raw.shape), raw)
 

@@ -146,6 +146,19 @@ def check_up_once(bundle: Bundle) -> None:
         assert np.abs(crops[0].astype(int) - align(other, faces[0].landmarks)).max() <= 1
 
 
+def check_a_search_that_fails(bundle: Bundle) -> None:
+    """The frame of before is not on the device any more, where another one went up and its search did not start."""
+    image = portrait()
+    with opened(bundle) as gpu:
+        faces = gpu.detect(image)
+        wanted = gpu.align(image, faces)
+        fake_tensorrt.executes = False
+        with pytest.raises(EngineError, match="could not start the engine"):
+            gpu.detect(np.ascontiguousarray(image[::-1]))
+        fake_tensorrt.executes = True
+        np.testing.assert_array_equal(gpu.align(image, faces), wanted)
+
+
 def check_nv12(bundle: Bundle) -> None:
     """NV12 goes up as it is, half of BGR's bytes, and gives what its image gives on the CPU, in turns with BGR."""
     frames = [as_nv12(portrait()), as_nv12(pair())]
