@@ -1,10 +1,13 @@
-"""Connections that anybody in the network may open: no more than so many at once, and none that asks for nothing."""
+"""Connections that anybody in the network may open: no more than so many at once, none that asks for nothing, and no
+line in the log for what is no request."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 MOST_CONNECTIONS = 128
@@ -18,6 +21,18 @@ KEEP_SECONDS = 15.0
 
 LINGER_SECONDS = 1.0
 """For the rest of a body that nobody waits for any more."""
+
+LOG = logging.getLogger(__name__)
+"""For aiohttp's server, which writes a traceback for each request that is none: who guesses would fill the disk."""
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether it is about a fault of ours, not about what somebody sent."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
+
+
+LOG.addFilter(_is_ours)
 
 
 class Doorkeeper:
@@ -73,7 +88,10 @@ class _Connection(asyncio.Protocol):
 
 @web.middleware
 async def hurry(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Stands before everything. Takes in what is posted within ASK_SECONDS, else 408; it is kept for the handler."""
+    """Stands before everything. Takes in what is posted within ASK_SECONDS, else 408; it is kept for the handler.
+
+    400 for a body that is not encoded as its head says.
+    """
     transport = request.transport
     connection = None if transport is None else transport.get_protocol()
     if isinstance(connection, _Connection):
@@ -85,4 +103,8 @@ async def hurry(request: web.Request, handler: Handler) -> web.StreamResponse:
             late = web.HTTPRequestTimeout(text="too slow\n")
             late.force_close()
             raise late from error
+        except web.RequestPayloadError as error:
+            broken = web.HTTPBadRequest(text="the body is not what its head says\n")
+            broken.force_close()
+            raise broken from error
     return await handler(request)

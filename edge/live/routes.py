@@ -97,7 +97,10 @@ class Site:
     async def sign_in(self, request: web.Request) -> web.Response:
         """The form of the page that asks for the token."""
         token = self.guard.token
-        offered = (await request.post()).get("token", "")
+        try:
+            offered = (await request.post()).get("token", "")
+        except (LookupError, ValueError) as error:  # a character set or a boundary that is none
+            raise web.HTTPBadRequest(text="not a form\n") from error
         if token is not None and not (isinstance(offered, str) and token.is_(offered.strip())):
             await asyncio.sleep(guarding.WRONG_TOKEN_SECONDS)
             return self._sign_in_page(wrong=True)
@@ -260,7 +263,7 @@ async def _json(request: web.Request) -> dict[str, Any]:
         raise web.HTTPUnsupportedMediaType(text="post application/json\n")
     try:
         entries = json.loads(await request.text())
-    except ValueError as error:
+    except (LookupError, RecursionError, ValueError) as error:
         raise web.HTTPBadRequest(text=f"not JSON: {error}\n") from error
     if not isinstance(entries, dict):
         raise web.HTTPBadRequest(text="a JSON object is expected\n")

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edge.errors import InputError
 from edge.live.address import Address
-from edge.live.connections import KEEP_SECONDS, LINGER_SECONDS, Doorkeeper
+from edge.live.connections import KEEP_SECONDS, LINGER_SECONDS, LOG, Doorkeeper
 from edge.live.routes import Site
 
 _CLOSE_SECONDS = 2.0
@@ -75,6 +75,7 @@ class LiveServer:
         runner = web.AppRunner(
             self._site.application(),
             access_log=None,
+            logger=LOG,
             shutdown_timeout=_CLOSE_SECONDS,
             handle_signals=False,
             keepalive_timeout=KEEP_SECONDS,

@@ -396,6 +396,28 @@ class TestWhatAnybodyMaySend:
         assert not caplog.records
 
     @pytest.mark.parametrize(
+        ("path", "head", "body"),
+        [
+            ("/sign-in", "Content-Type: multipart/form-data", "x"),
+            ("/sign-in", "Content-Type: application/x-www-form-urlencoded; charset=none-such", "token=x"),
+            ("/sign-in", "Content-Type: application/x-www-form-urlencoded\r\nContent-Encoding: gzip", "token=x"),
+            ("/sign-in", "Transfer-Encoding: chunked", "no length"),
+            ("/api/strangers/0-1/name", "Content-Type: application/json; charset=none-such", "{}"),
+            ("/api/strangers/0-1/name", "Content-Type: application/json", "[" * 4000),
+            ("/healthz?\u00b2", "X: y", ""),
+            ("/healthz HTTP/1.1\r\nHost: localhost\r\nX", "", ""),
+        ],
+        ids=["boundary", "charset", "encoding", "chunks", "JSON's charset", "JSON's depth", "address", "header"],
+    )
+    def test_what_is_no_request_is_refused_and_leaves_no_traceback(
+        self, rig: Any, path: str, head: str, body: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        length = "" if "chunked" in head else f"Content-Length: {len(body)}\r\n"
+        lines = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{length}{head}\r\n\r\n{body}"
+        assert self.exchanged(rig, lines.encode()).split(b" ")[1] == b"400"
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
         "begun",
         [
             b"",
