@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
 from edge.clock import SYSTEM_CLOCK, Clock
-from edge.errors import SourceError
 from edge.sources.base import Source, SourceCounts
 from edge.sources.capture import Capture
 from edge.sources.supervision import SupervisedCapture, Supervision
@@ -16,15 +14,13 @@ from edge.types import Frame, Picture
 LIVE_FPS = 25.0
 """Taken where a stream does not say its rate."""
 
-_LOG = logging.getLogger(__name__)
-
 
 class LiveSource(Source):
     """The newest frame of a camera or network stream.
 
     open_capture: opens the stream; called again after a loss. The first opening happens here, and its SourceError is
-    the caller's: what never worked is the user's mistake, what stops working is waited for. patient: what does not
-    work yet is waited for as well.
+    the caller's: what never worked is the user's mistake, what stops working is waited for. patient: it is known not to
+    work yet, and is waited for as well.
     """
 
     live = True
@@ -42,7 +38,7 @@ class LiveSource(Source):
         self.length = length
         self._how = how or Supervision()
         self._supervised = SupervisedCapture(open_capture, name, self._how)
-        capture = _try_to_open(open_capture) if patient else open_capture()
+        capture = None if patient else open_capture()
         self.fps = capture.fps if capture is not None and 1.0 <= capture.fps <= 240.0 else LIVE_FPS
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -128,11 +124,3 @@ class PacedCapture:
 
     def close(self) -> None:
         self._capture.close()
-
-
-def _try_to_open(open_capture: Callable[[], Capture]) -> Capture | None:
-    try:
-        return open_capture()
-    except SourceError as error:
-        _LOG.warning("%s; trying again", error)
-        return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +19,7 @@ from edge.sources.live import LiveSource, PacedCapture
 from edge.sources.naming import SourceName
 from edge.sources.watched import WatchedCapture
 
+_LOG = logging.getLogger(__name__)
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 
 
@@ -24,8 +27,9 @@ _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 class SourceOptions:
     """realtime: files are played at their own speed and frames that come too late are dropped, as from a camera.
 
-    size: (width, height) asked of a camera; fps: rate asked of it. patient: a camera or stream that is not there yet is
-    waited for, as one that is lost is. nv12: a source whose frames are NV12 gives them so, without converting them.
+    size: (width, height) asked of a camera; fps: rate asked of it. patient: a camera or stream is known not to be there
+    yet, and waited for as one that is lost is. nv12: a source whose frames are NV12 gives them so, without converting
+    them.
     """
 
     realtime: bool = False
@@ -55,35 +59,34 @@ def open_sources(names: Sequence[SourceName], options: SourceOptions | None = No
     Raises SourceError where none is, or a file is not; InputError as `open_source` does.
     """
     wanted = options or SourceOptions()
-    opened: dict[str, Source] = {}
-    missing: list[SourceError] = []
+    waited_for = [_live_capture(name.address, name.label, wanted) is not None for name in names]
+    # All at once: an answer that does not come is waited for eight seconds, and those that are there saw nothing then.
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = [*pool.map(lambda name: _open_or_miss(name, wanted), names)]
     try:
-        for name in names:
-            found = _open_or_miss(name, wanted)
-            if isinstance(found, Source):
-                opened[name.label] = found
-            else:
-                missing.append(found)
-        if not opened:
-            raise missing[0]
+        missing = [one for one in found if isinstance(one, EdgeError)]
+        mistakes = [one for one, wait in zip(found, waited_for, strict=True) if isinstance(one, EdgeError) and not wait]
+        if mistakes or len(missing) == len(names):
+            raise (mistakes or missing)[0]
+        for error in missing:
+            _LOG.warning("%s; trying again", error)
         waiting = replace(wanted, patient=True)
         return [
-            opened[name.label] if name.label in opened else open_source(name.address, waiting, name.label)
-            for name in names
+            one if isinstance(one, Source) else open_source(name.address, waiting, name.label)
+            for name, one in zip(names, found, strict=True)
         ]
     except EdgeError:
-        for source in opened.values():
-            source.close()
+        for one in found:
+            if isinstance(one, Source):
+                one.close()
         raise
 
 
-def _open_or_miss(name: SourceName, wanted: SourceOptions) -> Source | SourceError:
-    """The source, or why a camera or stream is not there. Raises SourceError for a path."""
+def _open_or_miss(name: SourceName, wanted: SourceOptions) -> Source | EdgeError:
+    """The source, or why it cannot be opened."""
     try:
         return open_source(name.address, wanted, name.label)
-    except SourceError as error:
-        if _live_capture(name.address, name.label, wanted) is None:
-            raise
+    except EdgeError as error:
         return error
 
 

@@ -475,6 +475,32 @@ class TestSeveral:
             first.close()
             second.close()
 
+    def test_those_that_are_not_there_are_waited_for_together_and_once(
+        self, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        asked = []
+        together = threading.Barrier(2, timeout=10)
+
+        def unanswered(url: str, name: str) -> None:
+            asked.append(name)
+            together.wait()
+            raise SourceError(f"{name}: nobody answers")
+
+        monkeypatch.setattr("edge.sources.opening.open_network", unanswered)
+        monkeypatch.setattr("edge.sources.live.Supervision", lambda: Supervision(Backoff(first=60, longest=60)))
+        video = toy.write_video(tmp_path / "v.mp4", [shade(1)] * 3)
+        opened = open_sources(parse_names(["a=http://a/", f"file={video}", "b=rtsp://b/"]))
+        try:
+            assert [source.name for source in opened] == ["a", "file", "b"]
+            assert sorted(asked) == ["a", "b"]
+            assert [record.getMessage() for record in caplog.records] == [
+                "a: nobody answers; trying again",
+                "b: nobody answers; trying again",
+            ]
+        finally:
+            for source in opened:
+                source.close()
+
     def test_where_none_is_there_the_first_ones_error_is_raised(self) -> None:
         with pytest.raises(SourceError, match=r"^a: cannot be opened; there is no such camera"):
             open_sources(parse_names(["a=987", "b=986"]))
