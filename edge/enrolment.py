@@ -19,7 +19,7 @@ from edge.gallery import Gallery, Snapshot
 from edge.gallery.gallery import checked_name
 from edge.likeness import Kinship, kinships
 from edge.matching import NOBODY, nearest
-from edge.pictures import decode_picture, find_pictures, is_picture, read_bytes
+from edge.pictures import as_text, decode_picture, find_pictures, is_picture, read_bytes
 from edge.quality import BLURRED, SMALL_FACE, Quality, measure
 from edge.sources import Source
 from edge.types import Face, Floats, Image
@@ -170,11 +170,11 @@ def _look_at(analyzer: FaceAnalyzer, person: Person, report: Report, progress: C
     for path in person.pictures:
         try:
             data = read_bytes(path)
-            found = look(analyzer, decode_picture(np.frombuffer(data, np.uint8), path), str(path))
+            found = look(analyzer, decode_picture(np.frombuffer(data, np.uint8), path), as_text(path))
             if isinstance(found, Shot):
                 found = replace(found, content=hashlib.sha256(data).digest())
         except InputError as error:
-            found = Notice(Problem.UNREADABLE, str(path), str(error).removeprefix(f"{path}: "))
+            found = Notice(Problem.UNREADABLE, as_text(path), str(error).removeprefix(f"{path}: "))
         if isinstance(found, Shot):
             shots.append(found)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def as_text(path: Path | str) -> str:
+    """A path as events and galleries can hold it: bytes of its name that are no UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def read_picture(path: Path) -> Image:

@@ -10,6 +10,7 @@ from edge.gallery import Gallery, NewEntry
 from edge.gallery.store import ANOTHERS_PICTURE, Outcome, Picture
 from edge.indexing.jobs import Job
 from edge.indexing.work import Result
+from edge.pictures import as_text
 
 CHUNK = 16
 """Pictures a worker gets at a time."""
@@ -59,7 +60,7 @@ def index(
         if seen or job in stamps:
             summary.seen += 1
             if problem is not None:
-                summary.problems_before.append((str(job.path), problem))
+                summary.problems_before.append((as_text(job.path), problem))
         else:
             stamps[job] = stamp
     progress(summary.seen)
@@ -102,14 +103,14 @@ def _store(
         summary.known += outcome is Outcome.KNOWN
         summary.duplicates += outcome is Outcome.DUPLICATE
         if outcome is Outcome.ANOTHERS:
-            summary.problems.append((str(result.job.path), ANOTHERS_PICTURE))
+            summary.problems.append((as_text(result.job.path), ANOTHERS_PICTURE))
         elif result.problem is not None:
-            summary.problems.append((str(result.job.path), result.problem))
+            summary.problems.append((as_text(result.job.path), result.problem))
     progress(len(fresh))
 
 
 def _picture(result: Result, stamp: bytes) -> Picture:
     if result.vector is None:
         return Picture(stamp, result.digest, None, result.problem)
-    entry = NewEntry(result.job.name, result.vector, str(result.job.path), result.crop)
+    entry = NewEntry(result.job.name, result.vector, as_text(result.job.path), result.crop)
     return Picture(stamp, result.digest, entry)

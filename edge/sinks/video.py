@@ -11,6 +11,7 @@ import numpy as np
 
 from edge.draw import annotate
 from edge.errors import InputError
+from edge.pictures import as_text
 from edge.sinks.recordings import delete_oldest, put_aside
 from edge.types import FrameResult, Image
 
@@ -46,6 +47,8 @@ class VideoFileSink:
         """
         if path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
             raise InputError(f"{path}: name the video .mp4, .avi or .mkv")
+        if as_text(path) != str(path):
+            raise InputError(f"{path}: is not UTF-8, and OpenCV writes no other; give the video another name")
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist")
         self._path = path

@@ -13,6 +13,7 @@ import numpy as np
 from edge.clock import SYSTEM_CLOCK
 from edge.errors import SourceError
 from edge.nv12 import Nv12
+from edge.pictures import as_text
 from edge.types import Image, Picture
 
 OPEN_TIMEOUT_MS = 8000
@@ -56,6 +57,8 @@ class OpenCvCapture:
     def __init__(
         self, what: str | int, backend: int, settings: dict[int, float], *, is_file: bool, name: str, nv12: bool = False
     ) -> None:
+        if as_text(str(what)) != str(what):
+            raise SourceError(f"{name}: its name is not UTF-8, and OpenCV opens no other; rename it")
         _hush()
         parameters = [int(value) for pair in settings.items() for value in pair]
         self._capture = cv2.VideoCapture(what, backend, parameters)

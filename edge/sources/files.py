@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import InputError, SourceError
-from edge.pictures import read_picture
+from edge.pictures import as_text, read_picture
 from edge.sources.base import Source, SourceCounts
 from edge.sources.capture import Capture, CorruptFrame, EndOfStream
 from edge.types import Frame
@@ -83,7 +83,7 @@ class Pictures(Source):
                 self._corrupt += 1
                 _LOG.warning("%s", error)
                 continue
-            return Frame(image, self._next - 1, (self._next - 1) / self.fps, self.name, picture=str(path))
+            return Frame(image, self._next - 1, (self._next - 1) / self.fps, self.name, picture=as_text(path))
         if self._corrupt == len(self._paths):
             raise SourceError(f"{self.name}: none of {len(self._paths)} pictures can be read")
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import InputError
+from edge.pictures import as_text
 from edge.sources.base import without_password
 
 _NAMED = re.compile(r"(?P<label>\w[\w.-]*)=(?P<address>.+)", re.DOTALL)
@@ -25,7 +26,7 @@ class SourceName:
         """From what follows --source: an address, or label=address. A path that exists is a path, whatever is in it."""
         found = _NAMED.fullmatch(text)
         if found is None or Path(text).exists():
-            return cls(without_password(text), text)
+            return cls(without_password(as_text(text)), text)
         return cls(found["label"], found["address"])
 
 

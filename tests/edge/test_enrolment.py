@@ -54,6 +54,19 @@ def test_folders_and_lone_pictures_name_people(toy: Any, tmp_path: Path) -> None
         find_people(tmp_path / "nowhere")
 
 
+def test_a_picture_whose_name_is_no_utf8_is_enrolled_from_where_can_be_written(
+    toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path
+) -> None:
+    home = tmp_path / "in" / "ada"
+    toy.write_scene(home / "a.png", 160, 160, [(1, 40, 40)])
+    (home / "a.png").rename(home / "a\udcff.png")
+    (home / "b\udcff.png").write_text("no picture")
+    report = enrol(analyzer, gallery, find_people(tmp_path / "in")[0], OPTIONS)
+    assert report.added == 1
+    assert [entry.source for entry in gallery.entries()] == [f"{home}/a\ufffd.png"]
+    assert (Problem.UNREADABLE, f"{home}/b\ufffd.png") in [(notice.problem, notice.source) for notice in report.notices]
+
+
 def test_every_doubtful_picture_gets_its_own_notice(
     toy: Any, analyzer: FaceAnalyzer, gallery: Gallery, tmp_path: Path
 ) -> None:

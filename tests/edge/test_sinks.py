@@ -239,7 +239,10 @@ class TestVideo:
         assert (canvas[:, :39] == 0).all()
         assert (canvas[:, -39:] == 0).all()
 
-    @pytest.mark.parametrize(("name", "message"), [("v.txt", "name the video"), ("no/v.mp4", "does not exist")])
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("v.txt", "name the video"), ("no/v.mp4", "does not exist"), ("v\udcff.mp4", "is not UTF-8")],
+    )
     def test_a_bad_place_is_refused_before_the_run(self, tmp_path: Path, name: str, message: str) -> None:
         with pytest.raises(InputError, match=message):
             VideoFileSink(tmp_path / name, 25)

@@ -394,6 +394,24 @@ def test_a_file_that_is_no_video_and_pictures_in_realtime_are_refused(tmp_path: 
         open_source(str(tmp_path / "p.png"), SourceOptions(realtime=True))
 
 
+def test_a_video_whose_name_is_no_utf8_is_refused_and_does_not_crash_the_interpreter(toy: Any, tmp_path: Path) -> None:
+    video = toy.write_video(tmp_path / "v.mp4", [shade(1)] * 3).rename(tmp_path / "v\udcff.mp4")
+    with pytest.raises(SourceError, match="is not UTF-8"):
+        open_source(str(video))
+
+
+def test_a_picture_whose_name_is_no_utf8_is_told_of_with_what_can_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "f\udcff"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "p.png"), shade(1))
+    (tmp_path / "p.png").rename(folder / "p\udcff.png")
+    (name,) = parse_names([str(folder)])
+    with open_source(name.address, label=name.label) as source:
+        frame = source.read()
+    assert frame is not None
+    assert (frame.source, frame.picture) == (f"{tmp_path}/f\ufffd", f"{tmp_path}/f\ufffd/p\ufffd.png")
+
+
 def test_jetson_pipelines_are_nvidias() -> None:
     assert csi_pipeline(CsiOptions(sensor=1, width=1920, height=1080, fps=60, flip=2)) == (
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,format=NV12,framerate=60/1 ! "
