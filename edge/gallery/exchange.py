@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,14 +41,15 @@ class Moved:
 def export_gallery(gallery: Gallery, path: Path, key: Key | None = None) -> int:
     """Writes names, vectors, negatives, sources and kept crops to a file; gives the number of vectors.
 
-    With a key the file is encrypted, else it is an .npz that everybody can read. Raises InputError where it cannot be
-    written.
+    With a key the file is encrypted, else it is an .npz; only its owner may read it. Raises InputError where it cannot
+    be written.
     """
     entries = gallery.entries()
     buffer = io.BytesIO()
     _write(buffer, gallery.binding, entries)
     try:
         with replacing(path) as file:
+            os.fchmod(file.fileno(), 0o600)
             if key is None:
                 file.write(buffer.getbuffer())
             else:

@@ -111,7 +111,8 @@ def create(path: Path, meta: Mapping[str, str]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Faces are nobody else's business. Who shares a gallery says so by the directory's mode.
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         # FileExistsError among them: it means here that a file has the folder's name, and no gallery.
         raise GalleryError(f"{path.parent}: no gallery can be made here ({error.strerror}); name a folder") from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,7 @@ class TestExchange:
         vector = gallery.entries("Zoë 1")[0].vector
         gallery.reject("Zoë 2", vector[None], ["Zoë 1 again"])
         assert export_gallery(gallery, tmp_path / "g.npz") == 5
+        assert stat.S_IMODE((tmp_path / "g.npz").stat().st_mode) == 0o600
         assert import_gallery(tmp_path / "g.npz", tmp_path / "other") == 5
         assert import_gallery(tmp_path / "g.npz", tmp_path / "other") == 0
         with Gallery.open(tmp_path / "other") as other:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -70,6 +71,14 @@ def test_what_was_added_comes_back_in_a_new_process_and_from_the_matrix(gallery:
         assert isinstance(found.vectors.base, np.memmap)
         assert [(p.name, p.embeddings) for p in again.identities()] == [("ada", 4), ("bob", 2)]
         assert [entry.source for entry in again.entries("bob")] == ["bob0.png", "bob1.png"]
+
+
+def test_a_new_directory_lets_its_owner_in_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o755)
+    for name, mode in (("new", 0o700), ("shared", 0o755)):
+        Gallery.create(tmp_path / name, BINDING).close()
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
 
 
 def test_adding_the_same_vectors_again_adds_nothing(gallery: Gallery) -> None:
