@@ -60,7 +60,11 @@ def _pull(args: argparse.Namespace, key: Key | None) -> Pulled:
 
 
 def _keep_pulling(args: argparse.Namespace, key: Key | None) -> int:
-    """Until a signal. What passes, such as a centre that is away, is said when it begins and when it ends."""
+    """Until a signal. What passes, such as a centre that is away, is said when it begins and when it ends.
+
+    Once a pull has worked, whatever a later one ends with may pass: a disk that is full, somebody who reads the copy.
+    """
+    from edge.errors import GalleryError
     from edge.gallery.store import StoreUnavailableError
 
     stopped = threading.Event()
@@ -69,20 +73,23 @@ def _keep_pulling(args: argparse.Namespace, key: Key | None) -> int:
         stopped.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    away = False
+    worked, trouble = False, None
     try:
         while not stopped.is_set():
             try:
                 pulled = _pull(args, key)
-                if away:
-                    print("edge gallery pull: the centre is there again", file=sys.stderr)
+                if trouble is not None:
+                    again = "the centre is there" if trouble is StoreUnavailableError else "the copy can be changed"
+                    print(f"edge gallery pull: {again} again", file=sys.stderr, flush=True)
                 if pulled.after != pulled.before:
                     print(_said(args.gallery, pulled), flush=True)
-                away = False
-            except StoreUnavailableError as error:
-                if not away:
+                worked, trouble = True, None
+            except GalleryError as error:
+                if not worked and not isinstance(error, StoreUnavailableError):
+                    raise
+                if type(error) is not trouble:
                     print(f"edge gallery pull: {error}; going on with the last copy", file=sys.stderr, flush=True)
-                away = True
+                trouble = type(error)
             stopped.wait(args.every)
     finally:
         for number, handler in before.items():

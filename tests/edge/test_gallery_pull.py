@@ -502,6 +502,34 @@ def test_a_pull_killed_at_any_moment_leaves_the_old_or_the_new_snapshot_and_so_d
             assert contents(copy) == after
 
 
+def test_a_machine_that_keeps_pulling_bears_what_passes_but_no_first_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_use = GalleryError("deleted, but another process keeps the log")
+    steps = iter([Pulled(0, 1, 3), in_use, in_use, Pulled(1, 2, 1)])
+
+    def step(*_: object) -> Pulled:
+        found = next(steps, None)
+        if found is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return Pulled(2, 2, 0)
+        if isinstance(found, GalleryError):
+            raise found
+        return found
+
+    monkeypatch.setattr("edge.cli.pulling._pull", step)
+    keep = ["gallery", "pull", "milvus:nowhere.db", str(tmp_path / "g"), "--every", "0.01"]
+    assert main(keep) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "edge gallery pull: deleted, but another process keeps the log; going on with the last copy",
+        "edge gallery pull: the copy can be changed again",
+    ]
+    assert "version 1 is now 2" in said.out
+    steps = iter([in_use])
+    assert main(keep) == 2
+
+
 @pytest.mark.slow
 def test_a_machine_that_keeps_pulling_goes_on_without_the_centre_and_with_it_again(tmp_path: Path) -> None:
     with serving_milvus(tmp_path / "data") as (process, address):
