@@ -55,6 +55,7 @@ class Client:
         self._errors: tuple[type[Exception], ...] = (pymilvus.MilvusException, grpc.RpcError)
         if place.embedded:
             _check_lite(place)
+        new = place.embedded and not Path(place.uri).exists()
         self._client: Any = self._told(
             lambda: pymilvus.MilvusClient(
                 place.uri,
@@ -65,6 +66,8 @@ class Client:
                 grpc_options={"grpc.keepalive_time_ms": 300_000},
             )
         )
+        if new:
+            Path(place.uri).chmod(0o700)  # as a gallery in a directory
 
     def has(self, collection: str) -> bool:
         """Whether the collection is there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import stat
 import subprocess
 import sys
 import threading
@@ -149,6 +150,11 @@ def check(gallery: Gallery) -> bool:
         values = (row["number"], row["identity"], vector, row["source"], row["created"], row["negative"])
         total += embedding_digest(*values)
     return store.tables.head().digest == as_text(combined(total))
+
+
+def test_a_new_file_lets_its_owner_in(file: Path, fresh: Callable[[], MilvusPlace]) -> None:
+    Gallery.create(fresh(), BINDING).close()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o700
 
 
 def test_a_removed_embedding_is_gone(fresh: Callable[[], MilvusPlace]) -> None:
