@@ -25,7 +25,7 @@ def save_network(network: nn.Module, path: Path, *, role: str, arch: str, steps:
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a weights file. Raises InputError where it cannot be read."""
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a safetensors file that can be read ({error})") from error
@@ -39,7 +39,7 @@ def load_into(network: nn.Module, path: Path, *, role: str, arch: str) -> None:
     metadata = read_metadata(path)
     if metadata.get("role") != role or metadata.get("arch") != arch:
         raise ContractError(f"{path}: holds {json.dumps(metadata)}; the weights of a {role} {arch} are needed")
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
         network.load_state_dict(weights)
