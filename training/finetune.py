@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +29,9 @@ from training.embedding import embed, to_input
 from training.evaluate import Labels, closed_set
 from training.margins import MarginHead
 from training.mobilefacenet import MobileFaceNet
+from training.planning import seconds_of
 from training.recipe import LAYERS, TRAIN_FROM, EpochRow, FinetuneOptions
+from training.running import write_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +232,7 @@ class Finetuner:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_state(state, path)
 
     def load(self, path: Path, run: dict[str, str]) -> None:
         """Goes on from `save`. Raises InputError where options, data or base are others than the ones saved with."""
@@ -266,14 +261,9 @@ def run_layers(model: MobileFaceNet, x: Tensor, names: Sequence[str]) -> Tensor:
     return x
 
 
-def seconds_per_update(tuner: Finetuner, repeats: int = 2) -> float:
+def seconds_per_update(tuner: Finetuner) -> float:
     """Measured on a copy, which is thrown away, after one update to warm up."""
     trial = copy.deepcopy(tuner)
     rows = next(trial._batches(1))
     trial._set_mode()
-    times = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        trial._update(rows, np.random.default_rng(0))
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+    return seconds_of(lambda: trial._update(rows, np.random.default_rng(0)))

@@ -8,11 +8,14 @@ from collections.abc import Callable
 import torch
 
 
-def seconds_of(step: Callable[[], object], repeats: int = 2) -> float:
-    """Of one step, after one to warm up. The random numbers that PyTorch draws next are those it would have drawn."""
+def seconds_of(step: Callable[[], object]) -> float:
+    """Of one step, the quicker of two, after one to warm up.
+
+    The random numbers that PyTorch draws next are those it would have drawn.
+    """
     times = []
     with torch.random.fork_rng(devices=[]):
-        for _ in range(repeats + 1):
+        for _ in range(3):
             began = time.perf_counter()
             step()
             times.append(time.perf_counter() - began)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.muon import Muon
+from training.running import rate_at
 
 STATISTICS = 512
 """Samples BatchNorm's statistics are measured on."""
@@ -54,7 +55,7 @@ def teach(
         error = loss(module(as_float(features[rows])), rows)
         module.zero_grad(set_to_none=True)
         error.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(lesson.lr * min(1.0, (step + 1) / lesson.warmup) * (1.0 - step / lesson.steps))
+        optimizer.step(rate_at(step, lesson.steps, lesson.lr, lesson.warmup))
         losses.append(float(error.detach()))
     if module.training:
         _settle(module, features, rng)

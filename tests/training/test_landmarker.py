@@ -23,8 +23,9 @@ from training.detector.network import EdgeDetector
 from training.detector.network import save as save_detector
 from training.landmarker.faces import ARCHIVES, PATCH_SIZE, PATCH_TEMPLATE, Faces, Patch, cut
 from training.landmarker.network import EdgeLandmarker, load, save
-from training.landmarker.run import Recipe, Run, configure_landmarker, held_out_errors, pixels, run_landmarker
+from training.landmarker.run import Recipe, Run, configure_landmarker, held_out_errors, run_landmarker
 from training.landmarker.samples import draw, misplace
+from training.running import to_tensor
 
 TEACHER = "yunet_n_dynamic.onnx"
 
@@ -158,14 +159,14 @@ def test_timing_steps_changes_nothing_of_the_run(tmp_path: Path, monkeypatch: py
 def test_weights_are_read_back_folded_and_give_the_same(tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = EdgeLandmarker()
-    samples = [draw(np.random.default_rng(seed), marked(PATCH_TEMPLATE)) for seed in range(8)]
+    pixels = to_tensor([draw(np.random.default_rng(seed), marked(PATCH_TEMPLATE)).image for seed in range(8)])
     network.train()
     for _ in range(3):  # BatchNorm gets statistics worth folding
-        network(pixels(samples))
+        network(pixels)
     network.eval()
     save(network, tmp_path / "a.safetensors", steps=3, seed=3)
     with torch.no_grad():
-        torch.testing.assert_close(load(tmp_path / "a.safetensors")(pixels(samples)), network(pixels(samples)))
+        torch.testing.assert_close(load(tmp_path / "a.safetensors")(pixels), network(pixels))
     assert sum(p.numel() for p in network.parameters()) < 100_000
     save_detector(EdgeDetector(), tmp_path / "b.safetensors", steps=0, seed=0)
     with pytest.raises(ContractError, match="a landmarker edge-landmarker-1 are needed"):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from edge.errors import InputError
 from training.card import command, machine, versions
-from training.detector.augment import Sample, draw, draw_portrait
+from training.detector.augment import draw, draw_portrait
 from training.detector.cascade import MOST, UNITS, Bank, Cascade, fill_bank
 from training.detector.data import Pools
 from training.detector.losses import Answers, detection_loss, kept_error, labelled_landmarks
@@ -32,7 +32,7 @@ from training.detector.teacher import Teacher
 from training.detector.validate import validate
 from training.muon import Muon
 from training.planning import duration, seconds_of
-from training.running import follow, write_state
+from training.running import follow, learn, rate_at, to_tensor, write_state
 
 LIMITS = (
     "It learned unit by unit what YuNet-s computes, whose units have the same form: it errs where YuNet-s errs. Its "
@@ -202,7 +202,7 @@ class Run:
         rng = np.random.default_rng([self.recipe.seed, 2, self.step])
         makers = [draw_portrait if i % 2 else draw for i in range(self.recipe.batch)]
         samples = [make(rng, self.pools, self._window) for make in makers]
-        pixels = _pixels(samples)
+        pixels = to_tensor([sample.image for sample in samples])
         answers = self.teacher(pixels.numpy())
         taught = Answers.of_heads({name: torch.from_numpy(answers[name]) for name in OUTPUT_NAMES})
         logits = taught.as_logits()
@@ -219,18 +219,11 @@ class Run:
             "kept": held * recipe.kept * kept_error(own, logits),
             "answers": held * recipe.answers * detection_loss(own, taught, self._cells),
         }
-        self.network.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimiser.step(self._rate())
+        rate = rate_at(self.step, recipe.steps, recipe.rate, recipe.warm_up)
+        learn(self.network, self.optimiser, torch.stack(list(parts.values())).sum(), rate)
         self.step += 1
         follow(self.averaged, self.network, self.recipe.average, self.step)
         return {name: float(part.detach()) for name, part in parts.items()}
-
-    def _rate(self) -> float:
-        """A short linear rise, then a straight line to zero."""
-        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
-        return self.recipe.rate * rise * (1.0 - self.step / self.recipe.steps)
 
     def describe(self) -> dict[str, Any]:
         """What the card says of the training: data, recipe, time, and the look at the held-out pictures."""
@@ -298,9 +291,3 @@ def _sources(pools: Pools, labelled_by: str) -> str:
         f"{len(pools.crops):,} aligned 112x112 crops (CelebA, Glint360K, Pins), and {taught}. WIDER FACE, CelebA and "
         "Glint360K are for research; the Pins photos are web scrapes without a stated licence."
     )
-
-
-def _pixels(samples: list[Sample]) -> Tensor:
-    """The images (N, 3, H, W), float32, 0–255."""
-    pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32)
-    return torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,6 @@ noise of small batches, and nearly half the time a step.
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from training.distill.start import fit_mean, fit_stage_scales
 from training.equalise import equalise
 from training.mobilefacenet import MobileFaceNet
 from training.muon import Muon
+from training.running import write_state
 from training.teaching import CHUNK
 
 BLOCKS, WHOLE, DONE = "blocks", "whole", "done"
@@ -291,7 +291,7 @@ class Distiller:
         return (make_batch(self.crops, order.step(step), None) for step in range(count))
 
     def save(self, path: Path) -> None:
-        """Writes the whole state; a kill at any moment leaves the old file or the new one."""
+        """Writes the whole state, whole or not at all."""
         state = {
             "recipe": asdict(self.recipe),
             "phase": self.phase,
@@ -302,13 +302,7 @@ class Distiller:
             "ema": self._ema,
             "optimizer": self._optimizer.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_state(state, path)
 
     def load(self, path: Path) -> None:
         """Goes on from `save`. The recipe may differ in what is not `FIXED`: a shorter tail, another rate.

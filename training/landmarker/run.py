@@ -30,7 +30,7 @@ from training.landmarker.network import ARCH, EdgeLandmarker, save
 from training.landmarker.samples import Sample, draw
 from training.muon import Muon
 from training.planning import duration, seconds_of
-from training.running import follow, write_state
+from training.running import follow, learn, rate_at, to_tensor, write_state
 
 LIMITS = (
     "Its landmarks err where their labels do, by MediaPipe's face mesh.",
@@ -164,18 +164,11 @@ class Run:
         chosen = rng.integers(0, len(self.faces.taught), self.recipe.batch)
         samples = [draw(rng, self.faces.taught[index]) for index in chosen]
         loss = _errors(self.network, samples).mean()
-        self.network.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimiser.step(self._rate())
+        recipe = self.recipe
+        learn(self.network, self.optimiser, loss, rate_at(self.step, recipe.steps, recipe.rate, recipe.warm_up))
         self.step += 1
-        follow(self.averaged, self.network, self.recipe.average, self.step)
+        follow(self.averaged, self.network, recipe.average, self.step)
         return float(loss.detach())
-
-    def _rate(self) -> float:
-        """A short linear rise, then a straight line to zero."""
-        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
-        return self.recipe.rate * rise * (1.0 - self.step / self.recipe.steps)
 
     def held_out(self) -> str:
         """The error on faces that are not learned from, as one line."""
@@ -235,16 +228,10 @@ def held_out_errors(network: EdgeLandmarker, patches: list[Patch]) -> np.ndarray
     return errors
 
 
-def pixels(samples: list[Sample]) -> Tensor:
-    """The images (N, 3, 96, 96), float32, 0–255."""
-    values = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32)
-    return torch.from_numpy(values).contiguous(memory_format=torch.channels_last)
-
-
 def _errors(network: EdgeLandmarker, samples: list[Sample]) -> Tensor:
     """(N,) mean distance of five points from their labels, shares of the eye distance."""
     wanted = np.stack([sample.points - WIDE_96 for sample in samples]).astype(np.float32)
-    away = network(pixels(samples)).unflatten(1, (5, 2)) - torch.from_numpy(wanted)
+    away = network(to_tensor([sample.image for sample in samples])).unflatten(1, (5, 2)) - torch.from_numpy(wanted)
     return away.norm(dim=2).mean(dim=1) / WIDE_96_EYES  # type: ignore[no-any-return]
 
 
