@@ -14,6 +14,9 @@ from edge.types import FrameResult
 
 TITLE = "arcedge"
 
+LARGEST = (1280, 720)
+"""Pixels (width, height) the window is opened with at most; it can be drawn larger."""
+
 
 class Window:
     """Shows every frame; q or Escape in the window, or closing it, calls `stop`."""
@@ -25,9 +28,16 @@ class Window:
             raise InputError(problem)
         self._stop = stop
         self._seen = False
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL)
+        # Without the bars that OpenCV's Qt puts around a picture.
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
+        self._sized = False
 
     def write(self, result: FrameResult) -> None:
+        if not self._sized:
+            height, width = result.frame.size
+            scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+            cv2.resizeWindow(TITLE, round(scale * width), round(scale * height))
+            self._sized = True
         cv2.imshow(TITLE, annotate(result.frame.image, result.decisions))
         if cv2.waitKey(1) & 0xFF in (ord("q"), 27) or self._was_closed():
             self._stop()

@@ -15,10 +15,10 @@ IN_4_5_4 = frozenset(
 BORDER_CONSTANT CAP_FFMPEG CAP_GSTREAMER CAP_PROP_FOURCC CAP_PROP_FPS CAP_PROP_FRAME_COUNT CAP_PROP_FRAME_HEIGHT
 CAP_PROP_FRAME_WIDTH CAP_PROP_OPEN_TIMEOUT_MSEC CAP_PROP_POS_MSEC CAP_PROP_READ_TIMEOUT_MSEC CAP_V4L2 COLOR_BGR2GRAY
 COLOR_YUV2BGR_NV12 CV_64F FONT_HERSHEY_SIMPLEX GaussianBlur IMREAD_COLOR IMWRITE_JPEG_QUALITY INTER_AREA INTER_CUBIC
-INTER_LINEAR LINE_AA Laplacian VideoCapture VideoWriter VideoWriter.fourcc WINDOW_NORMAL WND_PROP_VISIBLE
-__version__ circle copyMakeBorder cvtColor dct destroyAllWindows error getBuildInformation getTextSize
-getWindowProperty imdecode imencode imshow invertAffineTransform namedWindow putText rectangle resize setNumThreads
-utils waitKey warpAffine
+INTER_LINEAR LINE_AA Laplacian VideoCapture VideoWriter VideoWriter.fourcc WINDOW_GUI_NORMAL WINDOW_NORMAL
+WND_PROP_VISIBLE __version__ circle copyMakeBorder cvtColor dct destroyAllWindows error getBuildInformation
+getTextSize getWindowProperty imdecode imencode imshow invertAffineTransform namedWindow putText rectangle resize
+resizeWindow setNumThreads utils waitKey warpAffine
 """.split()  # noqa: SIM905 - a list that is pasted and read as words
 )
 """Of the names the device side uses, those that OpenCV 4.5.4 has. A new one is looked up there before it is added:

@@ -453,7 +453,9 @@ class Screen:
         self.visible = 1.0
         self.windows: list[str] = []
         self.shown: list[tuple[str, np.ndarray]] = []
+        self.sizes: list[tuple[int, int]] = []
         monkeypatch.setattr("edge.sinks.window.why_no_window", lambda: None)
+        monkeypatch.setattr(cv2, "resizeWindow", lambda _, width, height: self.sizes.append((width, height)))
         monkeypatch.setattr(cv2, "namedWindow", lambda title, _: self.windows.append(title))
         monkeypatch.setattr(cv2, "imshow", lambda title, image: self.shown.append((title, image)))
         monkeypatch.setattr(cv2, "waitKey", lambda _: self.keys.pop(0) if self.keys else -1)
@@ -478,6 +480,19 @@ def test_a_window_shows_each_frame_with_its_names_and_is_gone_in_the_end(screen:
         assert len(np.unique(each.frame.image)) == 1, "the frame itself is left as it was"
     window.close()
     assert screen.windows == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "window"), [((640, 360), (640, 360)), ((1920, 1080), (1280, 720)), ((480, 960), (360, 720))]
+)
+def test_a_window_opens_as_large_as_the_frames_and_no_larger_than_a_screen(
+    screen: Screen, frame: tuple[int, int], window: tuple[int, int]
+) -> None:
+    shown = Window(lambda: None)
+    for index in range(2):
+        pixels = np.zeros((frame[1], frame[0], 3), np.uint8)
+        shown.write(FrameResult(Frame(pixels, index, 0.0, "cam"), ()))
+    assert screen.sizes == [window]
 
 
 @pytest.mark.parametrize("key", [ord("q"), 27, 0x100000 | ord("q")])
