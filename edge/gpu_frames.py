@@ -28,6 +28,7 @@ from edge.gallery import Snapshot
 from edge.gpu_gallery import GpuGallery, SearchLane
 from edge.gpu_landmarks import POINTS, GpuLandmarker, looks_there, points_of, require_numbers
 from edge.gpu_proof import REMEDY, drawn_frame, drawn_nv12, require_alike
+from edge.gpu_recordings import Recordings
 from edge.nv12 import Nv12
 from edge.quality import sharpness, sharpness_of
 from edge.recognition import Sought
@@ -37,6 +38,12 @@ MOST_PIXELS = 3840 * 2160
 """Of a frame: memory for so many is set aside when the models are opened, so that nothing is allocated later."""
 MOST_SIZES = 4
 """Sizes of frames whose work stays recorded: of as many cameras that share the models."""
+MOST_NUMBERS = 16
+"""Numbers of faces, with all that their work depends on, whose work stays recorded."""
+PLAIN_RUNS = 8
+"""Frames with as many faces until their work is recorded. To record it takes as long as several of them, and before
+TensorRT 10 the next number of faces drops it.
+"""
 
 
 class GpuFrames:
@@ -62,7 +69,7 @@ class GpuFrames:
         self._limit = detector.options.max_faces
         self._gallery: GpuGallery | None = None
         self._lane: SearchLane | None = None
-        self._plans: dict[tuple[str, int, int], _Plan] = {}
+        self._searches, self._recognitions = Recordings(MOST_SIZES), Recordings(MOST_NUMBERS)
         self._on_device: Picture | None = None
         self._cut: Image | None = None
         self._looked = False
@@ -94,9 +101,9 @@ class GpuFrames:
         if not self._takes(image):
             return None
         self._device.activate()
-        plan = self._plan_of(image)
+        search = self._search_of(image)
         self._put(image)
-        plan.work.start()
+        search.start()
         self._detection.stream.synchronize()
         self._on_device, self._cut = image, None
         if int(self._counts_host.array.view(np.int32)[0]) > CANDIDATES:
@@ -114,11 +121,14 @@ class GpuFrames:
         Faces that no landmarker has looked at are looked at first, where it `places_landmarks`.
         """
         count = len(faces)
-        if not self._cut_there(image, faces):
+        if not self._bring(image, faces):
             return None
+        looking = self._looking(count)
+        self._queue_crops(self._picture(image), count, looking)
         size, crops = count * 3 * CROP_SIZE * CROP_SIZE, self._embedding.memory_of(self._crop_input)
         self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
-        self._points_down(count)
+        if looking:
+            self._points_down(count)
         self._embedding.stream.synchronize()
         self._points(count)
         self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
@@ -136,19 +146,14 @@ class GpuFrames:
         Raises ValueError and EngineError as `align` does.
         """
         count = len(faces)
-        if not self._cut_there(image, faces):
+        if not self._bring(image, faces):
             return None
-        session, stream, tracked = self._embedding, self._embedding.stream, threshold is None
-        if tracked:
-            self._sharpness_down(count)
-        prepared = session.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
-        session.enqueue(prepared)
-        if tracked:
-            self._vectors_down(prepared)
+        stream, tracked = self._embedding.stream, threshold is None
+        prepared = self._embedding.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
+        self._recognition_of(image, count, prepared, tracked).start()
         searched = self._search_down(count)
         if searched is None and not tracked:
             self._vectors_down(prepared)
-        self._points_down(count)
         stream.synchronize()
         self._points(count)
         sought = None if searched is None or self._lane is None else Sought(searched, self._lane.shortlist(count))
@@ -182,45 +187,82 @@ class GpuFrames:
         """Whether faces may come as the detector gave them, because the landmarker looks at them here."""
         return self._landmarker is not None
 
+    def describe(self) -> dict[str, str]:
+        """How much of the work is recorded, and why other work is not."""
+        kinds = self._searches, self._recognitions
+        without = sorted({why for kind in kinds for why in kind.graphless})
+        graphs = str(sum(kind.graphs for kind in kinds))
+        return {"graphs": graphs, **({"without graph": "; ".join(without)} if without else {})}
+
     def close(self) -> None:
         """Gives everything back; before the sessions are closed."""
         self._device.activate()
-        for plan in self._plans.values():
-            plan.work.close()
-        self._plans.clear()
+        self._searches.close()
+        self._recognitions.close()
         self._held.close()
 
-    def _cut_there(self, image: Picture, faces: Sequence[Face]) -> bool:
-        """Queues a frame's crops into the embedder's input; False where the CPU must cut them.
+    def _bring(self, image: Picture, faces: Sequence[Face]) -> bool:
+        """Brings a frame and its faces' landmarks to where the work finds them; False where the CPU must do it.
 
         What the landmarker places does not coincide: MAX_MOVE is too little to bring the template's points together.
         """
-        count = len(faces)
-        if not 0 < count <= self._most_faces or not self._takes(image):
+        if not 0 < len(faces) <= self._most_faces or not self._takes(image):
             return False
         for face in faces:
             similarity_transform(face.landmarks, ARCFACE_112)  # the kernel would give a black crop
-        device, stream = self._device, self._embedding.stream
+        device = self._device
         device.activate()
         if image is not self._on_device:
             self._put(image)
-            device.copy_in(self._frame_there, self._frame_host, _bytes_of(image).nbytes, stream)
+            device.copy_in(self._frame_there, self._frame_host, _bytes_of(image).nbytes, self._embedding.stream)
             self._on_device = image
         self._cut = None
         self._looked = self._landmarker is not None and not all(face.refined for face in faces)
         raw = points_of(faces)
         self._points_host.array[: raw.size] = raw
-        device.copy_in(self._points_there, self._points_host, raw.size if self._looked else POINTS * count, stream)
-        if self._landmarker is not None and self._looked:
-            self._landmarker.queue(self._picture(image), self._points_there, count, stream)
-        crops = self._embedding.memory_of(self._crop_input)
-        self._kernels.align(self._picture(image), self._points_there.address, count, crops.address, stream)
         return True
 
+    def _looking(self, count: int) -> list[Prepared]:
+        """The landmarker set up for so many faces; empty where nobody is looked at."""
+        return [self._landmarker.prepare(count)] if self._landmarker is not None and self._looked else []
+
+    def _queue_crops(self, picture: DevicePicture, count: int, looking: Sequence[Prepared]) -> None:
+        """Queues landmarks on their way up, the landmarker's look where it is set up, and crops into the embedder."""
+        stream, points = self._embedding.stream, self._points_there
+        self._device.copy_in(points, self._points_host, (POINTS + 4 if looking else POINTS) * count, stream)
+        for prepared in looking:
+            assert self._landmarker is not None
+            self._landmarker.queue(picture, points, prepared, count, stream)
+        crops = self._embedding.memory_of(self._crop_input)
+        self._kernels.align(picture, points.address, count, crops.address, stream)
+
+    def _recognition_of(self, image: Picture, count: int, prepared: Prepared, tracked: bool) -> Recorded:
+        """The recorded work on so many faces of frames like this, up to the embedder's answers.
+
+        Not the search for them: where the gallery lies and how large it is changes, and nobody can wait for a mark that
+        is set in a graph, as who changes the gallery waits.
+        """
+        picture, looking = self._picture(image), self._looking(count)
+        like = picture.kind, picture.height, picture.width, count, bool(looking), tracked
+
+        def queue() -> None:
+            self._queue_crops(picture, count, looking)
+            if looking:
+                self._points_down(count)
+            if tracked:
+                self._sharpness_down(count)
+            self._embedding.enqueue(prepared)
+            if tracked:
+                self._vectors_down(prepared)
+
+        def make() -> Recorded:
+            return Recorded(self._embedding.stream, queue, PLAIN_RUNS)
+
+        return self._recognitions.find(like, [prepared, *looking], make)
+
     def _points_down(self, count: int) -> None:
-        """Queues the way down of the landmarks that the crops were cut by, where the landmarker looked."""
-        if self._looked:
-            self._device.copy_out(self._points_host, self._points_there, POINTS * count, self._embedding.stream)
+        """Queues the way down of the landmarks that the crops were cut by."""
+        self._device.copy_out(self._points_host, self._points_there, POINTS * count, self._embedding.stream)
 
     def _points(self, count: int) -> Floats:
         """The landmarks that the crops were cut by, (N, 5, 2). Raises EngineError where a landmarker gave none."""
@@ -272,24 +314,18 @@ class GpuFrames:
             return DevicePicture(there, width, width, height, there + width * height, width)
         return DevicePicture(there, 3 * width, width, height)
 
-    def _plan_of(self, image: Picture) -> _Plan:
-        """The recorded search of frames like this; recorded anew where TensorRT gave its context to another."""
+    def _search_of(self, image: Picture) -> Recorded:
+        """The recorded search of frames like this."""
         picture = self._picture(image)
-        like = picture.kind, picture.height, picture.width
-        plan = self._plans.pop(like, None)
         scaled = self._cpu.scaled_size(picture.height, picture.width)
         size = self._cpu.input_size(*scaled)
         prepared = self._detection.prepare(((1, *size, 3),))
-        if plan is not None and plan.prepared is not prepared:
-            plan.work.close()
-            plan = None
-        if plan is None:
+
+        def make() -> Recorded:
             search = self._search(picture, _bytes_of(image).nbytes, scaled, size, prepared)
-            plan = _Plan(prepared, Recorded(self._detection.stream, search))
-        self._plans[like] = plan  # the last used is the last
-        while len(self._plans) > MOST_SIZES:
-            self._plans.pop(next(iter(self._plans))).work.close()
-        return plan
+            return Recorded(self._detection.stream, search)
+
+        return self._searches.find((picture.kind, picture.height, picture.width), [prepared], make)
 
     def _search(
         self,
@@ -373,12 +409,6 @@ class Answers:
     vectors: Array | None
     sharpness: list[float]
     sought: Sought | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    prepared: Prepared
-    work: Recorded
 
 
 def open_gpu_frames(detector: Detector, contracts: Sequence[ModelContract], sessions: Sequence[Session]) -> GpuFrames:

@@ -17,7 +17,7 @@ from edge.cuda.kernels import LANDMARKERS, DevicePicture, Kernels
 from edge.cuda.protocol import DeviceMemory, PinnedMemory, Stream
 from edge.detect.landmarker import MAX_MOVE, placed, views_of
 from edge.engines import Array, Session
-from edge.engines.tensorrt.session import TensorRtSession
+from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
 from edge.gpu_proof import REMEDY, require_alike
 from edge.types import Face, Floats, Image
@@ -55,14 +55,20 @@ class GpuLandmarker:
             self._seen = self._device.event()
             undo.pop_all()
 
-    def queue(self, picture: DevicePicture, points: DeviceMemory, count: int, stream: Stream) -> None:
-        """Queues on `stream` that the landmarks of `count` faces are placed anew, where they are.
+    def prepare(self, count: int) -> Prepared:
+        """The model set up for `count` faces, which a recording of `queue` cannot hold. Raises EngineError."""
+        return self._session.prepare(((count, WIDE_96_SIZE, WIDE_96_SIZE, 3),))
+
+    def queue(
+        self, picture: DevicePicture, points: DeviceMemory, prepared: Prepared, count: int, stream: Stream
+    ) -> None:
+        """Queues on `stream` that the landmarks of `count` faces, which the model is prepared for, are placed anew,
+        where they are.
 
         points: (count, 5, 2) float32 pixels of the frame, behind them (count,) int32 that are not 0 where a face's stay
         as they are. The model works on its session's own stream, and each of the two waits for the other on the device.
         Raises EngineError.
         """
-        prepared = self._session.prepare(((count, WIDE_96_SIZE, WIDE_96_SIZE, 3),))
         self._kernels.align(picture, points.address, count, self._input.address, stream, LANDMARKERS)
         self._cut.record(stream)
         self._session.stream.wait(self._cut)

@@ -87,7 +87,7 @@ def measure_frame(
         found = _take_turns(ways, snapshot, rounds)
         landmarker = analyzers["gpu"].landmarker_variant
         placing = {"landmarker": None if landmarker is None else landmarker.name}
-        return {**found, **placing, "gallery": people, **gallery.describe()}
+        return {**found, **placing, "gallery": people, **gallery.describe(), "recorded": on_gpu.describe()}
 
 
 @contextmanager

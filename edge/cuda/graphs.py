@@ -63,16 +63,18 @@ class CudaGraph:
 
 
 class Recorded:
-    """Work on a stream that is always the same: queued plainly first, recorded the second time, then one call.
+    """Work on a stream that is always the same: queued plainly first, then recorded, from then on one call.
 
-    The first time is plain because TensorRT sets a context up in it, which no graph can hold. graphless: why the work
-    could not be recorded, in one line; it is queued plainly then. Empty where it could, or was not tried yet.
+    plain: how often it is queued plainly, once or more, because TensorRT sets a context up in the first run, which no
+    graph can hold. Other streams may take part, where they wait for this one first and this one for them last.
+    graphless: why the work could not be recorded, in one line; it is queued plainly then. Empty where it could, or was
+    not tried yet.
     """
 
-    def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, enqueue: Callable[[], None], plain: int = 1) -> None:
         self._stream, self._enqueue = stream, enqueue
         self._graph: CudaGraph | None = None
-        self._began = False
+        self._plain = plain
         self.graphless = ""
 
     @property
@@ -82,16 +84,16 @@ class Recorded:
 
     def start(self) -> None:
         """Queues the work. Raises EngineError."""
-        if self._began and self._graph is None and not self.graphless:
+        if self._plain <= 0 and self._graph is None and not self.graphless:
             try:
                 self._graph = CudaGraph.record(self._stream, self._enqueue)
             except EngineError as error:
                 self.graphless = str(error)
-        self._began = True
         if self._graph is not None:
             self._graph.launch(self._stream)
         else:
             self._enqueue()
+            self._plain -= 1  # of runs that failed none set a context up
 
     def close(self) -> None:
         """Frees the graph; calling it again does nothing."""

@@ -3,6 +3,9 @@
 //
 // A stream can be made late: its work is done only once somebody waits for it, so that what is ordered by luck alone fails.
 //
+// While a stream is captured others take part that wait for a mark of it; the first has to wait for their last work before
+// the end. What waits or allocates in between is refused, and with it the capture, as CUDA does in its thread-local mode.
+//
 // Stricter than a driver: handles of streams that were never made, frees of what was never allocated, calls without a
 // current context and blocks of more threads than a kernel's __launch_bounds__ are errors, and new memory holds rubbish.
 #include "emulator.h"
@@ -11,12 +14,15 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <utility>
 
@@ -90,7 +96,7 @@ thread_local std::vector<void*> contexts;
 std::recursive_mutex device_mutex;
 #define ONE_AT_A_TIME std::lock_guard<std::recursive_mutex> guard(device_mutex)
 int context_object, module_object;
-enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, unsupported_ptx = 222, not_found = 500, out_of_resources = 701, launch_timeout = 702, capture_unsupported = 900 };
+enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, unsupported_ptx = 222, not_found = 500, out_of_resources = 701, launch_timeout = 702, capture_unsupported = 900, capture_invalidated = 901, capture_unmatched = 903, capture_unjoined = 904, capture_isolation = 905, captured_event = 907, capture_wrong_thread = 908 };
 bool initialised = false;
 long room = -1;  // things that can be made yet; below 0 without end
 long launches = 0, graph_launches = 0, bytes_up = 0, bytes_down = 0;
@@ -107,8 +113,31 @@ bool known(void* stream) { return !stream || streams.count(stream); }
 // Work of a stream: done at once, or while the stream is captured only written down.
 using Work = std::function<int()>;
 using Graph = std::vector<Work>;
-std::map<void*, Graph> captures;
+struct Capture {
+  void* origin;
+  std::thread::id thread;
+  Graph work;
+  std::map<void*, size_t> queued, joined;  // by stream: how much of it there is, and how much the origin has waited for
+  bool invalid = false, ended = false;
+};
+struct Mark {
+  std::shared_ptr<Capture> capture;
+  void* stream;
+  size_t place;
+};
+std::map<void*, std::shared_ptr<Capture>> captures;  // by stream
+std::map<void*, Mark> captured_marks;                // by event
 std::set<void*> graphs;
+
+// Whether this thread captures a stream; what may not be called then spoils the capture.
+bool spoils_capture() {
+  bool found = false;
+  for (auto& entry : captures)
+    if (entry.second->thread == std::this_thread::get_id()) found = entry.second->invalid = true;
+  return found;
+}
+#define NOT_WHILE_CAPTURING \
+  if (spoils_capture()) return capture_unsupported
 
 // Late streams, with what they have not done yet; how much each has done; and behind how much of which stream a mark is.
 std::map<void*, std::deque<Work>> late;
@@ -138,7 +167,11 @@ int queue(void* stream, Work work) {
   NEED_CONTEXT;
   if (!known(stream)) return invalid_value;
   auto captured = captures.find(stream);
-  if (captured != captures.end()) return captured->second.push_back(std::move(work)), ok;
+  if (captured != captures.end()) {
+    if (captured->second->invalid) return capture_invalidated;
+    ++captured->second->queued[stream];
+    return captured->second->work.push_back(std::move(work)), ok;
+  }
   auto later = late.find(stream);
   if (later == late.end()) return work();
   return later->second.push_back(std::move(work)), ok;
@@ -208,6 +241,7 @@ int cuMemAlloc_v2(void** address, size_t bytes) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
   if (!bytes) return invalid_value;
+  NOT_WHILE_CAPTURING;
   NEED_ROOM;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xAB, bytes);  // nobody may count on zeros
@@ -215,6 +249,7 @@ int cuMemAlloc_v2(void** address, size_t bytes) {
 }
 int cuMemFree_v2(void* address) {
   ONE_AT_A_TIME;
+  NOT_WHILE_CAPTURING;
   if (int status = catch_up_all()) return status;
   if (!device_memory.erase(address)) return invalid_value;
   return free(address), ok;
@@ -222,12 +257,14 @@ int cuMemFree_v2(void* address) {
 int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
   ONE_AT_A_TIME;
   NEED_CONTEXT;
+  NOT_WHILE_CAPTURING;
   NEED_ROOM;
   *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   return host_memory.insert(*address), ok;
 }
 int cuMemFreeHost(void* address) {
   ONE_AT_A_TIME;
+  NOT_WHILE_CAPTURING;
   if (int status = catch_up_all()) return status;
   if (!host_memory.erase(address)) return invalid_value;
   return free(address), ok;
@@ -253,34 +290,59 @@ int cuStreamCreate(void** stream, unsigned) {
 }
 int cuStreamDestroy_v2(void* stream) {
   ONE_AT_A_TIME;
+  if (captures.count(stream)) return invalid_value;
   if (!streams.erase(stream)) return invalid_value;
   int status = catch_up(stream, (size_t)-1);
   return late.erase(stream), done.erase(stream), free(stream), status;
 }
 int cuStreamSynchronize(void* stream) {
   ONE_AT_A_TIME;
-  if (captures.count(stream)) return capture_unsupported;
+  auto captured = captures.find(stream);
+  if (captured != captures.end()) return captured->second->invalid = true, capture_unsupported;
   return known(stream) ? catch_up(stream, (size_t)-1) : invalid_value;
 }
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
   ONE_AT_A_TIME;
-  if (!events.count(event)) return invalid_value;
+  if (!events.count(event) || !known(stream)) return invalid_value;
+  auto here = captures.find(stream);
+  auto there = captured_marks.find(event);
+  if (there != captured_marks.end()) {
+    auto& [capture, other, place] = there->second;
+    if (capture->ended || capture->invalid) return captured_event;
+    if (here == captures.end()) return captures[stream] = capture, ok;  // the stream takes part from now on
+    if (here->second != capture) return capture_isolation;
+    if (stream == capture->origin) capture->joined[other] = std::max(capture->joined[other], place);
+    return ok;
+  }
+  if (here != captures.end()) return here->second->invalid = true, capture_isolation;
   auto mark = marks.find(event);
-  if (mark == marks.end()) return known(stream) ? ok : invalid_value;
+  if (mark == marks.end()) return ok;
   auto [other, place] = mark->second;
   return queue(stream, [other = other, place = place] { return catch_up(other, place); });
 }
 int cuStreamBeginCapture_v2(void* stream, int) {
   ONE_AT_A_TIME;
   if (!streams.count(stream) || captures.count(stream)) return invalid_value;
-  return captures[stream], ok;
+  auto capture = std::make_shared<Capture>();
+  capture->origin = stream;
+  capture->thread = std::this_thread::get_id();
+  return captures[stream] = capture, ok;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
   ONE_AT_A_TIME;
   auto captured = captures.find(stream);
   if (captured == captures.end()) return invalid_value;
-  *graph = new Graph(std::move(captured->second));
-  return captures.erase(captured), ok;
+  auto capture = captured->second;
+  if (capture->origin != stream) return capture_unmatched;
+  if (capture->thread != std::this_thread::get_id()) return capture_wrong_thread;
+  for (auto entry = captures.begin(); entry != captures.end();)
+    entry = entry->second == capture ? captures.erase(entry) : std::next(entry);
+  capture->ended = true;
+  *graph = nullptr;
+  if (capture->invalid) return capture_invalidated;
+  for (auto& entry : capture->queued)
+    if (entry.first != stream && capture->joined[entry.first] != entry.second) return capture_unjoined;
+  return *graph = new Graph(std::move(capture->work)), ok;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
   ONE_AT_A_TIME;
@@ -310,17 +372,22 @@ int cuEventCreate(void** event, unsigned) {
 int cuEventDestroy_v2(void* event) {
   ONE_AT_A_TIME;
   if (!events.erase(event)) return invalid_value;
-  return marks.erase(event), free(event), ok;
+  return marks.erase(event), captured_marks.erase(event), free(event), ok;
 }
 int cuEventRecord(void* event, void* stream) {
   ONE_AT_A_TIME;
   if (!events.count(event) || !known(stream)) return invalid_value;
+  auto captured = captures.find(stream);
+  if (captured != captures.end())
+    return captured_marks[event] = {captured->second, stream, captured->second->queued[stream]}, ok;
+  captured_marks.erase(event);
   auto later = late.find(stream);
   return marks[event] = {stream, done[stream] + (later == late.end() ? 0 : later->second.size())}, ok;
 }
 int cuEventSynchronize(void* event) {
   ONE_AT_A_TIME;
   if (!events.count(event)) return invalid_value;
+  if (captured_marks.count(event)) return captured_event;
   auto mark = marks.find(event);
   return mark == marks.end() ? ok : catch_up(mark->second.first, mark->second.second);
 }

@@ -35,7 +35,7 @@ from emulated_room import require_all_given_back  # noqa: E402
 from benchmarks.demo.video import portraits  # noqa: E402
 from benchmarks.gpu import engines  # noqa: E402
 from benchmarks.gpu.engines import aligned_crops, measure_accuracy  # noqa: E402
-from benchmarks.gpu.frame import as_nv12, frame_precisions, measure_frame  # noqa: E402
+from benchmarks.gpu.frame import as_nv12, crowd, frame_precisions, measure_frame  # noqa: E402
 from benchmarks.gpu.measure import main as measure  # noqa: E402
 from edge import gpu_frames  # noqa: E402
 from edge.align import CROP_SIZE, align  # noqa: E402
@@ -45,12 +45,13 @@ from edge.cli.main import main as edge  # noqa: E402
 from edge.cuda.kernels import Kernels  # noqa: E402
 from edge.device_engines import as_probes, build_engines, real_pictures  # noqa: E402
 from edge.engines import tensorrt  # noqa: E402
+from edge.engines.tensorrt.session import TensorRtSession  # noqa: E402
 from edge.errors import EngineError, InputError  # noqa: E402
 from edge.gpu_gallery import GpuGallery  # noqa: E402
 from edge.nv12 import Nv12  # noqa: E402
 from edge.pictures import find_pictures  # noqa: E402
 from edge.quality import measure as measured_face  # noqa: E402
-from edge.types import Face, Image  # noqa: E402
+from edge.types import Face, Image, Picture  # noqa: E402
 
 driver = ctypes.CDLL("libcuda.so.1")
 LANDMARKS = 5 * 2 * 4
@@ -303,7 +304,8 @@ def stays(cpu: FaceAnalyzer, image: Image, face: Face) -> bool:
 def check_streams_wait_for_each_other(bundle: Bundle) -> None:
     """However late a model's stream gets to work, the landmarker sees its crops and the embedder the landmarks."""
     image = pair()
-    with opened(bundle) as gpu:
+    with pytest.MonkeyPatch.context() as plainly, opened(bundle) as gpu:
+        plainly.setattr(gpu_frames, "PLAIN_RUNS", 1000)
         faces = gpu.detect(image)
         wanted, points = gpu.recognise(image, faces, None).vectors, placed_by(gpu, faces)
         streams = [session.stream for session in gpu._sessions]  # type: ignore[attr-defined]
@@ -328,6 +330,92 @@ def check_streams_wait_for_each_other(bundle: Bundle) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(streams[0]), "wait", lambda self, event: None)
             assert [alike(late) for late in cases] == [True, False, False, False], "luck was not told from order"
+
+
+def recognised(gpu: FaceAnalyzer, image: Picture, faces: list[Face], threshold: float | None) -> list[Any]:
+    """All that recognition tells, to the last bit."""
+    frames = gpu.gpu_frames
+    assert frames is not None
+    seen = frames.recognise(image, faces, threshold)
+    assert seen is not None
+    lists = [] if seen.sought is None else [seen.sought.shortlist.groups, seen.sought.shortlist.scores]
+    return [seen.vectors, seen.sharpness, *lists, *(face.landmarks for face in placed_by(gpu, faces))]
+
+
+def require_same(found: list[Any], wanted: list[Any]) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def check_recognition_is_recorded(bundle: Bundle) -> None:
+    """From the frame on at which it is recorded, crops, landmarker and embedder are one call, of each number of faces,
+    and tell what they tell plainly: of frames that change, whoever is looked at, for trackers and frame by frame, in a
+    gallery that changes, and however late the landmarker's stream works.
+    """
+    image = pair()
+    with pytest.MonkeyPatch.context() as patch, opened(bundle) as gpu:
+        frames = gpu.gpu_frames
+        assert frames is not None
+        faces = gpu.detect(image)
+        known = gpu.embed(gpu.align(image, faces))
+        seen_before = [replace(face, refined=True) for face in faces]
+        shifted = np.ascontiguousarray(np.roll(image, 3, axis=1))
+        frames_shown: list[Picture] = [image, shifted, as_nv12(image)]
+        shown = [
+            (picture, these, threshold)
+            for picture in frames_shown
+            for these in (faces, faces[:1], seen_before)
+            for threshold in (None, 0.4)
+        ]
+        with GpuGallery(frames.device, 512, most_bytes=1 << 20) as gallery:
+            frames.search_in(gallery)
+            snapshots = [crowd(40 + 10 * number, 512, known[:1]) for number in range(2)]
+            patch.setattr(gpu_frames, "PLAIN_RUNS", 1000)
+            wanted = []
+            for snapshot in snapshots:
+                gallery.hold(snapshot)
+                wanted.append([recognised(gpu, *each) for each in shown])
+            assert any(not np.array_equal(a[0], b[0]) for a, b in zip(wanted[0], wanted[0][6:], strict=False))
+            assert frames.describe() == {"graphs": "0"}
+            frames._recognitions.close()
+            patch.setattr(gpu_frames, "PLAIN_RUNS", 2)
+            allocations = driver.emulated_allocations()
+            for round_ in range(6):
+                gallery.hold(snapshots[round_ % 2])
+                before = driver.emulated_graph_launches()
+                for each, plainly in zip(shown, wanted[round_ % 2], strict=True):
+                    require_same(recognised(gpu, *each), plainly)
+                # The two frames of BGR are alike, so that theirs are recorded a round before.
+                assert driver.emulated_graph_launches() - before == (0, 12, 18)[min(round_, 2)]
+            assert driver.emulated_allocations() == allocations
+            assert frames.describe() == {"graphs": "12"}
+            stream = ctypes.c_void_p(gpu._sessions[2].stream.handle)  # type: ignore[attr-defined]
+            assert driver.emulated_late(stream, 1) == 0
+            require_same(recognised(gpu, *shown[0]), wanted[1][0])
+            driver.emulated_late(stream, 0)
+
+
+def check_recognition_that_cannot_be_recorded(bundle: Bundle) -> None:
+    """Where CUDA refuses it, it is queued plainly, answers are right and one line says why."""
+    image = pair()
+    with pytest.MonkeyPatch.context() as patch, opened(bundle) as gpu:
+        patch.setattr(gpu_frames, "PLAIN_RUNS", 1)
+        frames, faces = gpu.gpu_frames, gpu.detect(image)
+        assert frames is not None
+        wanted = recognised(gpu, image, faces, None)
+        enqueue = TensorRtSession.enqueue
+
+        def allocating(session: TensorRtSession, prepared: Any) -> None:
+            session.device.alloc(1 << 10).free()
+            enqueue(session, prepared)
+
+        patch.setattr(TensorRtSession, "enqueue", allocating)
+        graphs = driver.emulated_graph_launches()
+        for _ in range(4):
+            require_same(recognised(gpu, image, faces, None), wanted)
+        assert driver.emulated_graph_launches() == graphs
+        assert frames.describe()["without graph"].startswith("CUDA: cuMemAlloc failed")
 
 
 def without_landmarker(bundle: Bundle, folder: Path) -> Bundle:

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from edge.align import ARCFACE_112, WIDE_96, WIDE_96_SIZE, align
 from edge.contract import ModelContract
 from edge.cuda import DeviceMemory, Stream, open_device
+from edge.cuda.graphs import Recorded
 from edge.cuda.kernels import (
     CANDIDATES,
     FIELDS,
@@ -452,6 +453,92 @@ def check_waiting(bench: Bench) -> None:
     other.close()
 
 
+class TwoStreams:
+    """Work that takes two streams: a copy up on the first, zeros on the second, a copy down on the first."""
+
+    def __init__(self, bench: Bench, size: int) -> None:
+        self.size, self.device = size, bench.device
+        self.first, self.second = bench.stream, bench.device.stream()
+        self.marks = [bench.device.event() for _ in range(2)]
+        self.up, self.back = bench.device.alloc_pinned(size), bench.device.alloc_pinned(size)
+        self.memory = bench.room((size,), np.uint8)
+
+    def queue(self) -> None:
+        self.device.copy_in(self.memory, self.up, self.size, self.first)
+        self.marks[0].record(self.first)
+        self.second.wait(self.marks[0])
+        self.device.zero(self.memory, 100, self.second)
+        self.marks[1].record(self.second)
+        self.first.wait(self.marks[1])
+        self.device.copy_out(self.back, self.memory, self.size, self.first)
+
+    def require(self, run: Callable[[], None], seed: int) -> None:
+        """That it does what it should on these bytes."""
+        data = np.random.default_rng(seed).integers(1, 256, self.size, dtype=np.uint8)
+        self.up.array[:], self.back.array[:] = data, 7
+        run()
+        self.first.synchronize()
+        assert not self.back.array[:100].any()
+        np.testing.assert_array_equal(self.back.array[100:], data[100:])
+
+    def close(self) -> None:
+        for held in (self.up, self.back):
+            held.free()
+        for mark in self.marks:
+            mark.close()
+        self.second.close()
+
+
+def check_recording(bench: Bench) -> None:
+    """One graph of two streams that wait for each other, on bytes that change; and the same work plainly after it."""
+    work = TwoStreams(bench, 50_000)
+    recorded = Recorded(work.first, work.queue, plain=2)
+    for run in range(6):
+        work.require(recorded.start, run)
+        assert recorded.is_graph == (run >= 2), recorded.graphless
+    work.require(work.queue, 6)
+    recorded.close()
+    work.close()
+
+
+def check_recording_that_fails(bench: Bench) -> None:
+    """What waits or takes memory cannot be recorded, nor what another stream is not waited for; it is queued plainly
+    then, on all its streams, and recorded where that is mended.
+    """
+    work = TwoStreams(bench, 50_000)
+
+    def waiting() -> None:
+        work.queue()
+        work.first.synchronize()
+
+    def waiting_on_the_other() -> None:
+        work.marks[0].record(work.first)
+        work.second.wait(work.marks[0])
+        work.second.synchronize()
+        work.queue()
+
+    def taking() -> None:
+        bench.device.alloc(1 << 20).free()
+        work.queue()
+
+    def not_waited_for() -> None:
+        work.queue()
+        work.device.zero(work.memory, 100, work.second)
+
+    for seed, enqueue in enumerate((waiting, waiting_on_the_other, taking, not_waited_for)):
+        recorded = Recorded(work.first, enqueue)
+        for _ in range(3):
+            work.require(recorded.start, seed)
+        work.second.synchronize()
+        assert not recorded.is_graph
+        assert recorded.graphless.startswith("CUDA: "), recorded.graphless
+        mended = Recorded(work.first, work.queue, plain=0)
+        work.require(mended.start, seed)
+        assert mended.is_graph, mended.graphless
+        mended.close()
+    work.close()
+
+
 @contextmanager
 def refused_with(words: str) -> Iterator[None]:
     """Asserts that an EngineError is raised, in words that the pattern is found in."""
@@ -483,7 +570,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
 }
 
-PROVOKING = {"refusals", "version", "newer_cuda"}
+PROVOKING = {"refusals", "version", "newer_cuda", "recording_that_fails"}
 """Checks of what the driver refuses."""
 
 if __name__ == "__main__":
