@@ -39,10 +39,14 @@ class Recorded:
 
 def check(trt: Any) -> str:
     """Raises AssertionError, or whatever the bindings raise, where they do not bear what we do with them."""
-    logger = api.make_logger(trt)
+    logger = api.logger_of(trt)
+    assert logger is api.logger_of(trt)
+    before = logger.count
     logger.log(trt.ILogger.ERROR, "two\n lines")
     logger.log(trt.ILogger.WARNING, "a warning")
-    assert logger.errors == ["two lines"]
+    logger.log(trt.ILogger.INFO, "nothing much")
+    assert (logger.since(before), logger.since(logger.count)) == (["two lines"], [])
+    assert (logger.why, logger.said) == ("two lines", "a warning")
     given = Recorded()
     times = api.time_layers(trt, given)
     given.profiler.report_layer_time("conv", 1.5)
