@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,8 @@ def test_the_loss_on_one_batch_falls(crops: CropStore) -> None:
     distiller = _distiller(crops, replace(QUICK, workers=1, steps=100, lr=3e-4))
     pixels = make_batch(crops, list(range(6)), None)
     measure_statistics(distiller.student, [to_student(pixels)])
+    answer = _teacher(pixels)
+    distiller.teacher = lambda _: answer
     distiller._start_phase(WHOLE)
     losses = [distiller.train_step(pixels)["loss"] for _ in range(18)]
     assert np.mean(losses[-2:]) < 0.8 * losses[0]
@@ -331,25 +334,38 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    configure_distill(parser)
+    return parser.parse_args(arguments)
+
+
+def _words(faces: Path, teacher_file: Path, folder: Path) -> list[str]:
+    """What the command needs for a short run that works and writes below `folder`."""
+    return [
+        *("--teacher", str(teacher_file), "--crops", str(faces), "--work", str(folder / "work")),
+        *("--output", str(folder / "out" / "student.safetensors"), "--embedding-size", "128"),
+        *("--bank", "32", "--block-steps", "1", "--steps", "2", "--batch", "4", "--hold-out", "3"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Path, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody stopped, with --stages 0.5."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_distill(_parse([*_words(faces, teacher_file, folder), "--stages", "0.5"])) == 0
+    return folder
+
+
 class TestCommand:
     @pytest.fixture
     def arguments(self, faces: Path, teacher_file: Path, tmp_path: Path) -> list[str]:
-        return [
-            *("--teacher", str(teacher_file), "--crops", str(faces), "--work", str(tmp_path / "work")),
-            *("--output", str(tmp_path / "out" / "student.safetensors"), "--embedding-size", "128"),
-            *("--bank", "32", "--block-steps", "1", "--steps", "2", "--batch", "4", "--hold-out", "3"),
-        ]
-
-    @staticmethod
-    def _parse(arguments: list[str]) -> argparse.Namespace:
-        parser = argparse.ArgumentParser()
-        configure_distill(parser)
-        return parser.parse_args(arguments)
+        return _words(faces, teacher_file, tmp_path)
 
     def test_it_trains_writes_weights_and_knows_when_it_is_done(
-        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, faces: Path, teacher_file: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run_distill(self._parse([*arguments, "--stages", "0.5"])) == 0
+        shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
         student, info = load_embedder(tmp_path / "out" / "student.safetensors")
         assert (info.activation, info.embedding_size, info.color) == ("relu", 128, "rgb")
         with torch.no_grad():
@@ -362,14 +378,14 @@ class TestCommand:
         told = json.loads((tmp_path / "out" / "student.card.json").read_text(encoding="utf-8"))
         assert told["recipe"]["weights"]["stages"] == 0.5
         assert told["command"].split()[0] == "edge"
-        assert str(tmp_path) not in told["command"]
+        assert str(trained) not in told["command"]
         log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
         assert "whole 2/2" in log
         assert "54 crops to go" in log, "32 of the bank, 14 through the blocks, 8 through the network"
         assert "blocks 18/18 error" in log
         assert "crops/s" in log
         capsys.readouterr()
-        assert run_distill(self._parse(arguments)) == 0
+        assert run_distill(_parse(_words(faces, teacher_file, tmp_path))) == 0
         assert "done, step 2 of 2" in capsys.readouterr().out
         assert (tmp_path / "out" / "student.safetensors").read_bytes() == written
 
@@ -394,7 +410,7 @@ class TestCommand:
     )
     def test_mistakes_are_named_in_one_line(self, arguments: list[str], more: list[str], wrong: str) -> None:
         with pytest.raises(InputError) as caught:
-            run_distill(self._parse([*arguments, *more]))
+            run_distill(_parse([*arguments, *more]))
         assert wrong in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -414,7 +430,7 @@ class TestCommand:
         arguments += ["--pairs", str(tmp_path / "pairs.txt"), "--images", str(shared_data / "data" / "lfw" / "images")]
         for detector in ("yunet_n_dynamic", "yunet_s_dynamic"):
             arguments += ["--detector", str(shared_data / "models" / f"{detector}.onnx")]
-        assert run_distill(self._parse(arguments)) == 0
+        assert run_distill(_parse(arguments)) == 0
         figures = {figure.what: figure for figure in read_card(tmp_path / "out" / "student.card.json").figures}
         own = figures["verification accuracy"]
         assert (own.count, own.target, own.met) == (4, "at least 99 %", own.value >= 99)
@@ -427,12 +443,10 @@ class TestCommand:
 
     @pytest.mark.slow
     def test_killed_at_any_moment_it_goes_on_to_the_same_weights(
-        self, arguments: list[str], tmp_path: Path, repository: Path
+        self, arguments: list[str], trained: Path, tmp_path: Path, repository: Path
     ) -> None:
-        arguments += ["--save-every", "0"]
-        assert run_distill(self._parse([*arguments, "--work", str(tmp_path / "straight")])) == 0
-        straight = (tmp_path / "out" / "student.safetensors").read_bytes()
-        (tmp_path / "out" / "student.safetensors").unlink()
+        arguments += ["--stages", "0.5", "--save-every", "0"]
+        straight = (trained / "out" / "student.safetensors").read_bytes()
         code = (
             "import argparse; from training.distill.cli import *; p = argparse.ArgumentParser(); configure_distill(p);"
             f"run_distill(p.parse_args({arguments!r}))"
@@ -447,5 +461,5 @@ class TestCommand:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert checkpoint.exists()
-        assert run_distill(self._parse(arguments)) == 0
+        assert run_distill(_parse(arguments)) == 0
         assert (tmp_path / "out" / "student.safetensors").read_bytes() == straight
