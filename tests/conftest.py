@@ -59,6 +59,12 @@ def _between_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def between_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `_between_workers`."""
+    return _between_workers(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def exports_are_remembered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """torch's exporter runs once a network, and not again before weights or code change; see `exported`."""
     for package in ("torch", "onnx", "onnxscript"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -20,11 +21,20 @@ from kernel_source import kernels_of  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """Folder with a libcuda.so.1 that runs kernels on the CPU."""
+def emulated_driver(between_workers: Path, repository: Path) -> Path:
+    """Folder with a libcuda.so.1 that runs kernels on the CPU, compiled once for all processes that share the tests."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
-    out = tmp_path_factory.mktemp("driver")
+    out = between_workers / "driver"
+    with (between_workers / "driver.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "libcuda.so.1").exists():
+            out.mkdir(exist_ok=True)
+            _compile_driver(out, repository)
+    return out
+
+
+def _compile_driver(out: Path, repository: Path) -> None:
     sources = [HERE / "emulated_driver.cpp"]
     extension = next(iter(_site("pycuda").glob("pycuda/_driver*.so")), None) if find_spec("pycuda") else None
     if extension is not None:
@@ -43,7 +53,6 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory, repository: Path) 
     command += [f"-I{repository / 'kernels'}", f"-I{HERE}", f"-I{out}", *map(str, sources)]
     command += ["-o", str(out / "libcuda.so.1"), "-Wl,-soname,libcuda.so.1", "-ldl"]
     subprocess.run(command, check=True)
-    return out
 
 
 @pytest.fixture(params=["cuda-python", "pycuda"])
