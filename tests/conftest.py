@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def _shared() -> Path:
     return Path(os.environ.get("ARCEDGE_SHARED", REPOSITORY.parent / "shared"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What the test files load stays for good: it is not looked through for garbage while it comes, nor ever again."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -310,13 +310,12 @@ def day(toy: Any, pictures: Path, analyzer: FaceAnalyzer, gallery: Gallery) -> t
     plan, diary = scenario(pictures, DAY), Diary()
     # What pytest keeps of the log would be taken for a leak.
     logging.disable(logging.CRITICAL)
-    # What earlier tests have loaded is not counted, nor looked through at every hour.
+    # What is there before is not counted, nor looked through at every hour: it is no garbage, and may stay frozen.
     gc.collect()
     gc.freeze()
     try:
         return plan, diary, *played(plan, analyzer, gallery, toy.threshold, diary)
     finally:
-        gc.unfreeze()
         logging.disable(logging.NOTSET)
 
 
