@@ -120,14 +120,14 @@ def middleware(guard: Guard, sign_in: Callable[[], web.Response]) -> Middleware:
     @web.middleware
     async def stand(request: web.Request, handler: Handler) -> web.StreamResponse:
         guard.refuse(request)
+        at_door = guard.token is not None and request.path == "/" and request.method == "GET"
+        offered = request.query.get("token") if at_door else None
+        # Whoever has the cookie already, too: a bookmark must not leave the token in the address bar.
+        if guard.token is not None and offered is not None and guard.token.is_(offered):
+            return _let_in(guard, request)
         if guard.knows(request) or request.path.startswith(OPEN_PATHS):
             return await handler(request)
-        offered = request.query.get("token")
-        if guard.token is not None and offered is not None and request.path == "/" and request.method == "GET":
-            if guard.token.is_(offered):
-                return _let_in(guard, request)
-            await asyncio.sleep(WRONG_TOKEN_SECONDS)
-        elif "Authorization" in request.headers:
+        if offered is not None or "Authorization" in request.headers:
             await asyncio.sleep(WRONG_TOKEN_SECONDS)
         if "text/html" in request.headers.get("Accept", ""):
             return sign_in()

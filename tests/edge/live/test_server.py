@@ -299,6 +299,7 @@ class TestWithAToken:
                 assert SECRET not in cookie
                 kept = {"Cookie": cookie.partition(";")[0]}
                 assert rig.ask("/api/state", kept).status == 200
+                assert 'content="0;url=/"' in rig.ask(f"/?token={SECRET}", kept).text
             assert rig.ask("/?token=" + "x" * 20, {"Accept": "text/html"}).status == 401
             wrong = rig.ask("/sign-in", {"Content-Type": "application/x-www-form-urlencoded"}, "POST", "token=no")
             assert wrong.status == 401
