@@ -13,6 +13,10 @@ class InputError(EdgeError):
     """A file, folder or argument the user named cannot be used."""
 
 
+class DiskFullError(InputError):
+    """A file cannot be written as its disk has no room, which it may have again."""
+
+
 class ContractError(EdgeError):
     """A model and what is asked of it do not fit: wrong role, size, template, or vectors of another model."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edge.errors import EdgeError, GalleryError
+from edge.errors import DiskFullError, EdgeError, GalleryError
 from edge.gallery import Snapshot
 from edge.sinks import Sink, SinkCounts, counts_of, name_of
 from edge.types import FrameResult
@@ -40,7 +40,8 @@ class LastSnapshot:
 class LastingSink:
     """Goes on where a sink cannot take a result, which is then counted as lost, and tries again with the next.
 
-    A sink that never took one raises: that is a mistake of the user's, not a fault that may pass.
+    A sink that never took one raises: that is a mistake of the user's, not a fault that may pass, as a full disk is:
+    a camera that is started again beside one goes on.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -51,11 +52,11 @@ class LastingSink:
         self.name = name_of(sink)
 
     def write(self, result: FrameResult) -> None:
-        """Passes a result on; raises EdgeError only where none was ever taken."""
+        """Passes a result on; raises EdgeError only where none was ever taken, and no disk was full."""
         try:
             self._sink.write(result)
         except EdgeError as error:
-            if not self._worked:
+            if not self._worked and not isinstance(error, DiskFullError):
                 raise
             self._lost += 1
             if not self._failing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge.errors import InputError
+from edge.errors import DiskFullError, InputError
 from edge.types import Decision, FrameResult, Match
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class JsonLines:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
+            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+            raise kind(f"{self._path}: cannot be written ({error.strerror})") from error
         if self._rotation is not None and isinstance(self._file, _LineFile):
             self._file = self._rotation.turned(self._file)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge.draw import annotate
-from edge.errors import InputError
+from edge.errors import DiskFullError, InputError
 from edge.pictures import as_text
 from edge.sinks.recordings import delete_oldest, put_aside
 from edge.types import FrameResult, Image
@@ -110,7 +110,7 @@ class VideoFileSink:
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         if free < SPARE_BYTES:
-            raise InputError(f"{self._path}: cannot be written (less than {SPARE_BYTES // 1_000_000} MB are free)")
+            raise DiskFullError(f"{self._path}: cannot be written (less than {SPARE_BYTES // 1_000_000} MB are free)")
 
 
 def fitted(image: Image, width: int, height: int) -> Image:

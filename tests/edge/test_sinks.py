@@ -116,6 +116,15 @@ class TestJsonLines:
         with pytest.raises(InputError, match="/dev/full: cannot be written"):
             sink.write(result(0, decision("ada")))
 
+    def test_a_camera_that_is_started_beside_a_full_disk_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        sink = LastingSink(JsonLines(Path("/dev/full")))
+        for index in range(3):
+            sink.write(result(index, decision("ada", index=index)))
+        assert sink.counts().lost == 3
+        assert [record.message for record in caplog.records] == [
+            "/dev/full: cannot be written (No space left on device); going on without"
+        ]
+
     def test_a_restart_goes_on_behind_what_is_there(self, tmp_path: Path) -> None:
         for index in range(2):
             sink = JsonLines(tmp_path / "e.jsonl")
@@ -354,14 +363,15 @@ class TestVideo:
         sink.close()
         assert len([*tmp_path.iterdir()]) == files
 
+    @pytest.mark.parametrize("since", [0, 10])
     def test_a_full_disk_is_counted_and_said_once_and_spoils_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, since: int
     ) -> None:
         file, free = tmp_path / "v.mp4", SPARE_BYTES
         monkeypatch.setattr("edge.sinks.video.disk_usage", lambda folder: SimpleNamespace(free=free))
         sink = LastingSink(VideoFileSink(file, 25))
         for index in range(20):
-            free = SPARE_BYTES - (10 <= index < 15)
+            free = SPARE_BYTES - (since <= index < since + 5)
             sink.write(result(index))
         sink.close()
         assert sink.counts().lost == 5
