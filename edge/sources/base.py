@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from types import TracebackType
 from urllib.parse import urlsplit, urlunsplit
 
 from edge.types import Frame
+
+_ENTRY = r"(\w*?(?:user|usr|login|pas|pwd|token|secret|key|auth)\w*=)"
+_IN_PATH = re.compile(_ENTRY + r".*?(?=_\w+=|[&/]|$)", re.IGNORECASE)
+_IN_QUERY = re.compile(_ENTRY + r"[^&;]*", re.IGNORECASE)
+"""How cameras take user and password besides: /user=admin_password=…_channel=1, or /live?usr=admin&pwd=…."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,12 @@ class Source(ABC):
 
 
 def without_password(name: str) -> str:
-    """The name of a source fit for logs and events: user and password of a URL are left out."""
-    if "://" not in name or "@" not in name:
+    """The name of a source fit for logs and events: user and password of a URL are left out, wherever it has them."""
+    if "://" not in name:
         return name
-    parts = urlsplit(name)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    try:
+        parts = urlsplit(name)
+    except ValueError:  # as of http://[::1, of which nothing says where the password ends
+        return f"{name.partition('://')[0]}://***"
+    path, query = _IN_PATH.sub(r"\1***", parts.path), _IN_QUERY.sub(r"\1***", parts.query)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query=query))

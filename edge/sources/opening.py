@@ -92,7 +92,10 @@ def _open_or_miss(name: SourceName, wanted: SourceOptions) -> Source | EdgeError
 
 def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], Capture] | None:
     """What opens a camera or stream; None for a path. Raises SourceError for what can be neither."""
-    scheme = urlsplit(name).scheme.lower() if "://" in name else ""
+    try:
+        scheme = urlsplit(name).scheme.lower() if "://" in name else ""
+    except ValueError as error:
+        raise SourceError(f"{shown}: not an address ({error})") from error
     if scheme == "csi":
         camera = _csi_options(name, wanted)
         nv12 = wanted.nv12 and camera.gives_nv12

@@ -374,6 +374,7 @@ def test_an_rtsp_camera_that_wants_another_password_is_said_without_it(
         ("gopher://x", "gopher:// is not known"),
         ("rtsp://user:secret@127.0.0.1:9/x", "nobody answers"),
         ("csi://x", "not csi://SENSOR"),
+        ("rtsp://u:secret@[::1/live", "not an address"),
         ("csi://0?flip=9", "out of range"),
         ("csi://0?zoom=2", "not csi://SENSOR"),
     ],
@@ -433,6 +434,15 @@ def test_jetson_pipelines_are_nvidias() -> None:
         ("rtsp://u:p@host:554/a?b=c", "rtsp://host:554/a?b=c"),
         ("rtsp://u:p@[::1]/a", "rtsp://[::1]/a"),
         ("http://host/a@b", "http://host/a@b"),
+        ("http://host/v.cgi?loginuse=me&loginpas=p/q&rate=0", "http://host/v.cgi?loginuse=***&loginpas=***&rate=0"),
+        ("http://host/v?USR=me&PWD=p_1", "http://host/v?USR=***&PWD=***"),
+        (
+            "rtsp://host/user=me_password=p_channel=1_stream=0.sdp",
+            "rtsp://host/user=***_password=***_channel=1_stream=0.sdp",
+        ),
+        ("rtsp://host/cam/realmonitor?channel=1&subtype=0", "rtsp://host/cam/realmonitor?channel=1&subtype=0"),
+        ("replay://day.toml", "replay://day.toml"),
+        ("csi://0?width=1280", "csi://0?width=1280"),
         ("me@home.mp4", "me@home.mp4"),
     ],
 )
