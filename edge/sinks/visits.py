@@ -23,12 +23,13 @@ _NO_TRACK = -1
 
 @dataclass(slots=True)
 class Visit:
-    """One person's stay. since, last: as the frames have it; moment: of `last`, on a clock that never goes back."""
+    """One person's stay. since, last: as the frames have it; came, moment: the same on a clock that nobody sets."""
 
     identity: str | None
     number: str
     since: float
     last: float
+    came: float
     moment: float
     best: float
 
@@ -95,7 +96,8 @@ class Visits:
                 events.append(self._event("changed", visit, decision) | {"before": _name(before)})
         if key not in self._visits:
             since = decision.time if decision.track is None else decision.track.since
-            visit = Visit(decision.match.identity, self._number(), since, decision.time, moment, -1.0)
+            came = moment - max(0.0, decision.time - since)
+            visit = Visit(decision.match.identity, self._number(), since, decision.time, came, moment, -1.0)
             self._visits[key] = visit
             events.append(self._event("appeared", visit, decision))
         visit = self._visits[key]
@@ -131,7 +133,7 @@ class Visits:
                 "visit": visit.number,
                 "since": round(visit.since, 4),
                 "identity": visit.identity,
-                "seconds": round(max(0.0, visit.last - visit.since), 3),
+                "seconds": round(visit.moment - visit.came, 3),
                 "best_similarity": round(visit.best, 4),
                 "reason": reason,
             }
