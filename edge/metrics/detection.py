@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.boxes import iou
 from edge.types import Floats
 
 MIN_IOU = 0.5
@@ -40,8 +41,9 @@ def match(boxes: Floats, scores: Floats, truth: Floats, min_side: float) -> Outc
     counted = _side(truth) >= min_side
     free = np.ones(len(truth), bool)
     kept, hits = [], []
+    overlaps = iou(boxes, truth)
     for i in np.argsort(-scores, kind="stable"):
-        overlap = _overlap(boxes[i], truth)
+        overlap = overlaps[i]
         able = free & (overlap >= MIN_IOU)
         # Counted faces come first; among them the one that overlaps most.
         if able.any():
@@ -90,11 +92,3 @@ def found_at(outcomes: Sequence[Outcome], false_alarms: float) -> float:
 def _side(boxes: Floats) -> Floats:
     side: Floats = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
     return side
-
-
-def _overlap(box: Floats, others: Floats) -> Floats:
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    union = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - shared
-    overlap: Floats = shared / np.maximum(union, 1e-6)
-    return overlap

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge.boxes import iou
 from edge.gallery import Snapshot
 from edge.matching import match
 from edge.quality import Quality, frontality
 from edge.shortlist import Shortlist
 from edge.tracking.evidence import Evidence, EvidenceOptions
-from edge.tracking.linking import CutDetector, iou, link
+from edge.tracking.linking import CutDetector, link
 from edge.types import Face, Floats, Frame, Match, TrackView
 
 

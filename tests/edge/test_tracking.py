@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.align import ARCFACE_112
+from edge.boxes import iou
 from edge.gallery import Snapshot
 from edge.quality import Quality
 from edge.tracking import Tracker, TrackerOptions
 from edge.tracking.evidence import Evidence, EvidenceOptions
-from edge.tracking.linking import CutDetector, iou, link
+from edge.tracking.linking import CutDetector, link
 from edge.types import Face, Floats, Frame
 
 SIZE = 256

@@ -128,13 +128,3 @@ def mirror(boxes: Floats, landmarks: Floats, width: int) -> tuple[Floats, Floats
     flipped = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0, width, 0], np.float32)
     points = landmarks[:, MIRRORED] * np.array([-1, 1], np.float32) + np.array([width - 1, 0], np.float32)
     return flipped, points
-
-
-def iou_matrix(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of every box of `a` (K, 4) with every box of `b` (M, 4): (K, M)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    overlap: Floats = shared / np.maximum(area_a[:, None] + area_b[None] - shared, 1e-6)
-    return overlap

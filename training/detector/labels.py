@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge.boxes import iou
 from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions
 from edge.engines import open_session
@@ -20,7 +21,6 @@ from training.detector.data import (
     Picture,
     Pools,
     count_pictures,
-    iou_matrix,
     mirror,
     read_scenes,
     read_zip,
@@ -139,7 +139,7 @@ def mean_landmarks(image: Image, boxes: Floats, teacher: Detector, zooms: tuple[
                 continue
             if mirrored:
                 found, points = mirror(found, points, seen.shape[1])
-            overlap = iou_matrix(boxes, found / zoom)
+            overlap = iou(boxes, found / zoom)
             best = overlap.argmax(axis=1)
             sure = large & (overlap[np.arange(len(boxes)), best] >= 0.5)
             total[sure] += ((points + 0.5) / zoom - 0.5)[best[sure]]

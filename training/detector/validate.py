@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import torch
 
+from edge.boxes import iou
 from edge.detect.decode import Candidates, decode
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.metrics.detection import average_precision, match
 from edge.types import Floats, Image
-from training.detector.data import Picture, iou_matrix
+from training.detector.data import Picture
 from training.detector.network import OUTPUT_NAMES, EdgeDetector
 
 LONG_SIDE = 640
@@ -48,7 +49,7 @@ def landmark_error(network: EdgeDetector, pictures: Sequence[Picture]) -> str:
         if not len(kept) or not known.any():
             continue
         points = vote(found, kept).landmarks
-        overlap = iou_matrix(picture.boxes[known], found.boxes[kept])
+        overlap = iou(picture.boxes[known], found.boxes[kept])
         for wanted, best, seen in zip(picture.landmarks[known], overlap.argmax(1), overlap.max(1), strict=True):
             if seen >= 0.5:
                 away = np.linalg.norm(points[best] - wanted, axis=1).mean()
