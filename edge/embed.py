@@ -7,7 +7,7 @@ import numpy as np
 from edge.contract import ModelContract
 from edge.engines import Array, Session
 from edge.errors import ContractError, EngineError
-from edge.model_input import to_model
+from edge.model_input import run_in_parts, to_model
 from edge.types import Floats, Image
 
 
@@ -20,10 +20,6 @@ class Embedder:
         self._session = session
         self.contract = contract
         self.embedding_size = contract.embedding_size
-        self._input = session.inputs[0].name
-        self._output = session.outputs[0].name
-        # A model exported with a batch of one is run face by face, a compiled one as many at once as it was built for.
-        self._batch = session.inputs[0].shape[0] or session.largest_batch
 
     def embed(self, crops: Image) -> Floats:
         """(N, 112, 112, 3) uint8 BGR aligned crops → (N, embedding_size) float32, rows of unit length.
@@ -37,12 +33,8 @@ class Embedder:
             )
         if len(crops) == 0:
             return np.zeros((0, self.embedding_size), np.float32)
-        batch = to_model(crops, self.contract)
-        step = self._batch or len(batch)
-        parts = [
-            self._session.run({self._input: batch[i : i + step]})[self._output] for i in range(0, len(batch), step)
-        ]
-        return self.checked(np.concatenate(parts).reshape(len(crops), -1))
+        answers = run_in_parts(self._session, to_model(crops, self.contract))
+        return self.checked(answers.reshape(len(crops), -1))
 
     def checked(self, answers: Array) -> Floats:
         """What the model gave, (N, anything) → (N, embedding_size) float32 unit rows. Raises EngineError as `embed`."""

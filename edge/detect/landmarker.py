@@ -13,7 +13,7 @@ from edge.align import WIDE_96, WIDE_96_EYES, align_wide, similarity_transform
 from edge.contract import ModelContract
 from edge.engines import Array, Session
 from edge.errors import ContractError, EngineError
-from edge.model_input import to_model
+from edge.model_input import run_in_parts, to_model
 from edge.types import Face, Floats, Image
 
 MAX_MOVE = 0.5
@@ -29,10 +29,6 @@ class Landmarker:
             raise ContractError(f"a landmarker is needed; this model is of role {contract.role}")
         self._session = session
         self.contract = contract
-        self._input = session.inputs[0].name
-        self._output = session.outputs[0].name
-        # A model exported with a batch of one is run face by face, a compiled one as many at once as it was built for.
-        self._batch = session.inputs[0].shape[0] or session.largest_batch
 
     def refine(self, image: Image, faces: Sequence[Face]) -> list[Face]:
         """The same faces of `image` (H, W, 3) uint8 BGR with their landmarks placed anew; boxes and scores as they are.
@@ -51,12 +47,7 @@ class Landmarker:
 
         Raises EngineError where the model gives what is no landmarks.
         """
-        batch = to_model(crops, self.contract)
-        step = self._batch or len(batch)
-        parts = [
-            self._session.run({self._input: batch[i : i + step]})[self._output] for i in range(0, len(batch), step)
-        ]
-        return self.checked(np.concatenate(parts))
+        return self.checked(run_in_parts(self._session, to_model(crops, self.contract)))
 
     def checked(self, answers: Array) -> Floats:
         """What the model gave, (N, 10) pixels from the template → landmarks (N, 5, 2). Raises as `points` does."""
