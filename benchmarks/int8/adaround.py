@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.int8.rounding import windows_of
 from export.calibration.observer import outputs_of
 from export.graph import Array, Graph, attribute
 from export.passes.qdq import behind_activation
@@ -143,7 +144,7 @@ def _targets(
 def _samples(quantised: ModelProto, layer: _Layer, batches: Sequence[Array], targets: Sequence[_Picked]) -> _Samples:
     inputs = list[Array]()
     for ((_, values),) in outputs_of(quantised, [layer.node.input[0]], batches):
-        for windows in _windows(values, layer):
+        for windows in windows_of(values, layer.node, layer.weight.shape[2:]):
             rows, columns, _ = targets[len(inputs)]
             met = windows[:, rows, columns].swapaxes(0, 1)
             inputs.append(met.reshape(len(rows), *_shape(layer)))
@@ -151,15 +152,6 @@ def _samples(quantised: ModelProto, layer: _Layer, batches: Sequence[Array], tar
         torch.from_numpy(np.concatenate(inputs).astype(np.float32)),
         torch.from_numpy(np.concatenate([wanted for _, _, wanted in targets]).astype(np.float32)),
     )
-
-
-def _windows(values: Array, layer: _Layer) -> Array:
-    """(N, C, H, W, kh, kw) the inputs that meet each output, padded as the layer pads."""
-    kernel, pads = layer.weight.shape[2:], attribute(layer.node, "pads", [0, 0, 0, 0])
-    stride = attribute(layer.node, "strides", [1, 1])
-    padded = np.pad(values, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    every: Array = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3))
-    return every[:, :, :: stride[0], :: stride[1]]
 
 
 def _shape(layer: _Layer) -> tuple[int, int]:

@@ -56,12 +56,18 @@ def rounded_by_output(quantised: ModelProto, floats: ModelProto, batches: Sequen
     return graph.close()
 
 
+def windows_of(values: Array, node: NodeProto, kernel: tuple[int, ...]) -> Array:
+    """(N, C, H, W, kh, kw) the inputs that meet each output of a convolution, padded as it pads."""
+    pads, stride = attribute(node, "pads", [0, 0, 0, 0]), attribute(node, "strides", [1, 1])
+    padded = np.pad(values, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    every: Array = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3))
+    return every[:, :, :: stride[0], :: stride[1]]
+
+
 def _second_moments(values: Array, layer: _Layer) -> Array:
     """(1 or C, K, K) sums of products of the inputs that meet one output; K = inputs × kernel positions, a group."""
-    kernel, pads = layer.weight.shape[2:], attribute(layer.node, "pads", [0, 0, 0, 0])
-    stride = attribute(layer.node, "strides", [1, 1])
-    padded = np.pad(values, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
+    kernel = layer.weight.shape[2:]
+    windows = windows_of(values, layer.node, kernel)
     if is_depthwise(layer.weight):
         rows: Array = windows.transpose(1, 0, 2, 3, 4, 5).reshape(values.shape[1], -1, kernel[0] * kernel[1])
     else:
