@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +77,31 @@ def run_card(args: argparse.Namespace) -> int:
         *_time(times[args.weights.stem]),
         *_verification(*through),
     ]
-    card = write_shipped_card(
-        args.weights,
-        role="detector",
-        licence="Apache-2.0",
-        data=course.pop("data"),
-        figures=figures,
-        limits=course.pop("limits"),
-        more={**course, "measured_on": machine_of_figures(), "measured_with": versions()},
-    )
-    for figure in figures:
-        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {verdict(figure)}".rstrip())
-    print(f"wrote {card}")
+    write_card(args.weights, "detector", course, figures)
     return 0
+
+
+def write_card(weights: Path, role: str, course: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Writes the card of our own weights from the course of their training and what was measured, and prints that."""
+    more = {key: value for key, value in course.items() if key not in ("data", "limits")}
+    card = write_shipped_card(
+        weights,
+        role=role,
+        licence="Apache-2.0",
+        data=course["data"],
+        figures=figures,
+        limits=course["limits"],
+        more={**more, "measured_on": machine_of_figures(), "measured_with": versions()},
+    )
+    tell(figures, card)
+
+
+def tell(figures: Sequence[Figure], card: Path) -> None:
+    """Prints a line a figure, with the target and whether it is met where there is one, and where the card lies."""
+    for figure in figures:
+        verdict = "" if figure.met is None else f"({figure.target}: {'met' if figure.met else 'missed'})"
+        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {verdict}".rstrip())
+    print(f"wrote {card}")
 
 
 def machine_of_figures() -> dict[str, Any]:
@@ -96,11 +109,6 @@ def machine_of_figures() -> dict[str, Any]:
     import torch
 
     return machine(torch.device("cpu"))
-
-
-def verdict(figure: Figure) -> str:
-    """The target, and whether it is met; empty where there is none."""
-    return "" if figure.met is None else f"({figure.target}: {'met' if figure.met else 'missed'})"
 
 
 def _precision(own: dict[str, Any], other: dict[str, Any]) -> list[Figure]:

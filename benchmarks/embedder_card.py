@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import command
-from benchmarks.detector_card import machine_of_figures, verdict
+from benchmarks.detector_card import machine_of_figures, tell
 from edge.errors import InputError
 from edge.weights import find_weights
 from edge.weights.cards import CARD_SUFFIX, Figure
@@ -66,9 +66,7 @@ def run_card(args: argparse.Namespace) -> int:
         "measured_with": versions(),
     }
     write_shipped_card(weights, figures=[*kept, *figures], more=more, **entries)
-    for figure in figures:
-        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {verdict(figure)}".rstrip())
-    print(f"wrote {path}")
+    tell(figures, path)
     return 0
 
 

@@ -23,10 +23,9 @@ from benchmarks.detector_card import (
     LANDMARK_TARGET,
     LFW_MARGIN,
     lfw_accuracy,
-    machine_of_figures,
     rate_figure,
     read_course,
-    verdict,
+    write_card,
 )
 from benchmarks.interleave import Plan, Stopwatch, interleave
 from benchmarks.scrfd import Scrfd
@@ -36,8 +35,6 @@ from edge.errors import InputError
 from edge.weights import find_weights
 from edge.weights.cards import Figure
 from edge.weights.digests import digest_of
-from training.card import versions
-from training.shipping import write_shipped_card
 
 FAR = 1e-3
 """Of the figures through `mobilefacenet-512`."""
@@ -82,18 +79,7 @@ def run_card(args: argparse.Namespace) -> int:
         *_verification(through, yunet, detector.stem),
         _time(args.weights, Plan(seconds=args.seconds)),
     ]
-    card = write_shipped_card(
-        args.weights,
-        role="landmarker",
-        licence="Apache-2.0",
-        data=course.pop("data"),
-        figures=figures,
-        limits=course.pop("limits"),
-        more={**course, "measured_on": machine_of_figures(), "measured_with": versions()},
-    )
-    for figure in figures:
-        print(f"{figure.what}: {figure.value} [{figure.low}, {figure.high}] {figure.unit} {verdict(figure)}".rstrip())
-    print(f"wrote {card}")
+    write_card(args.weights, "landmarker", course, figures)
     return 0
 
 
