@@ -6,7 +6,6 @@ import re
 import sys
 import sysconfig
 from collections.abc import Mapping
-from typing import Any
 
 from edge.errors import EngineError
 
@@ -37,10 +36,9 @@ def read_builds() -> dict[str, str]:
     return builds
 
 
-def tracer_warning(trace: Any = None, profile: Any = None) -> str | None:
+def tracer_warning() -> str | None:
     """A sentence where a debugger, a profiler or a coverage tool watches this process."""
-    watched = trace or profile or sys.gettrace() or sys.getprofile() or _monitored()
-    if not watched:
+    if not (sys.gettrace() or sys.getprofile() or _monitored()):
         return None
     return "A debugger, profiler or coverage tool watches this process: its times are too high. Measure without it."
 

@@ -16,21 +16,24 @@ STRIDES = (8, 16, 32)
 ANCHORS = 2
 """Anchors a cell."""
 
+LONG_SIDE = 640
+MAX_IOU = 0.4
+
 
 class Scrfd:
     """An SCRFD with five landmarks, from its ONNX file: nine outputs, scores, then boxes, then landmarks."""
 
-    def __init__(self, path: Path, min_score: float = 0.5, max_iou: float = 0.4, long_side: int = 640) -> None:
+    def __init__(self, path: Path, min_score: float = 0.5) -> None:
         self._session = open_session(path)
         if len(self._session.outputs) != 9:
             raise ContractError(f"{path}: has {len(self._session.outputs)} outputs; SCRFD with landmarks has 9")
         self._names = [spec.name for spec in self._session.outputs]
         self._input = self._session.inputs[0].name
-        self._min_score, self._max_iou, self._long_side = min_score, max_iou, long_side
+        self._min_score = min_score
 
     def detect(self, image: Image) -> list[Face]:
         """Faces of an image (H, W, 3) uint8 BGR, in its pixels, best score first."""
-        scale = min(1.0, self._long_side / max(image.shape[:2]))
+        scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
         seen = cv2.resize(image, None, fx=scale, fy=scale) if scale < 1.0 else image
         height, width = (-(-side // 32) * 32 for side in seen.shape[:2])
         canvas = np.zeros((height, width, 3), np.uint8)
@@ -39,7 +42,7 @@ class Scrfd:
         outputs = self._session.run({self._input: np.ascontiguousarray(batch)})
         heads = [outputs[name] for name in self._names]
         boxes, points, scores = self._decode(heads, width)
-        kept = nms(boxes, scores, self._max_iou, 1000)
+        kept = nms(boxes, scores, MAX_IOU, 1000)
         return [Face(boxes[i] / scale, points[i] / scale, float(min(1.0, scores[i]))) for i in kept]
 
     def _decode(self, heads: list[Floats], width: int) -> tuple[Floats, Floats, Floats]:

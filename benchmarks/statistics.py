@@ -59,25 +59,21 @@ class McNemar:
         return {"only_first": self.only_first, "only_second": self.only_second, "p": self.p}
 
 
-def quantiles(samples: Samples, seed: int = 0, level: float = LEVEL) -> Quantiles:
+def quantiles(samples: Samples, seed: int = 0) -> Quantiles:
     """p50, p90, p95, p99 of samples in the order they were measured, with block-bootstrap intervals.
 
     A quantile q needs 2 / (1 − q) samples: p99 of fewer than 200 would be a handful of outliers and is None.
     """
     _require(samples)
     drawn = resample_rounds(samples[:, None], lambda draws: np.quantile(draws[..., 0], QUANTILES, axis=1).T, seed)
-    tails = [(1 - level) / 2, (1 + level) / 2]
     values: dict[str, Interval | None] = {}
     for i, q in enumerate(QUANTILES):
-        low, high = np.quantile(drawn[:, i], tails)
         enough = len(samples) * (1 - q) >= 2 - 1e-9
-        values[f"p{100 * q:.0f}"] = (
-            Interval(float(np.quantile(samples, q)), float(low), float(high), level) if enough else None
-        )
+        values[f"p{100 * q:.0f}"] = _percentile(float(np.quantile(samples, q)), drawn[:, i]) if enough else None
     return Quantiles(len(samples), float(samples.mean()), float(samples.min()), values)
 
 
-def speedup(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
+def speedup(first: Samples, second: Samples, seed: int = 0) -> Interval:
     """How many times faster `second` is: the median of first / second within the rounds both were measured in.
 
     A round is one frame at one moment, so that neither the frames' unlike content nor a drift widens the interval.
@@ -86,15 +82,15 @@ def speedup(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL
     if first.shape != second.shape:
         raise ValueError(f"samples of the same rounds are needed, not {first.shape} and {second.shape}")
     ratios = first / second
-    return _percentile(float(np.median(ratios)), resample_rounds(ratios[:, None], _median, seed), level)
+    return _percentile(float(np.median(ratios)), resample_rounds(ratios[:, None], _median, seed))
 
 
-def ratio_of_medians(first: Samples, second: Samples, seed: int = 0, level: float = LEVEL) -> Interval:
+def ratio_of_medians(first: Samples, second: Samples, seed: int = 0) -> Interval:
     """median(first) / median(second) of samples of different runs, drawn each for itself."""
     _require(first)
     _require(second)
     drawn = resample_rounds(first[:, None], _median, seed) / resample_rounds(second[:, None], _median, seed + 1)
-    return _percentile(float(np.median(first) / np.median(second)), drawn, level)
+    return _percentile(float(np.median(first) / np.median(second)), drawn)
 
 
 def _median(draws: Samples) -> Samples:
@@ -155,7 +151,6 @@ def accuracy_difference(
     people: Labels,
     others: Labels | None = None,
     seed: int = 0,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> Interval:
     """Accuracy of `first` minus that of `second` on the same N trials, drawn by identity, as a share.
@@ -175,12 +170,12 @@ def accuracy_difference(
         part = weights[start : start + at_once]
         trial = np.where(one == two, part[:, one], part[:, one] * part[:, two]).astype(np.float64)
         drawn[start : start + at_once] = (trial @ gain) / np.maximum(trial.sum(axis=1), 1.0)
-    return _percentile(float(gain.mean()), drawn, level)
+    return _percentile(float(gain.mean()), drawn)
 
 
-def _percentile(value: float, drawn: Samples, level: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), level)
+def _percentile(value: float, drawn: Samples) -> Interval:
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
 
 
 def _require(samples: Samples) -> None:

@@ -77,10 +77,10 @@ def tar_draws(tail: PairTail, fars: tuple[float, ...], seed: int = 0, resamples:
     return found
 
 
-def tar_interval(value: float, draws: Scores, level: float = LEVEL) -> Interval | None:
+def tar_interval(value: float, draws: Scores) -> Interval | None:
     """The interval of one TAR, or of a difference, from its draws; None where a tenth of the draws had no threshold."""
     usable = draws[np.isfinite(draws)]
     if len(usable) < 0.9 * len(draws):
         return None
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), level)
+    low, high = np.quantile(usable, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))

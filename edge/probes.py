@@ -34,8 +34,9 @@ def synthetic_crops(count: int) -> Image:
     return np.stack(crops)
 
 
-def synthetic_scenes(count: int, height: int = 480, width: int = 640) -> Image:
-    """(count, height, width, 3) uint8: blurred backgrounds with three of the crops each, at sizes a camera sees."""
+def synthetic_scenes(count: int) -> Image:
+    """(count, 480, 640, 3) uint8: blurred backgrounds with three of the crops each, at sizes a camera sees."""
+    height, width = 480, 640
     generator = np.random.default_rng(SEED + 1)
     crops = synthetic_crops(3 * count)
     scenes = []

@@ -124,18 +124,16 @@ class _TorchSession(Session):
         return {spec.name: answer.numpy() for spec, answer in zip(self.outputs, answers, strict=True)}
 
 
-def align_dataset(dataset: Dataset, detector: Detector, *, progress: bool = True) -> AlignedFaces:
+def align_dataset(dataset: Dataset, detector: Detector) -> AlignedFaces:
     """The main face of every photo."""
-    return align_files([dataset.root / photo.path for photo in dataset.photos], detector, progress=progress)
+    return align_files([dataset.root / photo.path for photo in dataset.photos], detector)
 
 
-def align_files(paths: Sequence[Path], detector: Detector, *, progress: bool = True) -> AlignedFaces:
+def align_files(paths: Sequence[Path], detector: Detector) -> AlignedFaces:
     """The main face of every picture. Raises InputError where a file is none."""
     crops = np.zeros((len(paths), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     found = np.zeros(len(paths), np.bool_)
-    for i, path in enumerate(
-        tqdm(paths, "aligning faces", unit="photo", disable=None if progress else True, leave=False)
-    ):
+    for i, path in enumerate(tqdm(paths, "aligning faces", unit="photo", disable=None, leave=False)):
         image = read_picture(path)
         face = find_main_face(detector, image)
         if face is not None:
@@ -155,13 +153,13 @@ def take_aligned(dataset: Dataset) -> AlignedFaces:
     return AlignedFaces(crops, np.ones(len(crops), np.bool_))
 
 
-def cached_faces(dataset: Dataset, finder: Finder, cache: Path, *, progress: bool = True) -> AlignedFaces:
+def cached_faces(dataset: Dataset, finder: Finder, cache: Path) -> AlignedFaces:
     """`align_dataset`, kept in the file `cache` (npz) and taken from there while data and finder stay the same."""
     key = hashlib.sha256(f"{dataset.digest} {finder.digest()}".encode())
     kept = _read_cache(cache, key.hexdigest())
     if kept is not None:
         return kept
-    faces = align_dataset(dataset, finder.open(), progress=progress)
+    faces = align_dataset(dataset, finder.open())
     cache.parent.mkdir(parents=True, exist_ok=True)
     part = cache.with_name(f".{cache.name}.part.npz")
     np.savez(part, key=np.array(key.hexdigest()), crops=faces.crops, found=faces.found)

@@ -52,11 +52,11 @@ class _Part:
         return self._store.image(self._indices[index])
 
 
-def run_job(job: TrainingJob, say: Callable[[str], None], *, progress: bool = True) -> dict[str, Any]:
+def run_job(job: TrainingJob, say: Callable[[str], None]) -> dict[str, Any]:
     """Trains, measures, writes everything into `job.out`, and gives the card. Raises InputError before it starts."""
     began = time.perf_counter()
     device = choose_device(job.device)
-    prepared = prepare(job, say, progress=progress)
+    prepared = prepare(job, say)
     store = CropStore.open(job.rehearsal) if job.rehearsal else None
     rehearsed, held_out = store.split(HELD_OUT) if store else ([], [])
     tuner = Finetuner(
@@ -75,10 +75,10 @@ def run_job(job: TrainingJob, say: Callable[[str], None], *, progress: bool = Tr
         "split": repr(prepared.split.to_dict()),
         "rehearsal": store.digest() if store else "none",
     }
-    _train(tuner, job, run_id, say, progress=progress)
+    _train(tuner, job, run_id, say)
     model, head = tuner.best_model()
     strangers = np.stack([store.image(i) for i in held_out]) if store and held_out else None
-    measured = measure(prepared, job, model, head, fit_strangers=strangers, device=device, progress=progress)
+    measured = measure(prepared, job, model, head, fit_strangers=strangers, device=device)
     card = {
         "what": "MobileFaceNet fine-tuned with a margin head",
         "base": {
@@ -131,9 +131,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _train(
-    tuner: Finetuner, job: TrainingJob, run_id: dict[str, str], say: Callable[[str], None], *, progress: bool
-) -> None:
+def _train(tuner: Finetuner, job: TrainingJob, run_id: dict[str, str], say: Callable[[str], None]) -> None:
     options, state = job.options, job.out / "resume.pt"
     if job.resume and state.is_file():
         tuner.load(state, run_id)
@@ -142,9 +140,7 @@ def _train(
         say("nothing to resume; begins with epoch 1")
     say(_plan(tuner, job))
     done = max(0, len(tuner.history) - 1)
-    with tqdm(
-        total=options.epochs, initial=done, desc="epochs", unit="epoch", disable=None if progress else True
-    ) as bar:
+    with tqdm(total=options.epochs, initial=done, desc="epochs", unit="epoch", disable=None) as bar:
 
         def after_epoch(tuner: Finetuner, row: EpochRow) -> None:
             tuner.save(state, run_id)

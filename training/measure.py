@@ -91,7 +91,6 @@ def measure(
     *,
     fit_strangers: Image | None,
     device: torch.device,
-    progress: bool,
 ) -> Measurements:
     """Measures the fine-tuned network and its base.
 
@@ -99,7 +98,7 @@ def measure(
     on which the open-set threshold of each network is fitted.
     """
     notes = ["a photo in which no face was found counts as wrong", "distinct_photos counts near-duplicates once"]
-    outside = _Outside(job, prepared, notes, progress=progress)
+    outside = _Outside(job, prepared, notes)
     if fit_strangers is None:
         notes.append("no open-set threshold: it is fitted on rehearsal crops that are held out, and there are none")
     networks = []
@@ -159,7 +158,7 @@ def _embedded(prepared: Prepared, network: MobileFaceNet, rows: Any, device: tor
 class _Outside:
     """Pictures from outside the data set, aligned and embedded once: strangers and pairs are often the same ones."""
 
-    def __init__(self, job: TrainingJob, prepared: Prepared, notes: list[str], *, progress: bool) -> None:
+    def __init__(self, job: TrainingJob, prepared: Prepared, notes: list[str]) -> None:
         self.strangers: list[Path] = []
         self.pairs: PairPhotos | None = None
         if job.strangers is not None:
@@ -169,7 +168,7 @@ class _Outside:
             self.pairs = read_pair_photos(job.pairs, job.images)
         paths = list(dict.fromkeys([*self.strangers, *(self.pairs.paths if self.pairs else ())]))
         self._row = {path: row for row, path in enumerate(paths)}
-        self.faces = _aligned(job, paths, progress=progress)
+        self.faces = _aligned(job, paths)
         if job.strangers is not None:
             found = int(self.faces.found[self._rows(self.strangers)].sum())
             notes.append(
@@ -195,12 +194,12 @@ class _Outside:
         return np.array([self._row[path] for path in paths], np.int64)
 
 
-def _aligned(job: TrainingJob, paths: list[Path], *, progress: bool) -> AlignedFaces:
+def _aligned(job: TrainingJob, paths: list[Path]) -> AlignedFaces:
     if job.finder is None and (job.strangers or job.pairs):
         raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
     if job.finder is None or not paths:
         return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
-    return align_files(paths, job.finder.open(), progress=progress)
+    return align_files(paths, job.finder.open())
 
 
 def strangers_among(pictures: Sequence[Path], identities: Sequence[str]) -> list[Path]:

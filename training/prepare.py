@@ -90,16 +90,13 @@ class Prepared:
         return np.array([number[photo.path] for photo in self.dataset.photos], np.int64)
 
 
-def prepare(job: TrainingJob, say: Callable[[str], None], *, progress: bool = True) -> Prepared:
+def prepare(job: TrainingJob, say: Callable[[str], None]) -> Prepared:
     """Reads photos, faces, base, groups and split; says what was passed over. Raises InputError."""
     dataset = read_dataset(job.dataset)
     base, info = load_embedder(job.weights)
     base = with_activation(base, job.activation)
     job.out.mkdir(parents=True, exist_ok=True)
-    if job.finder is None:
-        faces = take_aligned(dataset)
-    else:
-        faces = cached_faces(dataset, job.finder, job.out / "faces.npz", progress=progress)
+    faces = take_aligned(dataset) if job.finder is None else cached_faces(dataset, job.finder, job.out / "faces.npz")
     if not faces.found.any():
         raise InputError(f"{job.dataset}: no face was found in any photo; are these photos of faces?")
     groups, groups_from = _groups(job, dataset, faces, base)

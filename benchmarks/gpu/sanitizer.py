@@ -32,11 +32,11 @@ CLEAN = "clean"
 _FOUND = 86  # an exit code that the checks themselves do not give
 
 
-def sanitize(backend: str, checks: Path = CHECKS, program: str = PROGRAM, seconds: float = SECONDS) -> dict[str, Any]:
+def sanitize(backend: str, checks: Path = CHECKS, seconds: float = SECONDS) -> dict[str, Any]:
     """By tool: CLEAN, or the last line of what it says; why not, where the program or the checks are not there."""
-    sanitizer = shutil.which(program)
+    sanitizer = shutil.which(PROGRAM)
     if sanitizer is None:
-        return {"not_measured": f"{program} is not here; it comes with the CUDA toolkit"}
+        return {"not_measured": f"{PROGRAM} is not here; it comes with the CUDA toolkit"}
     if not checks.is_file():
         return {"not_measured": f"{NOT_MEASURED}: run it in a checkout, the kernels' checks are not installed"}
     found: dict[str, Any] = {}

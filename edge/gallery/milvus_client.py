@@ -99,10 +99,10 @@ class Client:
         """Nothing happens where it is not there."""
         self._told(lambda: self._client.drop_collection(collection, timeout=self._seconds))
 
-    def upsert(self, collection: str, rows: Sequence[Row], page: int = PAGE) -> None:
+    def upsert(self, collection: str, rows: Sequence[Row]) -> None:
         """Writes rows, in place of those with the same keys; each row is there as a whole or not at all."""
-        for start in range(0, len(rows), page):
-            part = list(rows[start : start + page])
+        for start in range(0, len(rows), PAGE):
+            part = list(rows[start : start + PAGE])
             self._told(lambda part=part: self._client.upsert(collection, part, timeout=WRITE_SECONDS))  # type: ignore[misc]
 
     def delete(self, collection: str, where: str) -> None:

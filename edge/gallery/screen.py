@@ -13,7 +13,7 @@ fit a cache. A probe has 7 bits: on AVX2 without VNNI sums of two full 8-bit pro
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +96,8 @@ def candidates(screen: Screen, probe: Floats, excluded: npt.NDArray[np.intp]) ->
     return found if len(found) <= max(100, CANDIDATES * len(approximate)) else None
 
 
-def build_screen(vectors: Floats, progress: Callable[[int], object] = lambda rows: None) -> Screen:
-    """From (N, D) float32 unit rows, N ≥ 1. `progress` gets the rows done since it was called last."""
+def build_screen(vectors: Floats) -> Screen:
+    """From (N, D) float32 unit rows, N ≥ 1."""
     axes = _find_axes(vectors)
     count, width = len(vectors), len(axes)
     number, length = block_shape(count)
@@ -117,7 +117,6 @@ def build_screen(vectors: Floats, progress: Callable[[int], object] = lambda row
         rounding = max(rounding, float(np.linalg.norm(off, axis=1).max()))
         outside = np.einsum("ij,ij->i", rows, rows) - np.einsum("ij,ij->i", inside, inside)
         left_out = max(left_out, float(np.sqrt(np.maximum(outside, 0).max() + _ROUNDING)))
-        progress(len(rows))
     return Screen(axes, blocks, scale, offset, rounding + _ROUNDING, left_out)
 
 

@@ -26,11 +26,6 @@ class Interval:
     high: float
     level: float = LEVEL
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the figure, a difference, is significant at 1 − `level`."""
-        return self.low > 0.0 or self.high < 0.0
-
     def to_dict(self) -> dict[str, float]:
         """JSON-ready."""
         return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
@@ -158,7 +153,6 @@ def beta_quantile(p: float, a: float, b: float) -> float:
 def bootstrap_interval(
     values: Values,
     statistic: Callable[[Values], Values],
-    level: float = LEVEL,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
@@ -177,5 +171,5 @@ def bootstrap_interval(
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
         results[start : start + size] = statistic(values[random.integers(0, n, (size, n))])
-    low, high = np.quantile(results, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(float(statistic(values[None])[0]), float(low), float(high), level)
+    low, high = np.quantile(results, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return Interval(float(statistic(values[None])[0]), float(low), float(high))

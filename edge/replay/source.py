@@ -25,7 +25,7 @@ class ReplaySource(Source):
     live = True
     length = None
 
-    def __init__(self, scenario: Scenario, label: str, clock: SimulatedClock, backoff: Backoff | None = None) -> None:
+    def __init__(self, scenario: Scenario, label: str, clock: SimulatedClock) -> None:
         """clock: the consumer's."""
         own = SimulatedClock(jumps=clock_jumps(scenario))
         camera = ReplayCamera(scenario, own, label)
@@ -35,7 +35,7 @@ class ReplaySource(Source):
         self._clock = clock
         self._own = own
         self._stopping = threading.Event()
-        self._supervised = SupervisedCapture(camera.open, label, Supervision(backoff or Backoff(), own, draw))
+        self._supervised = SupervisedCapture(camera.open, label, Supervision(Backoff(), own, draw))
         self._coming = self._frames(camera)
         self._next: Frame | None = None
         self._newest: Frame | None = None

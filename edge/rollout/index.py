@@ -114,7 +114,7 @@ class Index:
             ) from error
 
 
-def read_index(source: str, options: DownloadOptions | None = None) -> Index:
+def read_index(source: str) -> Index:
     """The index at a URL (https; http on this machine alone) or a path; a folder stands for the index in it.
 
     Raises InputError where there is none, DownloadError where it cannot be brought.
@@ -129,7 +129,7 @@ def read_index(source: str, options: DownloadOptions | None = None) -> Index:
     with TemporaryDirectory(prefix="arcedge-") as folder:
         part = Path(folder) / NAME
         # Never resumed: two halves of two indexes are none.
-        download(source, part, MAX_BYTES, size=None, options=options or DownloadOptions(), progress=lambda _: None)
+        download(source, part, MAX_BYTES, size=None, options=DownloadOptions(), progress=lambda _: None)
         return Index.from_bytes(part.read_bytes(), source)
 
 

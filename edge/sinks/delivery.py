@@ -16,6 +16,9 @@ from edge.sources.backoff import Backoff
 _LOG = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
 
+LONGEST_ASKED = 300.0
+"""Seconds that are waited at most where the other side asks for a time."""
+
 
 class DeliveryError(Exception):
     """Not now, perhaps later. done: events at the front that arrived. retry_after: seconds the other side asks for."""
@@ -61,15 +64,11 @@ class Delivery:
     failure, with its traceback in the log: cameras, and other receivers, have nothing to do with it.
     """
 
-    def __init__(
-        self, name: str, spool: Spool, transport: Transport, backoff: Backoff | None = None, limit: float = 300.0
-    ) -> None:
-        """limit: seconds that are waited at most where the other side asks for a time."""
+    def __init__(self, name: str, spool: Spool, transport: Transport, backoff: Backoff | None = None) -> None:
         self._name = name
         self._spool = spool
         self._transport = transport
         self._backoff = backoff or Backoff()
-        self._limit = limit
         self._delays: Iterator[float] | None = None
         self._batch = transport.batch
         self._wake = threading.Event()
@@ -161,5 +160,5 @@ class Delivery:
             _LOG.warning("%s: %s; events are kept, and sent when it is back", self._name, error)
             # Drawn by the system: boxes that start together must not call together.
             self._delays = self._backoff.delays(random.SystemRandom())
-        asked = min(self._limit, error.retry_after) if isinstance(error, DeliveryError) else 0.0
+        asked = min(LONGEST_ASKED, error.retry_after) if isinstance(error, DeliveryError) else 0.0
         self._stop.wait(max(next(self._delays), asked))

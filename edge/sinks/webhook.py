@@ -12,7 +12,7 @@ import string
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -68,7 +68,6 @@ class Webhook:
         key: SigningKey | None = None,
         token: str | None = None,
         timeout: float = 10.0,
-        now: Callable[[], float] = time.time,
     ) -> None:
         """url: characters beyond ASCII are encoded as browsers do. token: sent as `Authorization: Bearer`.
 
@@ -85,7 +84,6 @@ class Webhook:
         self._key = key
         self._token = token
         self._timeout = timeout
-        self._now = now
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, events: Sequence[Spooled]) -> None:
@@ -113,7 +111,7 @@ class Webhook:
         body = json.dumps({"events": [event.named() for event in events]}, ensure_ascii=False).encode()
         # The same for the same events, however often they are sent.
         identifier = events[0].id if len(events) == 1 else f"{events[0].id}..{events[-1].number}"
-        timestamp = int(self._now())
+        timestamp = int(time.time())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"arcedge/{__version__}",
@@ -132,7 +130,7 @@ class Webhook:
             return RefusedError(said)
         if 300 <= error.code < 400:
             return DeliveryError(f"{said}; redirects are not followed, give the final address")
-        return DeliveryError(said, retry_after=_retry_after(error.headers, self._now()))
+        return DeliveryError(said, retry_after=_retry_after(error.headers, time.time()))
 
 
 def _as_ascii(parts: SplitResult) -> str:

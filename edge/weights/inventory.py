@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edge.errors import InputError
 from edge.weights.cache import cached_path
 from edge.weights.cards import CARD_SUFFIX, Card, read_card, read_cards
-from edge.weights.registry import REGISTRY, Entry, read_registry
+from edge.weights.registry import Entry, read_registry
 from edge.weights.shipped import FOLDER, Weights, list_weights
 
 State = Literal["ships", "fetched", "to fetch", "by hand"]
@@ -31,27 +31,27 @@ class Row:
         return asdict(self)
 
 
-def inventory(folder: Path = FOLDER, registry: Path = REGISTRY) -> list[Row]:
+def inventory(folder: Path = FOLDER) -> list[Row]:
     """Shipped weights by name, then the registry in its order."""
     cards = {card.file: card for card in read_cards(folder)}
     rows = [_shipped_row(weights, cards.get(weights.path.name)) for weights in list_weights(folder)]
-    return rows + [_registry_row(entry) for entry in read_registry(registry).values()]
+    return rows + [_registry_row(entry) for entry in read_registry().values()]
 
 
-def shipped_card(name: str, folder: Path = FOLDER) -> Card | None:
+def shipped_card(name: str) -> Card | None:
     """The card of shipped weights; None where no shipped weights have that name."""
-    path = folder / (name + CARD_SUFFIX)
+    path = FOLDER / (name + CARD_SUFFIX)
     return read_card(path) if Path(name).name == name and path.is_file() else None
 
 
-def faults(names: Sequence[str] = (), folder: Path = FOLDER, registry: Path = REGISTRY) -> dict[str, str | None]:
+def faults(names: Sequence[str] = (), folder: Path = FOLDER) -> dict[str, str | None]:
     """Name → how the file differs from what card or registry say, None where it does not.
 
     names: which; without any, everything that ships or was fetched. Raises InputError for a name that is not known.
     """
     shipped = {weights.name: weights for weights in list_weights(folder)}
     cards = {card.name: card for card in read_cards(folder)}
-    entries = read_registry(registry)
+    entries = read_registry()
     everything = sorted({*shipped, *cards}) + [name for name, entry in entries.items() if cached_path(entry).is_file()]
     found: dict[str, str | None] = {}
     for name in names or everything:

@@ -75,9 +75,9 @@ def read_registry(path: Path = REGISTRY) -> dict[str, Entry]:
     return entries
 
 
-def find_entry(name: str, path: Path = REGISTRY) -> Entry:
+def find_entry(name: str) -> Entry:
     """The entry of a name. Raises InputError that lists the names there are."""
-    entries = read_registry(path)
+    entries = read_registry()
     if name not in entries:
         raise InputError(f"{name}: not in the registry; it has {', '.join(entries)}")
     return entries[name]

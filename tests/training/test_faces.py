@@ -31,7 +31,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_photo_without_a_face_is_said_to_have_none(photos: Path, untrained: Path) -> None:
-    faces = align_dataset(read_dataset(photos), open_detector(untrained), progress=False)
+    faces = align_dataset(read_dataset(photos), open_detector(untrained))
     assert faces.found.tolist() == [False, False]
     assert faces.crops.shape == (2, 112, 112, 3)
     assert not faces.crops.any()
@@ -39,7 +39,7 @@ def test_a_photo_without_a_face_is_said_to_have_none(photos: Path, untrained: Pa
 
 def test_faces_are_kept_until_photos_or_detector_change(photos: Path, untrained: Path, tmp_path: Path) -> None:
     cache = tmp_path / "out" / "faces.npz"
-    cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False)
+    cached_faces(read_dataset(photos), Finder(untrained), cache)
     # What is taken from the cache, and what is made anew, shows in a mark left in it.
     with np.load(cache) as kept:
         key = kept["key"]
@@ -49,13 +49,13 @@ def test_faces_are_kept_until_photos_or_detector_change(photos: Path, untrained:
         np.savez(cache, key=key, crops=mark, found=np.ones(2, np.bool_))
 
     leave_mark()
-    assert (cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops == 7).all()
+    assert (cached_faces(read_dataset(photos), Finder(untrained), cache).crops == 7).all()
     torch.manual_seed(1)
     save(EdgeDetector(), untrained, steps=0, seed=1)
-    assert not cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops.any()
+    assert not cached_faces(read_dataset(photos), Finder(untrained), cache).crops.any()
     leave_mark()
     os.truncate(cache, 100)
-    assert not cached_faces(read_dataset(photos), Finder(untrained), cache, progress=False).crops.any()
+    assert not cached_faces(read_dataset(photos), Finder(untrained), cache).crops.any()
 
 
 @pytest.mark.realdata
@@ -66,7 +66,7 @@ def test_tight_crops_of_real_faces_are_found_and_stand_on_the_template(shared_da
         for path in sorted((source / name).iterdir())[:8]:
             (tmp_path / name / path.name).symlink_to(path)
     detector = open_detector(shared_data / "models/yunet_s_dynamic.onnx")
-    faces = align_dataset(read_dataset(tmp_path), detector, progress=False)
+    faces = align_dataset(read_dataset(tmp_path), detector)
     assert faces.found.all()
     # Detected again, the eyes of an aligned crop lie where the template has them.
     for crop in faces.crops:
