@@ -55,6 +55,12 @@ def test_time_ends_the_run_and_progress_reaches_the_end(monkeypatch: pytest.Monk
     assert few.rounds + few.warm_up == 10, "time is up after two, and fewer than ten tell nothing"
 
 
+def test_a_start_that_is_quicker_than_the_rest_is_no_warm_up() -> None:
+    random = np.random.default_rng(1)
+    samples = np.concatenate([np.full(20, 0.8), np.full(180, 1.0)]) * random.normal(1, 0.01, 200)
+    assert find_warm_up(samples) == (0, True)
+
+
 @pytest.mark.parametrize("warm", [0, 7, 40])
 def test_warm_up_is_found_where_it_ends(warm: int) -> None:
     random = np.random.default_rng(warm)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -72,6 +73,23 @@ def test_a_score_is_never_further_off_than_the_bound_says(
         assert np.abs(approximate - exact).max() <= slack
         picked = candidates(built, probe, NOBODY_OUT)
         assert picked is None or exact.argmax() in picked
+
+
+class Scores:
+    """A screen that scores as told, and says how far each score may be off."""
+
+    def __init__(self, scores: list[float], slack: float) -> None:
+        self._told = np.array(scores, np.float32), slack
+
+    def scores(self, probe: Floats) -> tuple[Floats, float]:
+        return self._told
+
+
+def test_every_row_that_may_be_nearest_is_a_candidate() -> None:
+    """The best score may be too high and another too low, each by all that it may be off."""
+    found = candidates(cast(Screen, Scores([0.5, 0.9, 0.71, 0.69], 0.1)), np.zeros(4, np.float32), NOBODY_OUT)
+    assert found is not None
+    assert found.tolist() == [1, 2]
 
 
 @given(count=st.integers(1, 5_000_000))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.metrics.detection import average_precision, found_at, match
+from edge.metrics.detection import Outcome, average_precision, found_at, match
 
 LARGE = [0, 0, 40, 40]
 SMALL = [100, 100, 110, 110]
@@ -24,6 +24,7 @@ def outcome(found: list[tuple[list[int], float]], truth: list[list[int]]):  # ty
         ([([1, 0, 41, 40], 0.8), (LARGE, 0.9)], [LARGE], [True, False], 1),  # in whatever order they come
         ([(SMALL, 0.9)], [LARGE, SMALL], [], 1),  # what finds a small face is dropped
         ([([99, 99, 120, 120], 0.9)], [[99, 99, 118, 118]], [], 0),  # also where its own box is larger
+        ([([0, 0, 19, 19], 0.9)], [[0, 0, 19, 19], [0, 0, 20, 20]], [True], 1),  # of two faces the one that counts
         ([(SMALL, 0.9)], [LARGE], [], 1),  # small detections of nothing are dropped
         ([([200, 0, 240, 40], 0.9)], [], [False], 0),
         ([], [LARGE, [60, 0, 100, 40]], [], 2),
@@ -68,4 +69,8 @@ def test_what_is_found_at_so_many_false_alarms_by_hand() -> None:
     shares = [found_at([first, second], alarms) for alarms in (0, 0.49, 0.5, 0.99, 1, 5)]
     assert shares == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
     assert found_at([outcome([], [LARGE])], 1) == 0.0
+    alarms = Outcome(np.linspace(0.9, 0.6, 30, dtype=np.float32), np.zeros(30, bool), 0)
+    hit = Outcome(np.array([0.605], np.float32), np.ones(1, bool), 1)
+    # 29 false alarms are allowed, though 0.29 · 100 is 28.999… in binary.
+    assert found_at([alarms, hit, *[outcome([], [])] * 98], 0.29) == 1.0
     assert np.isnan(found_at([outcome([(LARGE, 0.9)], [])], 1))

@@ -146,6 +146,8 @@ def test_open_set_counts_strangers_and_the_enrolled_apart() -> None:
     assert (result.fpir.hits, result.fpir.count) == (1, 2)
     strict = open_set(gallery, names, probes, whose, threshold=0.999)
     assert (strict.fnir.hits, strict.fpir.hits) == (3, 0)
+    exact = open_set(gallery, names, unit(np.array([[0.6, 0.8, 0], [0.6, 0.8, 0]])), np.array([11, 77]), threshold=0.8)
+    assert (exact.fnir.hits, exact.fpir.hits) == (0, 1)  # at the threshold is accepted
     fitted = open_set(gallery, names, probes, whose, fpir=0.5)
     assert fitted.fpir.hits == 1
     with pytest.raises(InputError, match="strangers"):

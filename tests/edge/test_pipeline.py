@@ -524,4 +524,11 @@ def test_pacing_searches_seldom_while_expectations_hold_and_at_once_when_they_do
     assert searched([0.9] * 14, 4) == [0, 2, 5, 9, 13]
     assert searched([0.9] * 5 + [0.1] * 3 + [0.9] * 6, 4) == [0, 2, 5, 6, 7, 8, 10, 13]
     pacing = Pacing(4)
+    for _ in range(10):
+        if pacing.due(settled=True):
+            pacing.saw(0.9)
+    pacing.restart()  # a cut: searched out of turn, and the next search is counted from here
+    pacing.saw(0.9)
+    assert [pacing.due(settled=True) for _ in range(2)] == [False, True]
+    pacing = Pacing(4)
     assert [pacing.due(settled=False) for _ in range(4)] == [True] * 4

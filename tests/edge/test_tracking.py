@@ -16,7 +16,7 @@ from edge.gallery import Snapshot
 from edge.quality import Quality
 from edge.tracking import Tracker, TrackerOptions
 from edge.tracking.evidence import Evidence, EvidenceOptions
-from edge.tracking.linking import CutDetector, link
+from edge.tracking.linking import CUT_DIFFERENCE, CutDetector, link
 from edge.types import Face, Floats, Frame
 
 SIZE = 256
@@ -112,6 +112,13 @@ def test_a_cut_is_told_from_motion_and_noise() -> None:
     assert cuts.is_cut(np.zeros((90, 160, 3), np.uint8))
 
 
+def test_a_camera_that_shakes_all_the_time_shows_no_cuts() -> None:
+    """Its frames differ by more than frames of one scene do, but not more than those before them."""
+    cuts, moved = CutDetector(), [np.full((36, 64, 3), grey, np.uint8) for grey in (100, 100 + int(CUT_DIFFERENCE) + 3)]
+    assert not any(cuts.is_cut(moved[i % 2]) for i in range(20))
+    assert cuts.is_cut(np.full((36, 64, 3), 200, np.uint8))
+
+
 class TestDecision:
     def test_a_known_person_is_named_at_the_second_look_and_keeps_the_name_through_bad_ones(self) -> None:
         stream, random = Stream(gallery(1, 2)), np.random.default_rng(1)
@@ -161,6 +168,17 @@ class TestDecision:
         assert names[-1] == "p2"
         changes = sum(a != b for a, b in pairwise(names))
         assert changes <= 2
+
+    def test_who_comes_back_keeps_a_name_that_this_look_alone_would_not_give(self) -> None:
+        known, former, returned = gallery(1), Evidence(OPTIONS.evidence), Evidence(OPTIONS.evidence)
+        for cosine in (0.6, 0.6, 0.48):
+            former.add(like(person(1), cosine, 7), 0.1)
+            former.judge(known)
+        returned.absorb(former)
+        returned.add(like(person(1), 0.2, 7), 0.1)
+        returned.judge(known)
+        assert THRESHOLD - OPTIONS.evidence.margin < returned.match.similarity < THRESHOLD
+        assert (returned.state, returned.match.identity) == ("known", "p1")
 
     def test_who_is_enrolled_or_forgotten_counts_at_once(self) -> None:
         stream = Stream(gallery(2))
@@ -227,6 +245,26 @@ class TestTracks:
         for i in range(100):
             stream.step([(100 + i, like(person(1), 0.8, i), GOOD)])
         assert stream.looks <= 2 + 4 / OPTIONS.look_seconds
+
+    def test_a_decision_near_the_threshold_is_looked_at_four_times_as_often(self) -> None:
+        near, far = Stream(gallery(1)), Stream(gallery(1))
+        for stream, cosine in ((near, 0.47), (far, 0.2)):
+            for _ in range(150):
+                stream.step([(100, like(person(1), cosine, 7), GOOD)])
+        later = [sum(index >= 25 for index in stream.looked_at) for stream in (near, far)]
+        assert later[0] >= 3 * later[1] > 0
+
+    def test_a_face_seen_much_larger_is_looked_at_again(self) -> None:
+        stream = Stream(gallery(1))
+        for i in range(5):
+            stream.step([(100, like(person(1), 0.8, i), GOOD)])
+        assert stream.looked_at == [0, 1]
+        looked = []
+        for step, size in enumerate((76, 96, 104), start=5):
+            nearer = face(130 - size / 2, 80 - size / 2, size)
+            (sighting,) = stream.tracker.begin(Frame(SCENE, step, step / 25, "s"), [nearer])
+            looked.append((sighting.track.number, sighting.embed))
+        assert looked == [(1, False), (1, True), (1, False)]
 
     def test_time_that_jumps_back_starts_over_without_harm(self) -> None:
         stream = Stream(gallery(1))
