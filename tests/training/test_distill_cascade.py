@@ -139,6 +139,14 @@ class TestMuon:
         network = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
         return network, lambda: relative_error(network(x), target)
 
+    @pytest.mark.parametrize("shape", [(64, 8), (8, 64), (32, 32)])
+    def test_its_update_is_as_large_for_every_shape(self, shape: tuple[int, int]) -> None:
+        torch.manual_seed(0)
+        weight = torch.zeros(shape, requires_grad=True)
+        weight.grad = torch.randn(shape)
+        Muon([weight, torch.zeros(1)]).step(0.1)
+        assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.1, rel=0.2)
+
     def test_it_descends(self) -> None:
         network, loss = self._problem()
         optimizer = Muon(network.parameters())
