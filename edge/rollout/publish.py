@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge.bundle import MANIFEST_NAME, Bundle
@@ -24,33 +26,47 @@ def publish(bundle: Bundle, folder: Path, percent: float | None = None) -> Index
     for variant in bundle.manifest.variants:
         bundle.load(variant)
     digest = bundle.digest()
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         index = read_index(str(folder)) if (folder / NAME).exists() else Index(None)
         size = (bundle.path / MANIFEST_NAME).stat().st_size
         release = Release(digest, size, bundle.signature() is not None, f"{digest}/")
         _copy(bundle, folder / digest)
         new = _named(index, release, percent)
-        part = folder / f".{NAME}.part"
-        part.write_text(json.dumps(new.to_dict(), indent=1) + "\n", encoding="utf-8")
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(folder / NAME)
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+        _write(new, folder)
     return new
 
 
 def withdraw(folder: Path) -> Index:
-    """Ends the canary: its devices go back to what all have. Raises InputError where there is none."""
+    """Ends the canary: its devices go back to what all have.
+
+    Raises InputError where there is none, or the folder cannot be written.
+    """
     index = read_index(str(folder))
     if index.canary is None:
         raise InputError(f"{folder}: has no canary to withdraw")
     new = Index(index.stable)
-    part = folder / f".{NAME}.part"
-    part.write_text(json.dumps(new.to_dict(), indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / NAME)
+    with _writing(folder):
+        _write(new, folder)
     return new
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+
+
+def _write(index: Index, folder: Path) -> None:
+    """Whole or not at all."""
+    part = folder / f".{NAME}.part"
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(index.to_dict(), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / NAME)
 
 
 def _named(index: Index, release: Release, percent: float | None) -> Index:

@@ -120,6 +120,8 @@ def test_publishing_goes_from_canary_to_all_and_back(make: Any, tmp_path: Path) 
     with pytest.raises(InputError, match="no canary to withdraw"):
         withdraw(www)
     publish(two, www, 5)
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        withdraw(www / "index.json")
     withdraw(www)
     assert read_index(str(www)).canary is None
     for bundle in (one, two):
