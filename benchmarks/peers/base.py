@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from benchmarks.provenance import digest_of_file
 from edge.contract import ModelContract
 from edge.errors import EngineError, InputError
@@ -92,3 +94,9 @@ def require(peer: str, package: str, install: str) -> Any:
     except ImportError as error:
         missing = getattr(error, "name", None) or package
         raise PeerMissingError(f"{peer}: {missing} is not installed; install it with: {install}") from error
+
+
+def unit_rows(vectors: Sequence[Floats]) -> Floats:
+    """(N, D) float32 rows of unit length of N vectors (D,), N ≥ 1."""
+    rows = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
+    return np.array(rows, np.float32).reshape(len(rows), -1)

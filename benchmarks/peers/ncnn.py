@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.base import PeerModels, Stage, file_entry, require
+from benchmarks.peers.base import PeerModels, Stage, file_entry, require, unit_rows
 from edge.align import align
 from edge.errors import EngineError
 from edge.types import Face, Floats, Image
@@ -46,9 +46,8 @@ class Ncnn:
             status, found = extractor.extract(self._output)
             if status != 0:
                 raise EngineError(f"ncnn failed with status {status}")
-            vector = np.array(found, np.float32).reshape(-1)
-            rows.append(vector / max(float(np.linalg.norm(vector)), 1e-12))
-        return np.array(rows, np.float32).reshape(len(rows), -1)
+            rows.append(np.array(found, np.float32).reshape(-1))
+        return unit_rows(rows)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.peers.base import PeerMissingError, PeerModels, Stage, file_entry
+from benchmarks.peers.base import PeerMissingError, PeerModels, Stage, file_entry, unit_rows
 from benchmarks.peers.fold import with_normalisation_inside
 from edge.types import Face, Floats, Image
 
@@ -71,9 +71,8 @@ class OpenCv:
             x1, y1, x2, y2 = face.box
             row = np.concatenate([[x1, y1, x2 - x1, y2 - y1], face.landmarks.reshape(-1), [face.score]])
             crop = self._recogniser.alignCrop(image, row.astype(np.float32)[None])
-            vector = self._recogniser.feature(crop).reshape(-1)
-            rows.append(vector / max(float(np.linalg.norm(vector)), 1e-12))
-        return np.array(rows, np.float32).reshape(len(rows), -1)
+            rows.append(self._recogniser.feature(crop).reshape(-1))
+        return unit_rows(rows)
 
     def describe(self) -> dict[str, Any]:
         return {"version": f"opencv {cv2.__version__}", "runs": self._runs, "files": self._files}

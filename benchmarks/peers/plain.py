@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.base import PeerModels, Stage, file_entry, require
+from benchmarks.peers.base import PeerModels, Stage, file_entry, require, unit_rows
 from edge.align import align
 from edge.contract import ModelContract
 from edge.errors import EngineError
@@ -39,9 +39,8 @@ class Plain:
         for face in faces:
             # A batch of one is what the published file takes.
             batch = to_model(align(image, face.landmarks)[None], self._contract).astype(np.float32, copy=False)
-            vector = np.array(self._run(batch), np.float32).reshape(-1)
-            rows.append(vector / max(float(np.linalg.norm(vector)), 1e-12))
-        return np.array(rows, np.float32).reshape(len(rows), -1)
+            rows.append(np.array(self._run(batch), np.float32).reshape(-1))
+        return unit_rows(rows)
 
     def describe(self) -> dict[str, Any]:
         return {
