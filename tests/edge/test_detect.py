@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions, find_main_face
+from edge.detect.crops import LARGE_SIDE, _framed
 from edge.detect.decode import STRIDES, Candidates, decode, require_heads
 from edge.detect.nms import nms
 from edge.detect.vote import vote
 from edge.engines import Session, TensorSpec, open_session
 from edge.errors import ContractError
 from edge.model_input import to_model
+from edge.types import Face
 
 
 def empty_heads(height: int, width: int, batch: int = 1) -> dict[str, np.ndarray]:
@@ -197,6 +199,17 @@ class TestMainFace:
         assert face.width == pytest.approx(16, abs=0.1)
         centre = (face.box[:2] + face.box[2:]) / 2
         np.testing.assert_allclose(centre, [15.5, 19.5], atol=5)
+
+    def test_a_large_picture_is_framed_scaled_down_and_what_is_found_comes_back_in_its_pixels(self) -> None:
+        large = np.zeros((40, 8192, 3), np.uint8)
+        large[8:24, 4000:4256] = 255
+        view = _framed(large, 0.6)
+        assert max(view.image.shape) <= 2.2 * LARGE_SIDE + 2
+        rows, columns = np.nonzero(view.image[..., 0] > 127)
+        corners = [columns.min(), rows.min(), columns.max(), rows.max()]
+        found = view.back(Face(np.array(corners, np.float32), np.zeros((5, 2), np.float32), 0.9))
+        # Within two pixels: four of the picture's make one of the view's.
+        np.testing.assert_allclose(found.box, [4000, 8, 4255, 23], atol=2)
 
     def test_a_picture_without_a_face_gives_none(self, toy: Any, toy_models: dict[str, bytes]) -> None:
         with open_session(toy_models["detector"]) as session:
