@@ -21,8 +21,8 @@ SMALL_SIDE = 160
 """Pixels: pictures whose longer side is below are looked at enlarged as well."""
 
 LARGE_SIDE = 2048
-"""Pixels: pictures whose longer side is above are framed scaled down to it. A border around a picture as it is takes up to
-4.8 times the longer side squared, however narrow the picture: 40,000 by 10 pixels took 16 GB."""
+"""Pixels: pictures whose longer side is above are framed scaled down to it. A border around a picture as it is takes up
+to 4.8 times the longer side squared, however narrow the picture: 40,000 by 10 pixels took 16 GB."""
 
 SCORE_MARGIN = 0.15
 """A face whose score is lower than the best by more is not what the picture is about: more likely it is no face."""
