@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +63,8 @@ class OpenCvCapture:
         if as_text(str(what)) != str(what):
             raise SourceError(f"{name}: its name is not UTF-8, and OpenCV opens no other; rename it")
         _hush()
+        if backend == cv2.CAP_GSTREAMER:
+            _hush_glib()
         parameters = [int(value) for pair in settings.items() for value in pair]
         self._capture = cv2.VideoCapture(what, backend, parameters)
         self._is_file = is_file
@@ -163,6 +168,17 @@ def _hush() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if hasattr(cv2.utils, "logging"):  # not in OpenCV 4.6
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+_NOTHING_SAID = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+"""A GLogFunc: domain, level, message, data."""
+
+
+@cache
+def _hush_glib() -> None:
+    """OpenCV before 4.7 takes a pipeline that did not start apart in the wrong order, at forty lines an attempt."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libglib-2.0.so.0").g_log_set_default_handler(_NOTHING_SAID, None)
 
 
 def _reason(what: str | int, backend: int) -> str:
