@@ -62,6 +62,7 @@ class OpenCvCapture:
     ) -> None:
         if as_text(str(what)) != str(what):
             raise SourceError(f"{name}: its name is not UTF-8, and OpenCV opens no other; rename it")
+        _side_by_side()
         _hush()
         if backend == cv2.CAP_GSTREAMER:
             _hush_glib()
@@ -161,6 +162,15 @@ def _checked_nv12(image: Any) -> Nv12:
         return Nv12(np.asarray(image))
     except ValueError as error:
         raise CorruptFrame from error
+
+
+def _side_by_side() -> None:
+    """Lets OpenCV open streams, files and recordings at the same time, which it does one by one otherwise: a camera
+    that does not answer kept others from coming back, and a new recording, with it every camera, from beginning.
+
+    FFmpeg itself has needed no lock since 4.0. An OpenCV that does not know the variable, as older ones, keeps its own.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_IS_THREAD_SAFE", "1")
 
 
 def _hush() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.server
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -393,6 +394,30 @@ def test_a_file_that_is_no_video_and_pictures_in_realtime_are_refused(tmp_path: 
     cv2.imwrite(str(tmp_path / "p.png"), shade(1))
     with pytest.raises(InputError, match="no speed of their own"):
         open_source(str(tmp_path / "p.png"), SourceOptions(realtime=True))
+
+
+def test_nobody_waits_for_a_camera_that_does_not_answer(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.sources.capture.OPEN_TIMEOUT_MS", 3000)
+    video = toy.write_video(tmp_path / "v.mp4", [shade(1)] * 3)
+    given_up: list[float] = []
+
+    def ask(port: int) -> None:
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_source(f"http://127.0.0.1:{port}/mjpeg")
+        given_up.append(time.monotonic())
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asking = threading.Thread(target=ask, args=silent.getsockname()[1:])
+        asking.start()
+        connection, _ = silent.accept()
+        open_source(str(video)).close()
+        toy.write_video(tmp_path / "w.mp4", [shade(1)] * 3)
+        opened = time.monotonic()
+        asking.join(20)
+        connection.close()
+    assert opened < given_up[0]
 
 
 def test_a_video_whose_name_is_no_utf8_is_refused_and_does_not_crash_the_interpreter(toy: Any, tmp_path: Path) -> None:
