@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections.abc import Coroutine, Sequence
@@ -211,10 +212,22 @@ class _Loop:
             future.cancel()
 
     def close(self) -> None:
+        """Calls off what is still under way, and waits for its end: as garbage it would be complained of in the log."""
+        ended = asyncio.run_coroutine_threadsafe(_call_off_others(), self._loop)
+        with contextlib.suppress(FutureTimeoutError):
+            ended.result(5.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _call_off_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=1.0)
 
 
 async def _nothing(error: Exception) -> None:

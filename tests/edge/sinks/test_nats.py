@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -243,12 +244,15 @@ def test_a_bad_address_is_the_users_mistake(url: str, message: str) -> None:
     assert "geheim" not in str(caught.value)
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up(free_port: int) -> None:
+def test_a_server_that_accepts_and_says_nothing_is_given_up(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         made = Nats(NatsAddress.parse(f"nats://127.0.0.1:{free_port}"), "box", timeout=0.3)
         with pytest.raises(DeliveryError, match="cannot be reached"):
             made.idle()
         made.close(1.0)
+    del made
+    gc.collect()
+    assert not caplog.records, "nothing is left that complains as garbage"
 
 
 @served
