@@ -252,14 +252,8 @@ def _embedder_artefacts(
     request: ExportRequest, source: Source, table: CalibrationTable | None, photos: Photos, passes: Passes
 ) -> list[Artefact]:
     judge = EmbedderJudge(source, request, photos)
-    artefacts = []
-    for built in build_variants(source, request.precisions, table, passes, targets=request.targets):
-        measured, threshold = judge.judge(built)
-        notes = {**built.notes, **measured, SELF_TEST: _self_test(source, built)}
-        artefacts.append(
-            Artefact(built.name, built.precision, source.contract, built.data, built.engine, threshold, notes)
-        )
-    return artefacts
+    every = build_variants(source, request.precisions, table, passes, targets=request.targets)
+    return [_artefact(source, built, *judge.judge(built)) for built in every]
 
 
 def _detector_artefacts(
@@ -267,14 +261,8 @@ def _detector_artefacts(
 ) -> list[Artefact]:
     folder = request.calibration
     pictures = photos.pictures(folder) if folder is not None and folder.is_dir() else []
-    artefacts = []
-    for built in build_variants(source, request.precisions, table, passes, targets=request.targets):
-        measured = judge_detector(source, built, pictures, request)
-        notes = {**built.notes, **measured, SELF_TEST: _self_test(source, built)}
-        artefacts.append(
-            Artefact(built.name, built.precision, source.contract, built.data, built.engine, measured=notes)
-        )
-    return artefacts
+    every = build_variants(source, request.precisions, table, passes, targets=request.targets)
+    return [_artefact(source, built, judge_detector(source, built, pictures, request)) for built in every]
 
 
 def _landmarker_artefacts(request: ExportRequest, source: Source, photos: Photos, passes: Passes) -> list[Artefact]:
@@ -285,14 +273,16 @@ def _landmarker_artefacts(request: ExportRequest, source: Source, photos: Photos
     folder = request.calibration
     faces = photos.faces(folder).crops if folder is not None and folder.is_dir() else None
     precisions = ("fp32", *(("fp16",) if "fp16" in request.precisions else ()))
-    artefacts = []
-    for built in build_variants(source, precisions, None, passes):
-        measured = judge_landmarker(source, built, faces, request)
-        notes = {**built.notes, **measured, SELF_TEST: _self_test(source, built)}
-        artefacts.append(
-            Artefact(built.name, built.precision, source.contract, built.data, built.engine, measured=notes)
-        )
-    return artefacts
+    every = build_variants(source, precisions, None, passes)
+    return [_artefact(source, built, judge_landmarker(source, built, faces, request)) for built in every]
+
+
+def _artefact(
+    source: Source, built: Built, measured: Mapping[str, Any], threshold: Threshold | None = None
+) -> Artefact:
+    test = self_test_entry(built.data, source.float_model.SerializeToString(), source.contract, built.precision)
+    notes = {**built.notes, **measured, SELF_TEST: test}
+    return Artefact(built.name, built.precision, source.contract, built.data, built.engine, threshold, notes)
 
 
 def _detection_scores(
@@ -317,10 +307,6 @@ def _detection_scores(
             "photographs with --scenes DIR"
         )
     return FittedScores()
-
-
-def _self_test(source: Source, built: Built) -> dict[str, Any]:
-    return self_test_entry(built.data, source.float_model.SerializeToString(), source.contract, built.precision)
 
 
 def _save(
