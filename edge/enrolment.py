@@ -33,7 +33,7 @@ UNLIKE_SHARE = 0.75
 
 
 class Problem(Enum):
-    """What a notice is about. Pictures with one of `SKIPPED` are never enrolled, others only not when strict."""
+    """What a notice is about. Pictures with one of the first three are never enrolled, others only not when strict."""
 
     UNREADABLE = "unreadable"
     NO_FACE = "no face"
@@ -42,9 +42,6 @@ class Problem(Enum):
     BLURRED = "blurred"
     UNLIKE_OTHERS = "unlike the others"
     KNOWN_AS_OTHER = "known under another name"
-
-
-SKIPPED = frozenset({Problem.UNREADABLE, Problem.NO_FACE, Problem.SEVERAL_FACES})
 
 
 @dataclass(frozen=True, slots=True)
