@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import command
-from benchmarks.provenance import Load, digest_of_file, load_between, machine, now, versions
+from benchmarks.provenance import Load, load_between, machine, now, versions
 from edge.bundle import Bundle
 from edge.gallery import Binding, Gallery
 from edge.indexing import Engine, Job, Result, WorkOptions, index, read_jobs
 from edge.indexing.local import LocalEngine
 from edge.indexing.work import Worker
+from edge.weights.digests import digest_of
 
 WAYS = ("loop", "local 1", "local 2", "ray 1", "ray 2")
 FEW = 16
@@ -188,7 +189,7 @@ def main() -> None:
         "machine": machine(),
         "versions": versions(("ray", "pyarrow", "pandas")),
         "load": [*earlier.get("load", []), load_between(load, Load.now())],
-        "bundle": {"manifest_sha256": digest_of_file(args.bundle / "bundle.json"), "digest": _models(bundle)},
+        "bundle": {"manifest_sha256": digest_of(args.bundle / "bundle.json"), "digest": _models(bundle)},
         "ways": {way: summarise(each) for way, each in runs.items()},
     }
     if args.out is not None:

@@ -7,13 +7,14 @@ import os
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from edge.weights.digests import digest_of
 
 NOT_MEASURED = "not measured"
 
@@ -37,7 +38,6 @@ class Load:
     total: float | None
     stolen: float | None
     own: float
-    at: float
 
     @classmethod
     def now(cls) -> Load:
@@ -48,11 +48,11 @@ class Load:
         try:
             first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
         except OSError:
-            return cls(average, None, None, None, own, time.monotonic())
+            return cls(average, None, None, None, own)
         # user nice system idle iowait irq softirq steal guest guest_nice; guest time is inside user's.
         ticks = [int(value) / os.sysconf("SC_CLK_TCK") for value in first[:8]]
         idle = ticks[3] + ticks[4]
-        return cls(average, sum(ticks) - idle, sum(ticks), ticks[7], own, time.monotonic())
+        return cls(average, sum(ticks) - idle, sum(ticks), ticks[7], own)
 
 
 def load_between(before: Load, after: Load) -> dict[str, Any]:
@@ -111,14 +111,9 @@ def versions(more: Iterable[str] = ()) -> dict[str, str]:
 
 def digest_of_files(files: Iterable[tuple[str, Path]]) -> tuple[str, dict[str, str]]:
     """SHA-256 over the names and digests of files, in sorted order, and each file's own by name."""
-    each = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files)}
+    each = {name: digest_of(path) for name, path in sorted(files)}
     lines = "".join(f"{digest}  {name}\n" for name, digest in each.items())
     return hashlib.sha256(lines.encode()).hexdigest(), each
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def command_line() -> str:

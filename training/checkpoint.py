@@ -5,7 +5,6 @@ A `.pth` or `.path` is a pickle; it is read with `weights_only=True`, which buil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import warnings
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from edge.contract import Color, ModelContract
 from edge.errors import ContractError, InputError
+from edge.weights.digests import digest_of
 from training.mobilefacenet import INPUT_SIZE, Activation, MobileFaceNet
 
 ARCH = "mobilefacenet"
@@ -83,7 +83,7 @@ def load_embedder(path: Path | str) -> tuple[MobileFaceNet, CheckpointInfo]:
     color = metadata.get("color", "rgb")
     if metadata.get("arch", ARCH) != ARCH or color not in ("rgb", "bgr"):
         raise InputError(f"{path}: its metadata says arch {metadata.get('arch')!r}, color {color!r}; {ARCH} is needed")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = digest_of(path)
     info = CheckpointInfo(path, kind, digest, activation, model.embedding_size, cast(Color, color), metadata)
     try:
         _ = info.contract

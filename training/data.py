@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from edge.errors import InputError
 from edge.pictures import is_picture, read_picture
+from edge.weights.digests import digest_of
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -92,7 +93,7 @@ def _photos_of(folder: Path, warnings: list[str]) -> list[Photo]:
         elif not _can_be_read(path):
             warnings.append(f"{name}: passed over, for it cannot be read as a picture")
         else:
-            photos.append(Photo(name, hashlib.sha256(path.read_bytes()).hexdigest()))
+            photos.append(Photo(name, digest_of(path)))
     return photos
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import digest_of_file, digest_of_files, machine, now, versions
+from benchmarks.provenance import digest_of_files, machine, now, versions
 from edge.device_engines import photos_of
 from edge.errors import EdgeError, InputError
 from edge.metrics.pairs import images_of, read_pairs
+from edge.weights.digests import digest_of
 
 MOST_BEGINNINGS = 2
 """Of a part that ended the command: a run may be cut off at any, but a library that crashes does so at the same."""
@@ -116,7 +117,7 @@ def picture_digests(pairs: Path | None, images: Path | None, photos: Path | None
     found: dict[str, str | None] = dict.fromkeys(("pairs", "images", "photos"))
     if pairs is not None and images is not None:
         named = images_of(read_pairs(pairs), images)
-        found["pairs"] = digest_of_file(pairs)
+        found["pairs"] = digest_of(pairs)
         found["images"], _ = digest_of_files((str(name), path) for name, path in named.items())
     if photos is not None:
         found["photos"], _ = digest_of_files((f"{place:03}", path) for place, path in enumerate(photos_of(photos)))

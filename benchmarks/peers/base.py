@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from benchmarks.provenance import digest_of_file
 from edge.contract import ModelContract
 from edge.errors import EngineError, InputError
 from edge.types import Face, Floats, Image
+from edge.weights.digests import digest_of
 from edge.weights.registry import read_registry
 
 Stage = Literal["detect", "embed"]
@@ -70,7 +70,7 @@ class PeerModels:
         for file in files:
             if file.with_suffix(".toml").is_file():
                 return file, ModelContract.from_toml(file.with_suffix(".toml"))
-            if contract := known.get(digest_of_file(file)):
+            if contract := known.get(digest_of(file)):
                 return file, contract
         there = (
             f"the contract of {files[0].name} as {files[0].stem}.toml"
@@ -82,7 +82,7 @@ class PeerModels:
 
 def file_entry(path: Path) -> dict[str, Any]:
     """A model file for the report."""
-    return {"name": path.name, "sha256": digest_of_file(path), "bytes": path.stat().st_size}
+    return {"name": path.name, "sha256": digest_of(path), "bytes": path.stat().st_size}
 
 
 def require(peer: str, package: str, install: str) -> Any:

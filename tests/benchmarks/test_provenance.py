@@ -35,9 +35,9 @@ def test_own_work_is_not_other_peoples() -> None:
 
 
 def test_company_during_the_measurement_is_warned_of() -> None:
-    before = Load(average=0.1, busy=100.0, total=1000.0, stolen=0.0, own=10.0, at=0.0)
-    quiet = Load(average=0.9, busy=110.5, total=1020.0, stolen=0.0, own=20.0, at=10.0)
-    busy = Load(average=2.1, busy=118.0, total=1020.0, stolen=1.0, own=20.0, at=10.0)
+    before = Load(average=0.1, busy=100.0, total=1000.0, stolen=0.0, own=10.0)
+    quiet = Load(average=0.9, busy=110.5, total=1020.0, stolen=0.0, own=20.0)
+    busy = Load(average=2.1, busy=118.0, total=1020.0, stolen=1.0, own=20.0)
     assert load_between(before, quiet)["others_share"] == pytest.approx(0.025)
     assert load_warning(load_between(before, quiet)) is None
     found = load_between(before, busy)

@@ -16,6 +16,7 @@ from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions
 from edge.engines import open_session
 from edge.types import Floats, Image
+from edge.weights.digests import digest_of
 from training.detector.data import (
     VALIDATION_EVERY,
     Picture,
@@ -55,7 +56,7 @@ class LandmarkTeacher:
         self.detector = open_teacher(yunet)
         self.mesh = FaceMesh(mesh) if mesh else None
         files = [yunet] if mesh is None else [yunet, mesh]
-        self.digest = "-".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files)
+        self.digest = "-".join(digest_of(file)[:16] for file in files)
 
     @property
     def name(self) -> str:

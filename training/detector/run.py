@@ -9,7 +9,6 @@ sees depends on the seed and k alone: a run that was stopped goes on as if it ha
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edge.errors import InputError
+from edge.weights.digests import digest_of
 from training.card import command, machine, versions
 from training.detector.augment import draw, draw_portrait
 from training.detector.cascade import MOST, UNITS, Bank, Cascade, fill_bank
@@ -98,7 +98,7 @@ class Run:
         if start is not None:
             self.network.load_state_dict(load_unfolded(start).state_dict())
             self.taught = len(UNITS)
-            self.started_from = {"file": start.name, "sha256": hashlib.sha256(start.read_bytes()).hexdigest()}
+            self.started_from = {"file": start.name, "sha256": digest_of(start)}
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimiser = Muon(self.network.parameters())
         self._window = min(recipe.size, recipe.window)
