@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -53,15 +53,13 @@ TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 
 @dataclass(slots=True)
 class ExportResult:
-    """The bundle, what the passes did by role, what the user was told, and what layers in float buy and cost."""
+    """The bundle, and what the passes did by role."""
 
     bundle: Bundle
     passes: dict[str, Passes]
-    notes: list[str] = field(default_factory=list)
-    trade_offs: tuple[TradeOff, ...] = ()
 
 
-def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) -> ExportResult:
+def export(request: ExportRequest, tell: Callable[[str], None] = lambda _: None) -> ExportResult:
     """Makes a bundle. Raises EdgeError in one line; GateError (exit code 3) where a variant is outside its budget.
 
     Nothing is written before everything has been judged.
@@ -70,12 +68,6 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
     key = SigningKey.read(request.sign) if request.sign is not None else None
     _require_inputs(request)
     training_part = _training_part(request)
-    notes: list[str] = []
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        say(text)
-
     passes = {"embedder": Passes(), "detector": Passes(), "landmarker": Passes()}
     detector = load_detector(find_weights(request.detector, "detector"), passes["detector"])
     landmarker = named_landmarker(request.landmarker, passes["landmarker"])
@@ -108,7 +100,7 @@ def export(request: ExportRequest, say: Callable[[str], None] = lambda _: None) 
         beside = embedder.beside(CALIBRATION_SUFFIX)
         finder = photos.finder.digests() if by_photos or beside is None else read_finder(beside)
         _save(request, list(tables.values()), thresholds, finder, tell)
-    return ExportResult(bundle, passes, notes, tuple(trade_offs.values()))
+    return ExportResult(bundle, passes)
 
 
 def _require_inputs(request: ExportRequest) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import ModelProto
@@ -16,10 +16,14 @@ from edge.detect.decode import require_heads
 from edge.errors import ContractError, InputError
 from edge.types import Floats, Image
 from edge.weights import find_beside, read_header
+from edge.weights.digests import digest_of
 from export.calibration.photos import synthetic_crops
 from export.graph import Array
 from export.passes import Passes, bundle_contract, embed_preprocessing, l2_normalise, prelu_rewrite
 from export.passes.l2_normalise import OUTPUT, rename_output
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CALIBRATION_SUFFIX = ".calibration.json"
 """`NAME.calibration.json` beside `NAME.safetensors` holds the ranges, and thresholds, of those weights."""
@@ -61,11 +65,20 @@ def load_embedder_checkpoint(path: Path, passes: Passes) -> Source:
     network, info = load_embedder(path)
     contract = info.contract
     sample = network_input(synthetic_crops(4), contract)
-    model, _ = embedder_to_onnx(network, sample, passes)
+    model = embedder_to_onnx(network, sample, passes)
+    answers = answers_of(network, contract)
 
-    def reference(crops: Image) -> Floats:
-        import torch
+    model = passes.run("PReLU rewrite", prelu_rewrite, model)
+    model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, contract), model)
+    model = passes.run("unit length", l2_normalise, model)
+    return Source(path, info.digest, "mobilefacenet", model, bundle_contract(contract, normalised=True), answers)
 
+
+def answers_of(network: nn.Module, contract: ModelContract) -> Callable[[Image], Floats]:
+    """What a torch network answers to (N, 112, 112, 3) uint8 BGR crops, N ≥ 1, as a function: (N, D) float32."""
+    import torch
+
+    def answers(crops: Image) -> Floats:
         with torch.inference_mode():
             parts = [
                 network(torch.from_numpy(network_input(crops[i : i + 16], contract))).numpy()
@@ -73,10 +86,7 @@ def load_embedder_checkpoint(path: Path, passes: Passes) -> Source:
             ]
         return np.concatenate(parts)
 
-    model = passes.run("PReLU rewrite", prelu_rewrite, model)
-    model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, contract), model)
-    model = passes.run("unit length", l2_normalise, model)
-    return Source(path, info.digest, "mobilefacenet", model, bundle_contract(contract, normalised=True), reference)
+    return answers
 
 
 def load_embedder_onnx(path: Path, contract_path: Path, passes: Passes) -> Source:
@@ -112,7 +122,9 @@ def load_embedder_onnx(path: Path, contract_path: Path, passes: Passes) -> Sourc
     else:
         model = passes.run("unit length", l2_normalise, model)
     bundled = bundle_contract(contract, normalised=True)
-    return Source(path, _digest(path), "onnx", model, bundled, lambda crops: fed_as(contract, crops), fed_as, contract)
+    return Source(
+        path, digest_of(path), "onnx", model, bundled, lambda crops: fed_as(contract, crops), fed_as, contract
+    )
 
 
 def load_detector(path: Path, passes: Passes) -> Source:
@@ -134,7 +146,7 @@ def load_detector(path: Path, passes: Passes) -> Source:
     require_heads({value.name for value in model.graph.output})
     model = passes.run("PReLU rewrite", prelu_rewrite, model)
     model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, DETECTOR_CONTRACT), model)
-    return Source(path, _digest(path), kind, model, bundle_contract(DETECTOR_CONTRACT))
+    return Source(path, digest_of(path), kind, model, bundle_contract(DETECTOR_CONTRACT))
 
 
 def load_landmarker(path: Path, passes: Passes) -> Source:
@@ -147,7 +159,7 @@ def load_landmarker(path: Path, passes: Passes) -> Source:
     sample = network_input(widen(synthetic_crops(4)), CONTRACT)
     model = landmarker_to_onnx(load(path), sample, passes)
     model = passes.run("preprocessing inside", lambda m: embed_preprocessing(m, CONTRACT), model)
-    return Source(path, _digest(path), "edge-landmarker", model, bundle_contract(CONTRACT))
+    return Source(path, digest_of(path), "edge-landmarker", model, bundle_contract(CONTRACT))
 
 
 def network_input(crops: Image, contract: ModelContract) -> Array:
@@ -157,7 +169,3 @@ def network_input(crops: Image, contract: ModelContract) -> Array:
         mean, std = np.array(contract.mean, np.float32), np.array(contract.std, np.float32)
         values = (values.astype(np.float32) - mean) / std
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if contract.layout == "nchw" else values)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -36,14 +35,6 @@ ROUNDING = 1e-6
 """A difference that always passes: a detector's probabilities on a picture without faces are all near 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How an exported graph agrees with torch: largest difference, and smallest cosine between matching rows."""
-
-    max_abs: float
-    min_cosine: float
-
-
 class _Features(nn.Module):
     """The network up to its embedding before unit length; that last step is a pass of its own."""
 
@@ -66,7 +57,7 @@ class _Predictions(nn.Module):
         return tuple(self.network.predictions(x))  # type: ignore[operator]
 
 
-def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = None) -> tuple[ModelProto, Agreement]:
+def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = None) -> ModelProto:
     """MobileFaceNet → (N, 3, 112, 112) float32 normalised → (N, D) features, with BatchNorm folded and names that last.
 
     sample: (N, 3, 112, 112) float32, N ≥ 2, real or real-like normalised faces to compare with torch on.
@@ -76,7 +67,8 @@ def embedder_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = 
     batch = torch.export.Dim("batch")
     exported = _export(wrapped, sample, {"x": {0: batch}}, ["features"])
     model = tidy(_without_prefix(exported, "network."), passes or Passes())
-    return model, compare_with_torch(wrapped, model, sample)
+    compare_with_torch(wrapped, model, sample)
+    return model
 
 
 def landmarker_to_onnx(network: nn.Module, sample: Array, passes: Passes | None = None) -> ModelProto:
@@ -123,28 +115,18 @@ def tidy(model: ModelProto, passes: Passes) -> ModelProto:
     return passes.run("opset 17, IR 8", to_opset, model)
 
 
-def compare_with_torch(network: nn.Module, model: ModelProto, sample: Array) -> Agreement:
+def compare_with_torch(network: nn.Module, model: ModelProto, sample: Array) -> None:
     """Runs both on `sample`. Raises GateError beyond MAX_ERROR."""
     with torch.inference_mode():
         given = network(torch.from_numpy(sample))
     wanted = [given] if isinstance(given, Tensor) else list(given.values() if isinstance(given, dict) else given)
     with open_session(model.SerializeToString()) as session:
         outputs = session.run({session.inputs[0].name: sample})
-    worst, cosine = 0.0, 1.0
     for name, reference in zip((spec.name for spec in session.outputs), wanted, strict=True):
         expected = reference.numpy()
         error = float(np.abs(outputs[name] - expected).max())
         if not error <= MAX_ERROR * float(np.abs(expected).max()) + ROUNDING:
             raise GateError(f"the exported graph differs from torch by {error:.2g} at {name}; nothing was written")
-        worst = max(worst, error)
-        cosine = min(cosine, row_cosine(outputs[name], expected).min())
-    return Agreement(worst, float(cosine))
-
-
-def row_cosine(a: Array, b: Array) -> Array:
-    """Cosine of matching rows, in float64."""
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
-    return cast(Array, (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30))
 
 
 def _export(network: nn.Module, sample: Array, shapes: Any, outputs: Sequence[str]) -> ModelProto:

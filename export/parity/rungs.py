@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto, load_model_from_string
 
 from edge.bundle import Bundle, runs_on
 from edge.contract import ModelContract, Role
 from edge.engines import ENGINES, REMOTE_ENGINES, get_engine
 from edge.errors import BundleError
-from edge.types import Floats, Image
+from edge.types import Image
+from edge.weights.digests import digest_of
 from export.graph import Array
 from export.parity.ladder import Rung
 
@@ -41,7 +40,7 @@ def ladder_of(bundle: Bundle, role: Role, checkpoint: Path | None = None) -> Lad
     if checkpoint is not None:
         rungs += _from_checkpoint(checkpoint)
         recorded = bundle.manifest.provenance.get(role, {})
-        if recorded.get("sha256") != _sha256(checkpoint):
+        if recorded.get("sha256") != digest_of(checkpoint):
             notes.append(f"{checkpoint.name} is not the file the bundle was made from ({recorded.get('file')})")
     models: dict[str, tuple[ModelProto, str, str]] = {}
     for variant in sorted(variants, key=lambda variant: variant.precision != "fp32"):
@@ -69,34 +68,19 @@ def _from_checkpoint(path: Path) -> list[Rung]:
     from export.calibration.photos import synthetic_crops
     from export.parity.torch_values import torch_values
     from export.passes import Passes, embed_preprocessing, l2_normalise
-    from export.sources import network_input
+    from export.sources import answers_of, network_input
     from export.to_onnx import embedder_to_onnx
     from training.checkpoint import load_embedder
 
     network, info = load_embedder(path)
     contract = info.contract
 
-    def outputs(crops: Image) -> Floats:
-        import torch
-
-        with torch.inference_mode():
-            return np.concatenate(
-                [
-                    network(torch.from_numpy(network_input(crops[i : i + 16], contract))).numpy()
-                    for i in range(0, len(crops), 16)
-                ]
-            )
-
     def values(crops: Image) -> dict[str, Array]:
         return torch_values(network, network_input(crops, contract))
 
-    plain, _ = embedder_to_onnx(network, network_input(synthetic_crops(4), contract), Passes())
+    plain = embedder_to_onnx(network, network_input(synthetic_crops(4), contract), Passes())
     model = l2_normalise(embed_preprocessing(plain, contract))
     return [
-        Rung("torch", None, "fp32", "torch", None, outputs, values),
+        Rung("torch", None, "fp32", "torch", None, answers_of(network, contract), values),
         Rung("onnx", "torch", "fp32", PORTABLE, model),
     ]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -91,12 +91,12 @@ def sample() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def relu_graph(relu_network: MobileFaceNet, sample: np.ndarray) -> onnx.ModelProto:
-    return embedder_to_onnx(relu_network, sample)[0]
+    return embedder_to_onnx(relu_network, sample)
 
 
 @pytest.fixture(scope="session")
 def prelu_graph(prelu_network: MobileFaceNet, sample: np.ndarray) -> onnx.ModelProto:
-    return embedder_to_onnx(prelu_network, sample)[0]
+    return embedder_to_onnx(prelu_network, sample)
 
 
 @pytest.fixture(scope="session")
