@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.overlap import Seen, _signs, check_overlap, find_shared
-from benchmarks.provenance import digest_of_file
 from edge.errors import InputError
 from edge.pictures import find_pictures
 from edge.signatures import hamming, sign_picture
 from edge.types import Image
+from edge.weights.digests import digest_of
 
 
 def photo(seed: int) -> Image:
@@ -32,7 +32,7 @@ def write(path: Path, image: Image, *options: int) -> Path:
 
 def shared(seen: list[Path], evaluated: list[Path]) -> dict[str, int | None]:
     names = {path.name: path for path in evaluated}
-    digests = {name: digest_of_file(path) for name, path in names.items()}
+    digests = {name: digest_of(path) for name, path in names.items()}
     found = find_shared([Seen(sign_picture(path), "calibration") for path in seen], digests, names)
     return {one.name: one.bits for one in found}
 
@@ -89,7 +89,7 @@ def test_among_very_many_a_likeness_counts_and_only_a_copy_is_refused(
         if 4 < (shared([seen / "original.png"], [path])["alike.png"] or 0) <= 8
     )  # fmt: skip
     names = {alike.name: alike}
-    digests = {alike.name: digest_of_file(alike)}
+    digests = {alike.name: digest_of(alike)}
     with pytest.raises(InputError, match=r"alike\.png \(looks the same"):
         check_overlap([], digests, names, [seen])
     monkeypatch.setattr("benchmarks.overlap.MANY", 0)
@@ -99,4 +99,4 @@ def test_among_very_many_a_likeness_counts_and_only_a_copy_is_refused(
     assert "1 within 8 bits were kept" in checked["statement"]
     write(alike, photo(1))
     with pytest.raises(InputError, match=r"alike\.png \(the same file"):
-        check_overlap([], {alike.name: digest_of_file(alike)}, names, [seen])
+        check_overlap([], {alike.name: digest_of(alike)}, names, [seen])
