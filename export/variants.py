@@ -13,7 +13,7 @@ from edge.errors import InputError
 from edge.types import Image
 from export.agreement import compare_detections, compare_embeddings, detect_with, embed_with
 from export.calibration.bias_correction import bias_correction
-from export.calibration.calibrate import CalibrationData, Choose, Judge, calibrate, split_held_out
+from export.calibration.calibrate import CalibrationData, Choose, Judge, calibrate, require_photos, split_held_out
 from export.calibration.equalisation import equalisation
 from export.calibration.observer import observe
 from export.calibration.photos import synthetic_crops
@@ -133,7 +133,9 @@ def calibrate_embedder(
     """Ranges over aligned crops; the method whose INT8 embeddings stay closest (mean cosine) on held-out crops.
 
     choose: has the last word on the method, where people are known by name (export.choosing).
+    Raises InputError for fewer crops than MIN_PHOTOS.
     """
+    require_photos(len(crops))
     fit, held = split_held_out(len(crops))
     reference = embed_with(source.float_model.SerializeToString(), source.contract, crops[held])
 

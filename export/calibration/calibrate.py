@@ -21,6 +21,10 @@ HELD_OUT = 4
 """One picture in so many judges the methods, and is not calibrated on."""
 
 MIN_PICTURES = 8
+"""The least to take ranges from."""
+
+MIN_PHOTOS = MIN_PICTURES + (MIN_PICTURES - 1) // (HELD_OUT - 1)
+"""The least photos with a face, so that MIN_PICTURES are left of them when some are held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,15 @@ def _kept(limits: tuple[float, float]) -> tuple[float, float]:
     """A range as a table keeps it, so that an export from the table gives the very scales that were measured."""
     low, high = limits
     return as_written(low), as_written(high)
+
+
+def require_photos(count: int) -> None:
+    """Raises InputError where `count` photos with a face are too few to calibrate on and to judge by."""
+    if count < MIN_PHOTOS:
+        raise InputError(
+            f"{count} calibration photos with a face are too few; {MIN_PHOTOS} is the least, as one in {HELD_OUT} is "
+            "held out; add photos, or leave --calibration out"
+        )
 
 
 def split_held_out(count: int) -> tuple[Array, Array]:

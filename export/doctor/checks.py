@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge.quality import BLURRED, SMALL_FACE
-from export.calibration.calibrate import MIN_PICTURES
+from export.calibration.calibrate import MIN_PHOTOS
 from export.doctor.colour import ColourOrder
 from export.doctor.duplicates import FLAT, Pair, grouped
 from export.doctor.findings import Finding
@@ -27,15 +27,16 @@ MANY = 0.2
 """Share of pictures from which a blemish is one of the set, not of some pictures in it."""
 
 
-def usable(survey: Survey) -> Finding:
-    """Files that are no pictures, and whether there are enough with a face."""
+def usable(survey: Survey, distinct: int) -> Finding:
+    """Files that are no pictures, and whether there are enough with a face. distinct: photos with one, copies once."""
     found, faces = len(survey.looks), len(survey.with_face)
     unreadable = f"{len(survey.unreadable)} files named as pictures cannot be read" if survey.unreadable else ""
-    if faces < MIN_PICTURES:
+    if distinct < MIN_PHOTOS:
         # Said here as well: what cannot be read is no picture without a face, and may be all that is wrong.
-        seen = f"{faces} pictures with a face{unreadable and f'; {unreadable}'}"
+        copies = f", of {distinct} photos" if distinct < faces else ""
+        seen = f"{faces} pictures with a face{copies}{unreadable and f'; {unreadable}'}"
         remedy = "replace what cannot be read, or add photos" if unreadable else "add photos"
-        return Finding("fatal", "photos", seen, f"{MIN_PICTURES} is the least; {remedy}", survey.unreadable)
+        return Finding("fatal", "photos", seen, f"{MIN_PHOTOS} is the least; {remedy}", survey.unreadable)
     if unreadable:
         return Finding("warning", "photos", unreadable, "replace or delete them", survey.unreadable)
     return Finding("ok", "photos", f"{found} pictures, all can be read")

@@ -47,7 +47,8 @@ def examine(
     rows = _embedded(embedder, looks)
     pairs = find_pairs(looks, rows)
     order = colour_order([look.crop for look in faces if look.crop is not None])
-    findings = [checks.usable(own), checks.faceless(own), checks.constant(own), checks.crowded(own)]
+    distinct = _distinct(looks, grouped(len(looks), pairs))
+    findings = [checks.usable(own, len(distinct)), checks.faceless(own), checks.constant(own), checks.crowded(own)]
     if faces:
         findings += [check(faces) for check in (checks.tiny, checks.blurred, checks.pose, checks.light)]
         findings.append(checks.colours(faces, order))
@@ -58,7 +59,6 @@ def examine(
     if faces:
         figures["separation"] = _separations(embedder, faces, rows[[look.crop is not None for look in looks]])
     stability = None
-    distinct = _distinct(looks, grouped(len(looks), pairs))
     if len(distinct) >= MIN_PICTURES:
         stability = range_stability(embedder.float_model, np.stack(distinct), quiet=quiet)
         findings.append(checks.steadiness(stability))

@@ -181,6 +181,14 @@ def test_the_command_writes_its_report_and_ends_with_2_where_it_is_fatal(
     assert printed["findings"][0]["check"] == "photos"
 
 
+def test_copies_of_one_photo_are_not_fit_however_many_they_are(models: Models, tmp_path: Path) -> None:
+    for number in range(12):
+        write(tmp_path / f"{number}.png", people()[0])
+    found = by_check(examine(tmp_path, *models, quiet=True).diagnosis)
+    assert found["photos"].severity == "fatal"
+    assert found["photos"].seen == "12 pictures with a face, of 1 photos"
+
+
 def test_pictures_that_cannot_be_read_are_not_called_faceless(models: Models, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for name in ("a.png", "b.jpg"):

@@ -14,7 +14,7 @@ from edge.contract import ModelContract  # noqa: E402
 from edge.errors import GateError, InputError  # noqa: E402
 from export.agreement import compare_embeddings, embed_with  # noqa: E402
 from export.calibration.bias_correction import bias_correction  # noqa: E402
-from export.calibration.calibrate import split_held_out  # noqa: E402
+from export.calibration.calibrate import MIN_PHOTOS, MIN_PICTURES, split_held_out  # noqa: E402
 from export.calibration.table import CalibrationTable  # noqa: E402
 from export.labelled import LabelledFaces  # noqa: E402
 from export.passes import Passes  # noqa: E402
@@ -62,6 +62,16 @@ def table(source: Source) -> CalibrationTable:
     found = replace(found, shifts=bias_correction(equalised_source(source, found).float_model, [CROPS[:8]]))
     assert found.shifts
     return found
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_too_few_photos_are_refused_before_anything_is_computed(source: Source, count: int) -> None:
+    with pytest.raises(InputError, match=f"^{count} calibration photos with a face are too few; 10 is the least"):
+        calibrate_embedder(source, CROPS[:count], "", quiet=True)
+
+
+def test_the_least_photos_are_enough(source: Source) -> None:
+    assert calibrate_embedder(source, CROPS[:MIN_PHOTOS], "", quiet=True).count == MIN_PICTURES
 
 
 def decided(source: Source, table: CalibrationTable, least: float, **asked: Any) -> Decision:
