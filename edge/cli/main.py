@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if missing := verb.missing():
             raise MissingExtraError(missing, verb.extra)
-        return verb.run(parsed)
+        code = verb.run(parsed)
+        sys.stdout.flush()
     except EdgeError as error:
         print(f"edge {verb.name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -112,6 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; the interpreter's last flush must not complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Results may be sent to a file on a full disk; everything else that is the system's word is a bug of ours.
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"edge {verb.name}: the disk is full ({error.filename or 'standard output'}); make room", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return code
 
 
 def _indented(text: str) -> str:

@@ -101,6 +101,19 @@ def test_a_verb_whose_packages_are_missing_says_how_to_get_them(
     )
 
 
+@pytest.mark.parametrize("lines", [1, 10_000])  # the buffer alone, and more than it holds
+def test_a_full_disk_behind_standard_output_is_told_in_one_line(lines: int) -> None:
+    script = (
+        "import sys; from edge.cli import main as command; from edge.cli.verb import Verb\n"
+        f"verb = Verb('cook', 'cooks', lambda parser: None, lambda args: print('soup\\n' * {lines}) or 0)\n"
+        "command.find_verbs = lambda *_: [verb]; sys.exit(command.main(['cook']))"
+    )
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr == "edge cook: the disk is full (standard output); make room\n"
+    assert ended.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "said"), [(KeyboardInterrupt, 130, "edge cook: stopped\n"), (BrokenPipeError, 0, "")]
 )
