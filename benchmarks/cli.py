@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seconds", type=positive_float, default=20.0, help="for frames (default: %(default)s)")
     how.add_argument("--frames", type=positive, default=32, help="frames to take (default: %(default)s)")
     how.add_argument("--height", type=positive, metavar="LINES", help="scale frames down to this height, as 720")
-    how.add_argument("--long-side", type=positive, default=640, help="of the detector's input (default: %(default)s)")
+    how.add_argument("--long-side", type=_long_side, default=640, help="of the detector's input (default: %(default)s)")
     how.add_argument("--no-batches", action="store_true", help="skip the batch sweep")
     how.add_argument("--no-sweeps", action="store_true", help="skip threads, streams and energy")
     how.add_argument(
@@ -225,6 +225,12 @@ def _precisions(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in PRECISIONS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]} is not one of {', '.join(PRECISIONS)}")
     return names
+
+
+def _long_side(text: str) -> int:
+    if (pixels := int(text)) < 32:
+        raise argparse.ArgumentTypeError(f"{text} pixels are too few: the least is 32, one stride of the detector")
+    return pixels
 
 
 def _peers(names: Sequence[str]) -> tuple[str, ...]:

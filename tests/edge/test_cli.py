@@ -137,6 +137,7 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(
     ("words", "line"),
     [
         (("run", "--workers", "0"), "edge run: argument --workers: 0 is not 1 or more; see: edge run --help"),
+        (("bench", "--out", "r", "--long-side", "5"), "argument --long-side: 5 pixels are too few: the least is 32"),
         (("gallery", "forget", "people"), "one of the arguments name --number is required; see: edge gallery forget"),
         (("train", "detector"), "edge train detector: the following arguments are required: --data"),
         (("cook",), "edge: argument COMMAND: invalid choice: 'cook'"),
