@@ -22,7 +22,7 @@ from training.curves import draw_curves
 from training.distill.crops import CropStore
 from training.evaluate import ClosedSet
 from training.finetune import Finetuner, seconds_per_update
-from training.measure import Measurements, measure
+from training.measure import Measurements, measure, require_measurable
 from training.mobilefacenet import MobileFaceNet
 from training.planning import duration
 from training.prepare import Prepared, TrainingJob, prepare
@@ -56,6 +56,7 @@ def run_job(job: TrainingJob, say: Callable[[str], None]) -> dict[str, Any]:
     """Trains, measures, writes everything into `job.out`, and gives the card. Raises InputError before it starts."""
     began = time.perf_counter()
     device = choose_device(job.device)
+    require_measurable(job)
     prepared = prepare(job, say)
     store = CropStore.open(job.rehearsal) if job.rehearsal else None
     rehearsed, held_out = store.split(HELD_OUT) if store else ([], [])

@@ -195,11 +195,19 @@ class _Outside:
 
 
 def _aligned(job: TrainingJob, paths: list[Path]) -> AlignedFaces:
-    if job.finder is None and (job.strangers or job.pairs):
-        raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
     if job.finder is None or not paths:
         return AlignedFaces(np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, np.bool_))
     return align_files(paths, job.finder.open())
+
+
+def require_measurable(job: TrainingJob) -> None:
+    """Raises InputError where what `measure` will look at is not there or cannot be: it comes last, after hours."""
+    if job.strangers is not None:
+        find_pictures([job.strangers])
+    if job.pairs is not None and job.images is not None:
+        read_pair_photos(job.pairs, job.images)
+    if job.finder is None and (job.strangers or job.pairs):
+        raise InputError("--strangers and --pairs are photos; name the --detector that finds the faces in them")
 
 
 def strangers_among(pictures: Sequence[Path], identities: Sequence[str]) -> list[Path]:

@@ -168,6 +168,7 @@ def test_prelu_with_slope_zero_is_the_relu_network(inputs: Path, tmp_path: Path)
 
 
 def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     for more, match in (
         (("--split", "published"), "no folder seed_split"),
         (("--split", str(tmp_path / "none.json")), "none.json: cannot be read"),
@@ -178,10 +179,13 @@ def test_wrong_arguments_are_one_line(inputs: Path, tmp_path: Path) -> None:
         (("--strangers", "nobody"), "--strangers nobody: no such file or folder"),
         (("--margin", "-1"), "a margin lies in"),
         (("--out", __file__), "is a file; --out names a folder"),
+        (("--strangers", str(tmp_path / "empty")), "empty: no picture in this folder"),
+        (("--pairs", __file__, "--images", str(inputs)), "test_job.py"),
         (("--strangers", str(inputs / "photos")), "name the --detector"),
     ):
         with pytest.raises(InputError, match=match):
             _train(inputs, tmp_path / "out", *more)
+        assert not (tmp_path / "out" / "resume.pt").exists(), f"it learned before it said {match}"
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device"):
             _train(inputs, tmp_path / "out", "--device", "cuda")
