@@ -280,7 +280,8 @@ def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], caps
     assert figures["embedder-fp32"]["min_cosine"] > 0.99999
     assert figures["embedder-fp16"]["min_cosine"] > 0.9995
     assert figures["embedder-int8"]["mean_cosine"] > 0.98
-    assert figures["detector-fp32"]["figure"] == 1.0
+    # Boxes are means over cells, and the equalised graph's floats are others: 0.00006 of a pixel, here six digits.
+    assert figures["detector-fp32"]["figure"] >= 0.999998
     assert figures["detector-int8"]["matched"] >= 0.9 * figures["detector-int8"]["faces"]
     for variant in bundle.variants("embedder"):
         assert variant.threshold is not None
