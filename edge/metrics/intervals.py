@@ -144,6 +144,8 @@ def beta_quantile(p: float, a: float, b: float) -> float:
         if not low < new < high:
             # Far in a tail the bracket spans decades: its geometric middle gets there, the arithmetic one does not.
             new = math.sqrt(low * high) if low > 0 and high > 4 * low else (low + high) / 2
+        if new == 1.0:
+            return x  # no number lies between it and 1, where there is no density
         if abs(new - x) <= 1e-13 * min(new, 1.0 - new):  # near 1 it is what is left to 1 that has to be right
             return new
         x = new
