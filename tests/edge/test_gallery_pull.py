@@ -521,7 +521,8 @@ def test_a_machine_that_keeps_pulling_bears_what_passes_but_no_first_mistake(
     keep = ["gallery", "pull", "milvus:nowhere.db", str(tmp_path / "g"), "--every", "0.01"]
     assert main(keep) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines() == [
+    ours = [line for line in said.err.splitlines() if line.startswith("edge ")]  # gRPC of earlier tests may speak too
+    assert ours == [
         "edge gallery pull: deleted, but another process keeps the log; going on with the last copy",
         "edge gallery pull: the copy can be changed again",
     ]
