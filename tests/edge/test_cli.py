@@ -140,6 +140,11 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(
         (("bench", "--out", "r", "--long-side", "5"), "argument --long-side: 5 pixels are too few: the least is 32"),
         (("gallery", "forget", "people"), "one of the arguments name --number is required; see: edge gallery forget"),
         (("train", "detector"), "edge train detector: the following arguments are required: --data"),
+        (("doctor", "--cook"), "edge doctor: unrecognized arguments: --cook; see: edge doctor --help"),
+        (
+            ("gallery", "list", "p", "--cook", "it"),
+            "edge gallery list: unrecognized arguments: --cook it; see: edge gallery list",
+        ),
         (("cook",), "edge: argument COMMAND: invalid choice: 'cook'"),
     ],
 )
