@@ -11,16 +11,16 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edge import __version__
 from edge.errors import EngineError
+from edge.locked_files import new_file, remove_if_left
 
 FORMAT = "arcedge-engine"
 VERSION = 1
@@ -184,8 +184,8 @@ class EngineCache:
         """Puts a file in the folder in one step, whoever else writes it. Raises EngineError."""
         try:
             for left in self.folder.glob(f".*{_NEW}"):
-                _remove_if_left(left)
-            file, temporary = _new_file(path)
+                remove_if_left(left)
+            file, temporary = new_file(path, _NEW, 0o600)
             with file:
                 try:
                     file.write(data)
@@ -202,29 +202,6 @@ class EngineCache:
 def unusable(path: Path, error: OSError) -> EngineError:
     """Where a file of the cache cannot be written."""
     return EngineError(f"{path}: cannot be written ({error.strerror}); set {ENVIRONMENT}")
-
-
-def _new_file(path: Path) -> tuple[BinaryIO, Path]:
-    """A file to write what `path` is to hold. It is locked until it is closed: what is not was left by who was killed.
-
-    Its name is drawn: processes of two containers that share the folder have one number.
-    """
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_NEW}")
-        file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file, temporary
-        file.close()  # taken for left behind before it was locked
-
-
-def _remove_if_left(temporary: Path) -> None:
-    try:
-        with temporary.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink(missing_ok=True)
-    except (FileNotFoundError, BlockingIOError):
-        return
 
 
 def load_plan(plan: Path, paper: Path, identity: EngineIdentity) -> tuple[bytes, Passport]:

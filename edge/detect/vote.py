@@ -17,8 +17,8 @@ def vote(found: Candidates, kept: npt.NDArray[np.intp]) -> Candidates:
     Several cells answer for a face, each with an error of its own. Pruning takes the best and throws the others away;
     their mean is nearer to the truth: on LFW YuNet-s's landmarks are 7.5 % of the eye distance from SCRFD-2.5G's, and
     9.1 without (`python -m benchmarks.detector_card`, before and after); on held-out scenes the AP of `edge-detector`
-    is 85.6 % with the mean of the boxes and 84.6 without. BlazeFace blends so (Bazarevsky et al., 2019,
-    https://arxiv.org/abs/1907.05047).
+    is 85.6 % with the mean of the boxes and 84.6 without (`training.detector.validate`, likewise). BlazeFace blends so
+    (Bazarevsky et al., 2019, https://arxiv.org/abs/1907.05047).
     """
     x1, y1, x2, y2 = found.boxes.T
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)

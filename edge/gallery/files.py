@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from edge.locked_files import new_file, remove_if_left
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     What a writer left behind that was killed is removed first. Raises OSError.
     """
     remove_leftovers(path)
-    file, temporary = _open_locked(path)
+    file, temporary = new_file(path)
     with file:
         try:
             yield file
@@ -37,7 +37,7 @@ def remove_leftovers(path: Path) -> None:
     pattern = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name):
-            _remove_if_left(other)
+            remove_if_left(other, _zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +68,6 @@ def holding(paths: Iterable[Path]) -> Iterator[list[Held]]:
             with suppress(FileNotFoundError):
                 held.append(Held(path, opened.enter_context(path.open("r+b"))))
         yield held
-
-
-def _open_locked(path: Path) -> tuple[BinaryIO, Path]:
-    """A new temporary file for `path`. Its lock ends with the process: what is not locked was left behind."""
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        file = temporary.open("x+b")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file, temporary
-        file.close()  # taken for left behind before it was locked
-
-
-def _remove_if_left(temporary: Path) -> None:
-    try:
-        with temporary.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _zero(file)
-            temporary.unlink(missing_ok=True)
-    except (FileNotFoundError, BlockingIOError):
-        return
 
 
 def _zero(file: BinaryIO) -> None:
