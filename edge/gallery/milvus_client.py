@@ -31,6 +31,7 @@ LARGE_PAGE = 4_000
 """The same without crops. Milvus Lite looks at all rows anew for each page."""
 
 _NOT_LOADED = 101
+_LOADS = 5  # Another client may release what was loaded; a fresh Milvus Lite asked by two at once may forget it.
 _NOT_OPENED = "Open local milvus failed"
 Row = dict[str, Any]
 _Given = TypeVar("_Given")
@@ -157,7 +158,7 @@ class Client:
             ),
         )
         try:
-            while page := self._told(pages.next):
+            while page := self._on(collection, pages.next):
                 yield list(page)
         finally:
             pages.close()
@@ -194,12 +195,13 @@ class Client:
 
     def _on(self, collection: str, call: Callable[[], _Given]) -> _Given:
         """A call to a collection, which is loaded first where the server has been started anew."""
-        try:
-            return self._told(call)
-        except StoreUnavailableError as error:
-            if getattr(error.__cause__, "code", None) != _NOT_LOADED:
-                raise
-        self._told(lambda: self._client.load_collection(collection, timeout=WRITE_SECONDS))
+        for _ in range(_LOADS):
+            try:
+                return self._told(call)
+            except StoreUnavailableError as error:
+                if getattr(error.__cause__, "code", None) != _NOT_LOADED:
+                    raise
+            self._told(lambda: self._client.load_collection(collection, timeout=WRITE_SECONDS))
         return self._told(call)
 
     def _told(self, call: Callable[[], _Given]) -> _Given:

@@ -436,6 +436,33 @@ def test_a_call_that_runs_out_of_time_is_said_in_one_line(
             gallery.compact()
 
 
+def test_a_collection_that_another_releases_again_and_again_is_loaded_again(
+    fresh: Callable[[], MilvusPlace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = fresh()
+    monkeypatch.setattr("edge.gallery.milvus_client.LARGE_PAGE", 1)
+    with Gallery.create(place, BINDING) as gallery:
+        gallery.add("ada", unit(3, 1), ["a"] * 3)
+        gallery.snapshot()
+        client = gallery._store._client  # type: ignore[attr-defined]
+        milvus, collection = client._client, f"arcedge_{place.gallery}"
+        load, loads = milvus.load_collection, itertools.count()
+
+        def load_in_vain_at_first(name: str, **options: Any) -> None:
+            load(name, **options)
+            if next(loads) % 2 == 0:
+                milvus.release_collection(name)
+
+        monkeypatch.setattr(milvus, "load_collection", load_in_vain_at_first)
+        numbers = []
+        for row in client.rows(collection, "number >= 0", ["number"]):  # one a page
+            numbers.append(row["number"])
+            milvus.release_collection(collection)
+        assert numbers == sorted(entry.number for entry in gallery.entries())
+        assert len(numbers) == 3
+        assert next(loads) >= 6
+
+
 WRITER = """
 import sys
 import numpy as np

@@ -74,12 +74,17 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def serving_milvus(folder: Path, port: int | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Milvus Lite as a server over a folder: the process and its address."""
+    """Milvus Lite as a server over a folder: the process and its address.
+
+    It answers one call at a time: its 3.2.2 opens a collection twice, over the same files, where two clients of a fresh
+    server ask for it at once, and what the one loaded the other has not.
+    """
     if port is None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
+    command += ["--max-workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def answers() -> bool:
