@@ -20,6 +20,7 @@ from export.calibration.photos import synthetic_crops
 from export.calibration.table import CalibrationTable
 from export.graph import parameters_digest
 from export.passes import Passes
+from export.passes.copy_upsampling import copy_upsampling
 from export.passes.equalise import equalise
 from export.passes.fp16 import fp16_report, to_fp16
 from export.passes.integer_pixels import integer_pixels
@@ -115,7 +116,7 @@ def int8_model(model: ModelProto, ranges: Ranges, scheme: Scheme, keep: frozense
     floating = keep | final_layers(model)
     if scheme == "int8-tensorrt":
         return quantise(model, ranges, scheme, floating)
-    return pack_pixels(quantise(integer_pixels(model), ranges, scheme, floating))
+    return copy_upsampling(pack_pixels(quantise(integer_pixels(model), ranges, scheme, floating)))
 
 
 def _extremes(model: ModelProto) -> Ranges:
