@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import random
 import shutil
 import signal
 import socket
@@ -15,12 +18,28 @@ from pathlib import Path
 import pytest
 
 
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Waits for something to become true; fails where it does not in time."""
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits for something to become true; fails where it does not in time, which a busy machine has plenty of."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "did not happen in time"
         time.sleep(0.01)
+
+
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux hands out to whoever asks for any, so that none of these is taken while its server is away."""
+_WORKERS = 16
+_NUMBERS = itertools.count(random.SystemRandom().randrange(len(_PORTS)))
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on. Each of the processes that share the tests has its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    while True:
+        port = _PORTS[(next(_NUMBERS) * _WORKERS + worker) % len(_PORTS)]
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:
@@ -49,7 +68,7 @@ class Server:
         """Does nothing where it does not run."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait()
             self._process = None
 
     def _ready(self) -> bool:
@@ -79,10 +98,7 @@ def serving_milvus(folder: Path, port: int | None = None) -> Iterator[tuple[subp
     It answers one call at a time: its 3.2.2 opens a collection twice, over the same files, where two clients of a fresh
     server ask for it at once, and what the one loaded the other has not.
     """
-    if port is None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    port = port or free_port()
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder), "--port", str(port)]
     command += ["--max-workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -94,7 +110,7 @@ def serving_milvus(folder: Path, port: int | None = None) -> Iterator[tuple[subp
         return False
 
     try:
-        until(answers, 60.0)
+        until(answers)
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.kill()

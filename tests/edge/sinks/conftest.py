@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import servers
 
 from edge.types import Decision, Face, Frame, FrameResult, Match, TrackState, TrackView
 
@@ -45,6 +45,11 @@ def looks() -> Looks:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return servers.free_port()
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends with a run is given a minute: what a busy machine does not do in time would be dropped."""
+    monkeypatch.setattr("edge.sinks.network.SPOOL_SECONDS", 60.0)
+    monkeypatch.setattr("edge.sinks.network.NETWORK_SECONDS", 60.0)

@@ -117,16 +117,17 @@ class Line:
         self.delivery.wake()
 
     def all_arrived(self) -> None:
-        until(lambda: self.spool.waiting == 0)
+        """Returns when each has left the spool, and is counted: that comes a moment later."""
+        until(lambda: self.delivery.delivered + self.delivery.refused >= self._made and self.spool.waiting == 0)
 
     def close(self) -> None:
-        self.delivery.close(5.0)
+        self.delivery.close(60.0)
         self.spool.close()
 
 
 @pytest.fixture
 def line(receiver: Receiver, tmp_path: Path) -> Iterator[Line]:
-    made = Line(tmp_path, Webhook(receiver.url, timeout=1.0))
+    made = Line(tmp_path, Webhook(receiver.url, timeout=60.0))
     yield made
     made.close()
 
@@ -159,7 +160,7 @@ def test_trouble_that_may_pass_loses_nothing_and_keeps_the_order(
     assert receiver.distinct == list(range(140))
     assert line.delivery.refused == 0
     assert "events are kept, and sent when it is back" in caplog.text
-    assert "takes events again" in caplog.text
+    until(lambda: "takes events again" in caplog.text)
     assert "secret" not in caplog.text
 
 
@@ -195,7 +196,7 @@ def test_a_restart_in_the_middle_loses_nothing(receiver: Receiver, line: Line) -
 
 def test_a_slow_server_is_given_up_in_time_and_asked_again(receiver: Receiver, tmp_path: Path) -> None:
     slow = threading.Event()
-    receiver.answers = lambda events: (slow.wait(1.0) and 200) or 200
+    receiver.answers = lambda events: 200 if slow.wait(60) else 500
     line = Line(tmp_path, Webhook(receiver.url, timeout=0.1))
     line.put(5)
     time.sleep(0.3)
@@ -412,14 +413,16 @@ class TestSink:
     """From results to the server."""
 
     def test_visits_are_told_while_the_camera_never_waits(self, receiver: Receiver, tmp_path: Path, looks: Any) -> None:
-        receiver.answers = lambda events: time.sleep(0.5) or 200  # type: ignore[func-returns-value]
+        seen_all, waited = threading.Event(), list[bool]()
+        receiver.answers = lambda events: waited.append(seen_all.wait(60)) or 200  # type: ignore[func-returns-value]
         spool = Spool(tmp_path / "s.db")
-        sink = NetworkSink("webhook", "box", {"door": Watched()}, spool, Webhook(receiver.url))
-        started = time.monotonic()
+        sink = NetworkSink("webhook", "box", {"door": Watched()}, spool, Webhook(receiver.url, timeout=90.0))
         for step in range(200):
             sink.write(looks(step / 10, (step // 20, "known", f"p{step // 20}")))
-        assert time.monotonic() - started < 2.0
+        seen_all.set()
         sink.close()
+        assert waited
+        assert all(waited), "the camera waited for the server"
         sink.close()
         told = [(event["type"], event["identity"]) for event in receiver.events]
         assert [name for kind, name in told if kind == "appeared"] == [f"p{number}" for number in range(10)]
@@ -436,7 +439,7 @@ class TestSink:
         time.sleep(0.3)
         started = time.monotonic()
         sink.close()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30, "half of what it is given"
         assert sink.counts().waiting == 2
         receiver.start()
         again = NetworkSink("webhook", "box", {"door": Watched()}, Spool(tmp_path / "s.db"), Webhook(receiver.url))
@@ -464,7 +467,7 @@ class TestSink:
         spool = Spool(tmp_path / "s.db")
         sink = NetworkSink("webhook", "box", {"door": Watched()}, spool, Webhook(receiver.url))
         sink.write(looks(0.0, (1, "known", "ada")))
-        until(lambda: len(receiver.events) == 2, 5)
+        until(lambda: len(receiver.events) == 2)
         assert receiver.events[1]["reason"] == "stalled"
         sink.close()
         assert len(receiver.events) == 2
