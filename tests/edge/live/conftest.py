@@ -43,9 +43,9 @@ class ToyCamera:
 
     def read(self) -> tuple[Image, float]:
         time.sleep(0.04)
-        while self.picture is None:
+        while (picture := self.picture) is None:
             time.sleep(0.01)
-        return self.picture, time.time()
+        return picture, time.time()
 
     def close(self) -> None:
         self.picture = np.zeros((8, 8, 3), np.uint8) if self.picture is None else self.picture
@@ -89,7 +89,7 @@ class Rig:
         self, path: str, headers: dict[str, str] | None = None, method: str = "GET", body: str | None = None
     ) -> Answer:
         """What the server answers; headers given as None are left out."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.page.address.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.page.address.port, timeout=60)
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -102,7 +102,7 @@ class Rig:
 
     def wait(self, condition: Callable[[Any], bool]) -> Any:
         """The page's state once it fulfils a condition."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             state = self.ask("/api/state").json
             if condition(state):
@@ -151,7 +151,7 @@ def start(toy: Any, tmp_path: Path) -> Start:
             finally:
                 camera.close()
                 source.stop()
-                running.join(timeout=10)
+                running.join(timeout=60)
                 assert not running.is_alive()
 
     return started

@@ -74,7 +74,7 @@ def test_somebody_forgotten_beside_a_camera_is_gone_from_its_page(rig: Any) -> N
     state = rig.wait(lambda state: not state["people"] and state["gallery"]["identities"] == 0)
     rig.wait(lambda state: name not in json.dumps(state, ensure_ascii=False))
     assert rig.ask(f"/api/portrait?name={quote(name)}").status == 404
-    assert abs(state["now"] - state["strangers"][0]["last"]) < 5
+    assert abs(state["now"] - state["strangers"][0]["last"]) < 60, "seconds by the same clock"
 
 
 def test_times_on_the_page_follow_the_wall_clock_and_ages_do_not(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +84,5 @@ def test_times_on_the_page_follow_the_wall_clock_and_ages_do_not(rig: Any, monke
     monkeypatch.setattr(shown, "time", type("Set", (), {"time": staticmethod(lambda: real() + 86400)}))
     after = rig.ask("/api/state").json
     assert after["now"] - before["now"] > 86000
-    assert after["now"] - after["people"][0]["last"] < 5
+    assert after["now"] - after["people"][0]["last"] < 60
     assert [stranger["id"] for stranger in after["strangers"]] == [stranger["id"] for stranger in before["strangers"]]

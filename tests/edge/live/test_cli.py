@@ -133,14 +133,14 @@ def test_a_run_is_looked_at_and_ends_cleanly_while_somebody_looks(toy: Any, gall
     options = ("--bundle", toy.path, "--gallery", gallery, "--source", tmp_path / "long.mp4", "--realtime")
     with running(*options, "--serve", "0", "--serve-token-file", tmp_path / "token") as (process, url):
         request = urllib.request.Request(f"{url}api/events", headers={"Authorization": f"Bearer {SECRET}"})
-        with urllib.request.urlopen(request, timeout=20) as events:
+        with urllib.request.urlopen(request, timeout=60) as events:
             while b'"name": "ada"' not in events.readline():
                 pass
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()
             assert b'"ended": true' in events.read()
-        assert process.wait(timeout=20) == 0
-        assert time.monotonic() - began < 5
+        assert process.wait(timeout=60) == 0
+        assert time.monotonic() - began < 15, "long before the video would be over"
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_real_stranger_is_named_from_the_page(shipped_bundle: Path, tmp_path: 
         request = urllib.request.Request(
             f"{url}api/strangers/{number}/name", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             told = answer.read()
         assert b'"warnings": []' in told
         state = wait(url, lambda state: state["people"])
@@ -178,9 +178,9 @@ def test_a_real_stranger_is_named_from_the_page(shipped_bundle: Path, tmp_path: 
 
 def wait(url: str, condition: Any) -> Any:
     """The page's state once it fulfils a condition."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while True:
-        with urllib.request.urlopen(f"{url}api/state", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}api/state", timeout=60) as answer:
             state = json.loads(answer.read())
         if condition(state):
             return state

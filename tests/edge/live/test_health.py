@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from images import IMAGES, stage
+from servers import until
 
 from edge.errors import InputError
 from edge.live import health
@@ -53,12 +54,19 @@ def test_a_camera_that_gives_nothing_any_more_is_not_well(
     with start(stale_after=0.5) as rig:
         line = command_line(tmp_path, "edge", "run", "--serve", str(rig.page.address.port))
         rig.wait(lambda state: state["people"])
-        assert health.main(line) == 0
-        assert capsys.readouterr().out == "ok\n"
+        said = ""
+
+        def answers(status: int) -> bool:
+            nonlocal said
+            answered = health.main(line)
+            said = capsys.readouterr().out
+            return answered == status
+
+        until(lambda: answers(0))  # a busy machine may stall for as long as the camera may not
+        assert said == "ok\n"
         rig.camera.picture = None
-        rig.wait(lambda state: state["sources"][0]["state"] == "stalled")
-        assert health.main(line) == 1
-        assert capsys.readouterr().out.startswith("door <b>: nothing for ")
+        until(lambda: answers(1))
+        assert said.startswith("door <b>: nothing for ")
 
 
 def test_a_run_that_does_not_answer_is_not_well(

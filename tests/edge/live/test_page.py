@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from servers import free_port
 
 from edge.live.token import Token
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or its path in ARCEDGE_CHROMIUM"
 )
 expect = api.expect
+expect.set_options(timeout=60_000)
 
 NAME = "Ada Ærø 彩"
 SECRET = "0123456789abcdef-secret"
@@ -203,12 +205,12 @@ def test_it_says_when_the_run_is_over(start: Any, visit: Any) -> None:
 def test_a_page_that_was_open_before_a_restart_shows_the_new_run_and_no_dialog_of_before(
     start: Any, visit: Any
 ) -> None:
-    with start() as rig:
+    with start(port=free_port()) as rig:
         page = visit(rig)
         expect(page.locator(".face")).to_have_count(2)
         page.locator("#strangers-list button").click()
         expect(page.locator("#sheet")).to_be_visible()
     with start(port=rig.page.address.port):
-        expect(page.locator("#status")).to_have_text("Live", timeout=15_000)
+        expect(page.locator("#status")).to_have_text("Live")
         expect(page.locator("#sheet")).to_be_hidden()
         expect(page.locator(".face")).to_have_count(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from servers import free_port, until
 
 from edge.errors import InputError
 from edge.gallery import Gallery
@@ -32,13 +34,14 @@ def both_decided(state: Any) -> bool:
     return len(state["people"]) == 1 and len(state["strangers"]) == 1
 
 
-def test_the_state_tells_who_was_seen_and_what_it_cost(rig: Any) -> None:
-    state = rig.wait(both_decided)
+def test_the_state_tells_who_was_seen_and_what_it_cost(start: Any) -> None:
+    began = time.time()
+    with start() as rig:
+        state = rig.wait(both_decided)
     person, stranger, source = state["people"][0], state["strangers"][0], state["sources"][0]
     assert (person["name"], person["source"]) == (NAME, "door <b>")
     assert person["similarity"] > 0.95
-    assert abs(state["now"] - person["last"]) < 1
-    assert person["first"] <= person["last"]
+    assert began <= person["first"] <= person["last"] <= state["now"] <= time.time()
     assert stranger["nearest"] == NAME
     assert stranger["similarity"] < state["bundle"]["threshold"]
     assert (source["state"], source["size"], source["in_view"]) == ("running", [480, 320], 2)
@@ -135,7 +138,7 @@ def test_a_stranger_is_forgotten_on_request(rig: Any) -> None:
 
 
 def test_after_a_restart_a_page_of_before_gets_frames_and_names_nobody(start: Any) -> None:
-    with start() as before:
+    with start(port=free_port()) as before:
         old = before.wait(both_decided)
     with start(port=before.page.address.port) as rig:
         new = rig.wait(both_decided)
@@ -196,18 +199,22 @@ class TestMetrics:
             == rig.ask("/api/state").json["bundle"]["digest"]
         )
 
-    def test_the_buckets_of_a_stage_grow_to_its_count(self, rig: Any) -> None:
-        rig.wait(lambda state: state["sources"][0]["frames"] >= 10)
+    def test_the_buckets_of_a_stage_grow_to_its_count(self, start: Any) -> None:
+        began = time.monotonic()
+        with start() as rig:
+            rig.wait(lambda state: state["sources"][0]["frames"] >= 10)
+            families = self.families(rig)
         samples = [
             sample
-            for sample in self.families(rig)["arcedge_stage_duration_seconds"].samples
+            for sample in families["arcedge_stage_duration_seconds"].samples
             if sample.labels["stage"] == "detect"
         ]
         buckets = [sample.value for sample in samples if sample.name.endswith("_bucket")]
         count = next(sample.value for sample in samples if sample.name.endswith("_count"))
         assert buckets == sorted(buckets)
         assert buckets[-1] == count >= 10
-        assert 0 < next(sample.value for sample in samples if sample.name.endswith("_sum")) < 10
+        spent = next(sample.value for sample in samples if sample.name.endswith("_sum"))
+        assert 0 < spent < time.monotonic() - began
 
     def test_sinks_tell_what_they_lost_and_the_page_is_none(self, rig: Any) -> None:
         counts = SinkCounts(lost=3, delivered=5, waiting=2)
@@ -248,13 +255,12 @@ class TestMetrics:
 def test_health_tells_when_a_camera_gives_nothing_any_more(start: Any) -> None:
     with start(stale_after=0.5) as rig:
         rig.wait(lambda state: state["sources"][0]["frames"] > 0)
-        assert rig.ask("/healthz").status == 200
+        until(lambda: rig.ask("/healthz").status == 200)  # a busy machine may stall for as long as the camera may not
         rig.camera.picture = None
+        until(lambda: rig.ask("/healthz").status == 503)
         state = rig.wait(lambda state: state["troubles"])
         assert state["sources"][0]["state"] == "stalled"
-        ill = rig.ask("/healthz")
-        assert ill.status == 503
-        assert "door <b>: nothing for" in ill.text
+        assert "door <b>: nothing for" in rig.ask("/healthz").text
         assert "arcedge_healthy 0.0" in rig.ask("/metrics").text
 
 
@@ -272,10 +278,8 @@ class TestWithAToken:
     def test_health_is_open_and_names_nobody(self, start: Any) -> None:
         with start(TOKEN, stale_after=0.2) as rig:
             rig.camera.picture = None
-            time.sleep(0.4)
-            ill = rig.ask("/healthz")
-            assert ill.status == 503
-            assert "door" not in ill.text
+            until(lambda: rig.ask("/healthz").status == 503)
+            assert "door" not in rig.ask("/healthz").text
             assert "door" in rig.ask("/healthz", {"Authorization": f"Bearer {SECRET}"}).text
 
     def test_a_scraper_brings_it_in_a_header_and_a_wrong_one_takes_time(self, start: Any) -> None:
@@ -432,7 +436,7 @@ class TestWhatAnybodyMaySend:
         with start(TOKEN) as rig:
             began = time.monotonic()
             assert self.exchanged(rig, begun).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 408 Request Timeout")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10, "what it is given unless a test says otherwise"
 
     def test_an_idle_connection_is_closed(self, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edge.live.server.KEEP_SECONDS", 0.3)
@@ -442,13 +446,17 @@ class TestWhatAnybodyMaySend:
     def test_no_more_connections_than_so_many_are_open(self, rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edge.live.connections.MOST_CONNECTIONS", 5)
         address = "127.0.0.1", rig.page.address.port
-        held = [socket.create_connection(address, timeout=10) for _ in range(5)]
-        time.sleep(0.2)
+        held = [socket.create_connection(address, timeout=60) for _ in range(5)]
         with pytest.raises(ConnectionError):
             rig.ask("/healthz")
         held.pop().close()
-        time.sleep(0.2)
-        assert rig.ask("/healthz").status == 200
+
+        def let_in() -> bool:
+            with contextlib.suppress(ConnectionError):
+                return bool(rig.ask("/healthz").status == 200)
+            return False
+
+        until(let_in)
         for connection in held:
             connection.close()
 
