@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +63,22 @@ def test_search_and_pull_are_measured_on_a_gallery_whose_answer_is_known(
 
 BUSY = """
 import subprocess, sys, time
-if len(sys.argv) == 1:
-    subprocess.run([sys.executable, __file__, "child"])
+child = subprocess.Popen([sys.executable, __file__, "child"]) if len(sys.argv) == 1 else None
 ends = time.process_time() + 0.5
 while time.process_time() < ends:
     pass
+print("done", flush=True)
+sys.stdin.read()
 """
 
 
 def test_the_processor_time_of_a_process_and_of_those_it_started_is_counted(tmp_path: Path) -> None:
     script = tmp_path / "busy.py"
     script.write_text(BUSY)
-    child = subprocess.Popen([sys.executable, str(script)])
-    family, used = {child.pid}, {}
-    while child.poll() is None:
-        used.update(indexing._seconds_of(family))
-        time.sleep(0.02)
+    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
+        assert busy.stdout is not None
+        assert [busy.stdout.readline() for _ in range(2)] == [b"done\n"] * 2
+        used = indexing._seconds_of({busy.pid})
     assert len(used) == 2
     assert 0.9 < sum(used.values()) < 1.6
     assert os.getpid() not in {pid for pid, _ in used}

@@ -43,7 +43,7 @@ class Script:
     def read(self) -> tuple[np.ndarray, float]:
         step = next(self._steps, EndOfStream())
         if isinstance(step, threading.Event):
-            assert step.wait(10)
+            assert step.wait(60)
             step = next(self._steps, EndOfStream())
         if isinstance(step, BaseException):
             raise step
@@ -57,7 +57,7 @@ QUICK = Backoff(first=0.01, longest=0.05)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
@@ -231,7 +231,7 @@ class TestLive:
         threading.Timer(0.1, source.stop).start()
         started = time.monotonic()
         assert source.read() is None
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30, "half of what the script waits"
         never.set()
         source.close()
 
@@ -415,7 +415,7 @@ def test_nobody_waits_for_a_camera_that_does_not_answer(
         open_source(str(video)).close()
         toy.write_video(tmp_path / "w.mp4", [shade(1)] * 3)
         opened = time.monotonic()
-        asking.join(20)
+        asking.join()
         connection.close()
     assert opened < given_up[0]
 
@@ -532,7 +532,7 @@ class TestSeveral:
         self, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
     ) -> None:
         asked = []
-        together = threading.Barrier(2, timeout=10)
+        together = threading.Barrier(2, timeout=60)
 
         def unanswered(url: str, name: str) -> None:
             asked.append(name)

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from servers import until
 
 from edge.errors import InputError
 from edge.sinks.background import Background
@@ -14,7 +15,7 @@ def test_everything_arrives_in_its_order() -> None:
     background = Background("test", taken.extend)
     for number in range(500):
         background.put(number)
-    background.close(5.0)
+    background.close(60.0)
     assert taken == list(range(500))
     assert background.dropped == 0
 
@@ -24,16 +25,16 @@ def test_whoever_puts_never_waits_for_a_slow_one_and_drops_are_counted() -> None
     free = threading.Event()
 
     def take(items: list[int]) -> None:
-        free.wait(10)
+        free.wait(60)
         taken.extend(items)
 
     background = Background("test", take, room=10)
     started = time.monotonic()
     for number in range(1000):
         background.put(number)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 30, "half of what a single one takes"
     free.set()
-    background.close(5.0)
+    background.close(60.0)
     assert 10 <= len(taken) <= 21
     assert taken == sorted(taken)
     assert background.dropped == 1000 - len(taken)
@@ -44,16 +45,16 @@ def test_the_end_is_not_waited_for_longer_than_allowed() -> None:
 
     def take(items: list[int]) -> None:
         begun.set()
-        free.wait(10)
+        free.wait(60)
 
     background = Background("test", take, room=10)
     background.put(1)
-    assert begun.wait(5)
+    assert begun.wait(60)
     for number in range(5):
         background.put(number)
     started = time.monotonic()
     background.close(0.3)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 30, "half of what it takes"
     assert background.dropped == 5
     free.set()
 
@@ -68,7 +69,7 @@ def test_waiting_for_room_loses_nothing() -> None:
     background = Background("test", take, room=3)
     for number in range(300):
         background.put_waiting(number)
-    background.close(5.0)
+    background.close(60.0)
     assert taken == list(range(300))
 
 
@@ -82,13 +83,10 @@ def test_what_cannot_be_taken_is_counted_with_a_line_each_way(caplog: pytest.Log
     background = Background("test", take)
     for number in range(20):
         background.put(number)
-    end = time.monotonic() + 5
-    while background.dropped < 20:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: background.dropped == 20)
     full = False
     background.put(99)
-    background.close(5.0)
+    background.close(60.0)
     assert background.dropped == 20
     assert [record.message for record in caplog.records] == [
         "spool.db: the disk is full; events are dropped",
@@ -106,12 +104,12 @@ def test_what_is_done_regularly_is_done_also_while_more_and_more_comes() -> None
 
     background = Background("test", take, regularly=done.set)
     background.put(1)
-    assert done.wait(10)
-    background.close(5.0)
+    assert done.wait(60)
+    background.close(60.0)
 
 
 def test_a_bug_comes_out_where_somebody_sees_it() -> None:
     background = Background("test", lambda items: items[1:].index(7) and None)
     background.put(1)
     with pytest.raises(ValueError, match="7 is not in list"):
-        background.close(5.0)
+        background.close(60.0)

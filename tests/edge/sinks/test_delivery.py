@@ -46,7 +46,7 @@ def deliver(folder: Path, receiver: Receiver, events: int) -> Delivery:
     spool.put([{"source": "door", "number": number} for number in range(events)])
     made = Delivery("test", spool, receiver, QUICK)
     until(lambda: spool.waiting == 0)
-    made.close(5.0)
+    made.close(60.0)
     spool.close()
     return made
 

@@ -43,7 +43,7 @@ class NatsServer(Server):
         super().__init__(port, command, folder / "nats.log")
 
     def _greets(self, probe: socket.socket) -> bool:
-        probe.settimeout(1)
+        probe.settimeout(60)
         return probe.recv(4) == b"INFO"
 
     def stored(self, stream: str = "fleet", **credentials: str) -> list[tuple[str, dict[str, Any]]]:
@@ -82,7 +82,7 @@ def test_events_are_stored_once_in_order_by_device_and_source(server: NatsServer
     ids = spool.put([event(number, ("door", "rtsp://yard.local/1")[number % 2]) for number in range(200)])
     delivery.wake()
     until(lambda: spool.waiting == 0)
-    delivery.close(5.0)
+    delivery.close(60.0)
     stored = server.stored()
     assert [payload["id"] for _, payload in stored] == ids
     assert [payload["number"] for _, payload in stored] == list(range(200))
@@ -106,8 +106,8 @@ def test_a_server_killed_and_restarted_in_the_middle_loses_nothing_and_stores_no
             server.kill(number)
         if step in (16, 32):
             server.start()
-    until(lambda: spool.waiting == 0, 20)
-    delivery.close(5.0)
+    until(lambda: spool.waiting == 0)
+    delivery.close(60.0)
     assert [payload["number"] for _, payload in server.stored()] == list(range(made))
 
 
@@ -120,7 +120,7 @@ def test_what_was_stored_and_not_heard_of_is_sent_again_and_stored_once(server: 
     first.close(1.0)
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
     until(lambda: spool.waiting == 0)
-    delivery.close(5.0)
+    delivery.close(60.0)
     assert [payload["number"] for _, payload in server.stored()] == list(range(5))
 
 
@@ -138,7 +138,7 @@ def test_a_stream_that_is_there_is_left_as_it_is(
     spool.put([event(0)])
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
     until(lambda: "stream fleet does not take fleet.box_1.door" in caplog.text)
-    delivery.close(1.0)
+    delivery.close(60.0)
     assert spool.waiting == 1
 
 
@@ -148,7 +148,7 @@ def test_an_event_that_is_too_large_holds_up_no_other(server: NatsServer, tmp_pa
     spool.put([event(0), event(1), {**event(2), "much": "x" * 2_000_000}, event(3)])
     delivery = Delivery("nats", spool, transport(server.port), QUICK)
     until(lambda: spool.waiting == 0)
-    delivery.close(1.0)
+    delivery.close(60.0)
     assert [payload["number"] for _, payload in server.stored()] == [0, 1, 3]
     assert (delivery.refused, delivery.delivered) == (1, 3)
 
@@ -179,7 +179,7 @@ def test_a_wrong_secret_is_said_and_the_right_one_is_let_in(
                 until(lambda: "refuses the connection" in caplog.text)
             else:
                 until(lambda: spool.waiting == 0)
-            delivery.close(1.0)
+            delivery.close(60.0)
             assert "geheim" not in caplog.text + repr(address)
         assert len(server.stored(**right)) == 1
 
@@ -197,12 +197,12 @@ class TestTls:
             address = NatsAddress.parse(f"tls://localhost:{free_port}/fleet")
             delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
             until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
-            delivery.close(1.0)
+            delivery.close(60.0)
             assert spool.waiting == 1
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
             delivery = Delivery("nats", spool, Nats(address, "box"), QUICK)
             until(lambda: spool.waiting == 0)
-            delivery.close(1.0)
+            delivery.close(60.0)
 
     def test_nothing_secret_is_said_to_whoever_asks_for_no_tls(self, tmp_path: Path, free_port: int) -> None:
         heard = bytearray()
