@@ -72,8 +72,9 @@ class Server:
             self._process = None
 
     def _ready(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0 and self._greets(probe)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 60) as probe:
+            return self._greets(probe)
+        return False
 
     def _greets(self, _: socket.socket) -> bool:
         return True

@@ -82,24 +82,26 @@ class TritonClient:
         """Asks until there is an answer, the server refuses, or the time is over."""
         from tritonclient.utils import InferenceServerException
 
-        deadline, wait = time.monotonic() + self.address.timeout, _FIRST_WAIT
+        deadline, wait, gone = time.monotonic() + self.address.timeout, _FIRST_WAIT, False
         while True:
             try:
                 return request(max(deadline - time.monotonic(), 1e-3))
             except InferenceServerException as error:
                 status = str(error.status() or "").removeprefix("StatusCode.")
-                if status == "DEADLINE_EXCEEDED":
+                late = status == "DEADLINE_EXCEEDED"
+                if late and not gone:
                     raise EngineError(
                         f"{self.address}: no answer within {self.address.timeout:g} s; the server is overloaded or out "
                         "of reach (--triton-timeout)"
                     ) from error
-                if status not in _GONE or _is_of_a_model(error):
+                if not late and (status not in _GONE or _is_of_a_model(error)):
                     raise _RefusedError(f"{self.address}: {_first_line(error)}", status) from error
-                if time.monotonic() + wait > deadline:
+                if late or time.monotonic() + wait > deadline:
                     raise EngineError(
                         f"{self.address}: no Triton server answers there ({self.address.timeout:g} s); is it running, "
                         "and its gRPC port open?"
                     ) from error
+            gone = True
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 

@@ -43,7 +43,6 @@ class NatsServer(Server):
         super().__init__(port, command, folder / "nats.log")
 
     def _greets(self, probe: socket.socket) -> bool:
-        probe.settimeout(60)
         return probe.recv(4) == b"INFO"
 
     def stored(self, stream: str = "fleet", **credentials: str) -> list[tuple[str, dict[str, Any]]]:
