@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import random
 import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clock import Clock, SharedClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import serving_milvus
+from servers import serving_milvus, until
 
 from edge.analyze import FaceAnalyzer
 from edge.cli.main import main
@@ -416,12 +417,14 @@ def test_the_snapshot_goes_on_while_the_server_is_away_and_sees_what_came_when_i
         with pytest.raises(StoreUnavailableError, match="Milvus cannot be used now"):
             Gallery.open(place)
     with serving_milvus(tmp_path / "data", int(address.rpartition(":")[2])):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+
+        def added() -> bool:
             with contextlib.suppress(StoreUnavailableError):
                 gallery.add("bob", unit(1, 2), ["b"])
-                break
-            time.sleep(0.2)
+                return True
+            return False
+
+        until(added)
         assert set(searched(gallery)) == {"ada", "bob"}
         gallery.close()
 
@@ -483,7 +486,7 @@ def test_processes_that_write_at_once_take_turns_and_one_that_is_killed_loses_no
         place = MilvusPlace(address)
         Gallery.create(place, BINDING).close()
         # Written as the first of them, so that no writer has to wait a minute for the one that is killed.
-        fast = "import edge.gallery.lease as lease; lease.KEEP_SECONDS = 4.0; lease.WAIT_SECONDS = 20.0\n"
+        fast = "import edge.gallery.lease as lease; lease.KEEP_SECONDS = 4.0; lease.WAIT_SECONDS = 60.0\n"
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", fast + WRITER, str(place), str(who), "15" if who else "100000"],
@@ -492,11 +495,14 @@ def test_processes_that_write_at_once_take_turns_and_one_that_is_killed_loses_no
             )
             for who in range(3)
         ]
-        time.sleep(5)
+        outputs = [process.stdout for process in processes if process.stdout is not None]
+        begun = [output.readline() for output in outputs]
         processes[0].kill()
-        said = [process.communicate(timeout=120)[0].split() for process in processes]
+        said = [(first + output.read()).split() for first, output in zip(begun, outputs, strict=True)]
+        for process in processes:
+            process.wait()
         assert [process.returncode for process in processes[1:]] == [0, 0]
-        monkeypatch.setattr(leases, "WAIT_SECONDS", 20.0)
+        monkeypatch.setattr(leases, "WAIT_SECONDS", 60.0)
         with Gallery.open(place) as gallery:
             gallery.add("last", unit(1, 1), ["l"])
             sources = [entry.source for entry in gallery.entries("same")]
@@ -508,36 +514,42 @@ def test_processes_that_write_at_once_take_turns_and_one_that_is_killed_loses_no
 
 
 class Shelf:
-    """A register that takes its time."""
+    """A register whose reads and writes take the time that `delay` gives: what a read gives may be as old as that."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, delay: Callable[[], float]) -> None:
         self.text = ""
-        self.delay = 0.0
+        self.delay = delay
+        self._clock = clock
 
     def read(self) -> str:
-        return self.text
+        text = self.text
+        self._clock.sleep(self.delay())
+        return text
 
     def write(self, text: str) -> None:
-        time.sleep(self.delay)
+        self._clock.sleep(self.delay())
         self.text = text
 
 
-def test_two_never_hold_the_lease_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "SETTLE_SECONDS", 0.05)
-    monkeypatch.setattr(leases, "WAIT_SECONDS", 30.0)
-    shelf = Shelf()
+@pytest.mark.parametrize("seed", range(20))
+def test_two_never_hold_the_lease_at_once(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    clock, chance = SharedClock(threads=4), random.Random(seed)
+    monkeypatch.setattr(leases, "time", clock)
+    monkeypatch.setattr(leases, "WAIT_SECONDS", 1000.0)
+    shelf = Shelf(clock, lambda: chance.uniform(0, leases.SETTLE_SECONDS / 2.1))
     inside, most, turns = [0], [0], []
 
     def work() -> None:
-        lease = Lease(shelf, "here")
+        lease = Lease(shelf, "here", clock.monotonic)
         for _ in range(3):
             lease.take()
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-            time.sleep(0.01)
+            clock.sleep(chance.uniform(0, 1))
             inside[0] -= 1
             turns.append(1)
             lease.give_back()
+        clock.leave()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -548,18 +560,18 @@ def test_two_never_hold_the_lease_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_lease_ends_by_itself_and_a_slow_write_does_not_win_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "SETTLE_SECONDS", 0.02)
-    monkeypatch.setattr(leases, "WAIT_SECONDS", 0.2)
-    shelf, now = Shelf(), [1000.0]
-    killed, other = (Lease(shelf, "here", lambda: now[0]) for _ in range(2))
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    shelf = Shelf(clock, lambda: 0.01)
+    killed, other = (Lease(shelf, "here", clock.monotonic) for _ in range(2))
     killed.take()
     with pytest.raises(StoreUnavailableError, match="another one is writing"):
         other.take()
-    now[0] += leases.KEEP_SECONDS + 1
+    clock.sleep(leases.KEEP_SECONDS + 1)
     other.take()
     assert not killed._claim()
     other.give_back()
-    shelf.delay = 0.05
+    shelf.delay = lambda: leases.SETTLE_SECONDS * 1.1
     assert not killed._claim()
 
 

@@ -454,9 +454,11 @@ def test_a_pull_killed_at_any_moment_leaves_the_old_or_the_new_snapshot_and_so_d
         pulled(place, tmp_path / "g")
         outcomes = set()
         with Gallery.open(place) as central, Gallery.open(tmp_path / "g") as copy:
-            # Right after its beginning, right after its end, and somewhere.
-            moments = [0.0, None, *(chance.uniform(0, 0.3) for _ in range(3))]
+            # Right after its beginning, right after its end, and somewhere; a busy machine may kill too late.
+            moments = [0.0, None, *(chance.uniform(0, 0.3) for _ in range(3)), *[0.0] * 30]
             for round_, moment in enumerate(moments):
+                if round_ >= 5 and outcomes == {True, False}:
+                    break
                 before = contents(copy)
                 for number in range(4):
                     central.add(f"p{number}", unit(30, 1000 + 10 * round_ + number), ["p"] * 30)
@@ -553,7 +555,7 @@ def test_a_machine_that_keeps_pulling_goes_on_without_the_centre_and_with_it_aga
                 assert "the centre is there again" in child.stderr.readline()
                 assert "version 3 is now 4" in child.stdout.readline()
                 child.terminate()
-                assert child.wait(20) == 0
+                assert child.wait(60) == 0
         finally:
             child.kill()
             child.communicate()
