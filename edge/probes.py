@@ -6,6 +6,8 @@ on faces. They show nobody, and what is measured on them is no accuracy.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -19,6 +21,12 @@ def synthetic_crops(count: int) -> Image:
 
     They check mechanics, not accuracy: what is measured on them says so.
     """
+    return _crops(count).copy()
+
+
+@lru_cache(maxsize=4)
+def _crops(count: int) -> Image:
+    """Drawn once: an export proves each of its variants on the same."""
     generator = np.random.default_rng(SEED)
     y, x = np.mgrid[0:112, 0:112].astype(np.float32)
     crops = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,14 +88,19 @@ class Graph:
 
     def rename_tensor(self, old: str, new: str) -> None:
         """Gives a tensor another name, where it is made and where it is used."""
-        self.rename_uses(old, new)
+        self.rename_tensors({old: new})
+
+    def rename_tensors(self, names: Mapping[str, str]) -> None:
+        """Gives each tensor in `names` the name that stands there for it, all at once."""
         for node in self.nodes:
-            for i, name in enumerate(node.output):
-                if name == old:
-                    node.output[i] = new
-        if old in self.arrays:
-            self.arrays[new] = self.arrays.pop(old)
-        self._names.add(new)
+            for places in (node.input, node.output):
+                for i, name in enumerate(places):
+                    if name in names:
+                        places[i] = names[name]
+        for old, new in names.items():
+            if old in self.arrays:
+                self.arrays[new] = self.arrays.pop(old)
+        self._names.update(names.values())
 
     def array(self, name: str) -> Array | None:
         """The initialiser `name`; None where it is computed, an input, or absent."""

@@ -167,8 +167,7 @@ def _quiet() -> Iterator[None]:
 
 def _without_prefix(model: ModelProto, prefix: str) -> ModelProto:
     graph = Graph(model)
-    for name in [name for name in graph.arrays if name.startswith(prefix)]:
-        graph.rename_tensor(name, name.removeprefix(prefix))
+    graph.rename_tensors({name: name.removeprefix(prefix) for name in graph.arrays if name.startswith(prefix)})
     return graph.close()
 
 

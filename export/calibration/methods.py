@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +78,12 @@ def entropy(histogram: Histogram) -> Range:
     # The tall bin at zero that a ReLU leaves says nothing about the rest, and would decide alone.
     zero = int(np.clip(np.searchsorted(histogram.centres, 0.0), 0, len(counts) - 1))
     counts[zero] = counts[max(zero - 1, 0) : zero + 2].min() if counts[zero] > counts.sum() / 4 else counts[zero]
-    centres, filled = histogram.centres, (counts > 0).astype(np.float64)
+    centres, filled, below = histogram.centres, (counts > 0).astype(np.float64), np.cumsum(counts)
     best, divergence = 1.0, np.inf
     for share in np.linspace(0.2, 1.0, 81):
         first = int(np.searchsorted(centres, min(share * histogram.low, 0.0), side="left"))
         last = int(np.searchsorted(centres, max(share * histogram.high, 0.0), side="right"))
-        current = _divergence(counts, filled, first, last)
+        current = _divergence(counts, filled, below, first, last)
         if current < divergence:
             best, divergence = float(share), current
     return best * histogram.low, best * histogram.high
@@ -116,19 +117,28 @@ def _errors(histogram: Histogram, lows: Floats64, highs: Floats64) -> Floats64:
     return summed
 
 
-def _divergence(counts: Floats64, filled: Floats64, first: int, last: int) -> float:
-    """Of the bins from `first` to before `last`. filled: 1 where a bin holds anything, else 0."""
+@lru_cache(maxsize=BINS)
+def _levels(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each level of a range of so many bins begins, and how many of them it takes."""
+    edges = np.linspace(0, size, min(LEVELS, size) + 1).astype(np.int64)
+    return edges[:-1], np.diff(edges)
+
+
+def _divergence(counts: Floats64, filled: Floats64, below: Floats64, first: int, last: int) -> float:
+    """Of the bins from `first` to before `last`. filled: 1 where a bin holds anything, else 0. below: cumulated counts,
+    which are whole numbers, so that no order of summing them gives another sum.
+    """
     size = last - first
     if size < LEVELS // 2:
         return float(np.inf)
     inside, filled = counts[first:last], filled[first:last]
     reference = inside.copy()
-    reference[0] += counts[:first].sum()
-    reference[-1] += counts[last:].sum()
-    levels = np.linspace(0, size, min(LEVELS, size) + 1).astype(np.int64)
-    sums, occupied = np.add.reduceat(inside, levels[:-1]), np.add.reduceat(filled, levels[:-1])
-    spread = np.repeat(sums / np.maximum(occupied, 1), np.diff(levels)) * filled
-    p, q = reference / max(reference.sum(), 1e-30), spread / max(spread.sum(), 1e-30)
+    reference[0] += below[first - 1] if first else 0.0
+    reference[-1] += below[-1] - below[last - 1]
+    begin, widths = _levels(size)
+    sums, occupied = np.add.reduceat(inside, begin), np.add.reduceat(filled, begin)
+    spread = np.repeat(sums / np.maximum(occupied, 1), widths) * filled
+    p, q = reference / max(below[-1], 1e-30), spread / max(spread.sum(), 1e-30)
     # Where clipped mass meets an empty level the divergence has no end; a small floor keeps candidates comparable.
     seen = p > 0
     p = p[seen]

@@ -55,7 +55,8 @@ def buses(model: ModelProto) -> tuple[Bus, ...]:
     tensors: dict[str, list[str]] = {}
     for name in [value.name for value in graph.inputs] + [name for node in graph.nodes for name in node.output]:
         tensors.setdefault(together.root(name), []).append(name)
-    found = (_bus(graph, names) for names in tensors.values())
+    producers, consumers = graph.producers(), graph.consumers()
+    found = (_bus(graph, producers, consumers, names) for names in tensors.values())
     return tuple(bus for bus in found if bus is not None)
 
 
@@ -78,9 +79,7 @@ def equalise(model: ModelProto, factors: Mapping[str, npt.ArrayLike]) -> ModelPr
             multiply_channels(graph, layers[giver], factor, 0)
         for taker in bus.takers:
             multiply_channels(graph, layers[taker], 1.0 / factor, 1)
-    for name in factors:
-        for tensor in known[name].tensors:
-            graph.rename_tensor(tensor, tensor + EQUALISED)
+    graph.rename_tensors({tensor: tensor + EQUALISED for name in factors for tensor in known[name].tensors})
     return graph.close()
 
 
@@ -101,9 +100,11 @@ def taken(model: ModelProto, bus: Bus) -> Array | None:
     return np.maximum.reduce(found) if found else None
 
 
-def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
+def _bus(
+    graph: Graph, producers: Mapping[str, NodeProto], consumers: Mapping[str, list[NodeProto]], tensors: list[str]
+) -> Bus | None:
     """The bus of tensors that belong together; None where something other than a layer gives or takes one of them."""
-    producers, consumers, inside = graph.producers(), graph.consumers(), set(tensors)
+    inside = set(tensors)
     if inside & (graph.output_names | {value.name for value in graph.inputs}):
         return None
     givers, takers, passing, widths = list[str](), list[str](), set[str](), set[int]()
@@ -113,7 +114,7 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
             if any(value in graph.arrays for value in _values(giver)):
                 return None  # a constant that is added would have to be multiplied too
             passing.add(giver.op_type)
-        elif is_layer(giver, graph):
+        elif is_layer(giver, graph, consumers):
             givers.append(name)
             widths.add(graph.arrays[giver.input[1]].shape[_axis(giver, 0)])
         else:
@@ -121,7 +122,7 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
         for taker in consumers.get(name, []):
             if taker.op_type in POSITIVE + LINEAR and set(_values(taker)) <= inside:
                 continue
-            if not is_layer(taker, graph) or name in list(taker.input)[1:]:
+            if not is_layer(taker, graph, consumers) or name in list(taker.input)[1:]:
                 return None
             takers.append(taker.output[0])
             weight = graph.arrays[taker.input[1]]
@@ -131,12 +132,14 @@ def _bus(graph: Graph, tensors: list[str]) -> Bus | None:
     return Bus(tensors[0], tuple(tensors), tuple(givers), tuple(takers), not passing & set(POSITIVE), widths.pop())
 
 
-def is_layer(node: NodeProto, graph: Graph) -> bool:
-    """Whether a node is a layer whose channels can be multiplied: dense or depthwise, constant, not shared."""
+def is_layer(node: NodeProto, graph: Graph, uses: Mapping[str, list[NodeProto]]) -> bool:
+    """Whether a node is a layer whose channels can be multiplied: dense or depthwise, constant, not shared.
+
+    uses: the graph's consumers.
+    """
     if node.op_type not in ("Conv", "Gemm"):
         return False
     weight = graph.array(node.input[1])
-    uses = graph.consumers()
     own = weight is not None and all(name in graph.arrays and len(uses[name]) == 1 for name in node.input[1:] if name)
     if not own or weight is None:
         return False

@@ -74,7 +74,7 @@ def _turn(node: NodeProto, signs: Array, graph: Graph) -> bool:
     readers = uses.get(y, [])
     if before is None or len(uses[x]) != 1 or graph.output_names & {x, y}:
         return False
-    if not all(layer.op_type == "Conv" and is_layer(layer, graph) for layer in (before, *readers)):
+    if not all(layer.op_type == "Conv" and is_layer(layer, graph, uses) for layer in (before, *readers)):
         return False
     multiply_channels(graph, before, signs, 0)
     for reader in readers:

@@ -178,14 +178,15 @@ def _place_cpu(graph: Graph, layers: list[NodeProto], tensors: tuple[str, ...], 
         if layer.op_type in LAYERS:
             scale, _ = scales[layer.input[0]]
             _integer_parameters(graph, layer, scale)
+    pairs = {}
     for name in tensors:
         scale, zero = scales[name]
-        pair = _pair(graph, name, np.asarray(scale), np.asarray(zero))
-        for node in graph.nodes:
-            if node.op_type != "QuantizeLinear":
-                for i, used in enumerate(node.input):
-                    if used == name and name not in outputs:
-                        node.input[i] = pair
+        pairs[name] = _pair(graph, name, np.asarray(scale), np.asarray(zero))
+    for node in graph.nodes:
+        if node.op_type != "QuantizeLinear":
+            for i, used in enumerate(node.input):
+                if used in pairs and used not in outputs:
+                    node.input[i] = pairs[used]
     _shield_float_layers(graph)
 
 
