@@ -288,7 +288,7 @@ def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], caps
         assert 0.1 < variant.threshold.similarity < 0.8
         assert variant.threshold.pairs > 500
     # The table stands in for the photos.
-    words = [*words[:6], "--calibration", str(folder / "t.json")]
+    words = [*words[:6], "--calibration", str(folder / "t.json"), "--precision", "int8"]
     assert run(*words, "--out", folder / "c") == 0
     assert calibration_pictures(Bundle.open(folder / "c").manifest.provenance) == seen
     assert Bundle.open(folder / "c").load(bundle.select("embedder", "int8")) == bundle.load(
