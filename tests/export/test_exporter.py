@@ -265,7 +265,10 @@ def foreign(shared_data: Path, photos: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_a_third_party_model_on_real_faces(foreign: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_third_party_model_on_real_faces(
+    foreign: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.photos.MOSAICS", 11)
     folder, words = foreign
     assert run(*words, "--out", folder / "b", "--save-calibration", folder / "t.json", "--explain") == 0
     printed = capsys.readouterr().out
