@@ -74,7 +74,13 @@ def _of_int8(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
         proof = engine.get("int8")
         if isinstance(proof, dict):
             share = proof["in_int8"] / proof["quantised"]
-            yield _entry("share of quantised layers in INT8", name, share, "1", share == 1.0)
+            untold = proof["untold"]
+            why = (
+                f"the inspector does not tell what {len(untold)} of {proof['quantised']} layers take"
+                if untold
+                else None
+            )
+            yield _entry("share of quantised layers in INT8", name, share, "1", share == 1.0, why)
 
 
 def _named(result: dict[str, Any], part: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -268,18 +268,31 @@ def make(version: str) -> types.ModuleType:
 
         def create_engine_inspector(self) -> Any:
             assert self.model is not None
-            return types.SimpleNamespace(get_engine_information=lambda kind: json.dumps({"Layers": self.layers()}))
+            inspector = types.SimpleNamespace(execution_context=None)
+            inspector.get_engine_information = lambda kind: json.dumps(
+                {"Layers": self.layers(inspector.execution_context)}
+            )
+            return inspector
 
-        def layers(self) -> list[dict[str, Any]]:
-            """As the inspector words them: a layer with what feeds it and, of all profiles but the first, a number."""
+        def layers(self, context: Context | None) -> list[dict[str, Any]]:
+            """As the inspector words them: a layer with what feeds it and, of all profiles but the first, a number.
+
+            Formats only of the profile of a context whose shapes are set.
+            """
             integer = {n.output[0] for n in self.model.graph.node if n.op_type == "DequantizeLinear"}
             found = []
             for profile in range(len(self.profiles)):
                 for node in self.model.graph.node:
                     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                         continue
+                    told = context is not None and context.shapes and context.active_optimization_profile == profile
                     tensors = [
-                        {"Name": name, "Format/Datatype": f"{INT8 if name in integer else FP32} format"}
+                        {
+                            "Name": name,
+                            "Format/Datatype": f"{INT8 if name in integer else FP32} format"
+                            if told
+                            else "N/A due to dynamic shapes",
+                        }
                         for name in node.input
                     ]
                     name = f"{node.input[1]} + {node.name}" if len(node.input) > 1 else node.name

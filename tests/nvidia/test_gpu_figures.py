@@ -29,6 +29,7 @@ from edge.errors import EngineError, InputError, MissingExtraError
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 HALF = "Channel major FP16 format where channel % 8 == 0"
+UNTOLD = "N/A due to dynamic shapes"
 
 
 def inspected(*layers: tuple[str, str, str]) -> str:
@@ -39,7 +40,7 @@ def inspected(*layers: tuple[str, str, str]) -> str:
                 {
                     "Name": name,
                     "Inputs": [{"Name": "x", "Format/Datatype": kind}],
-                    "Outputs": [{"Name": "y", "Format/Datatype": HALF}],
+                    "Outputs": [{"Name": "y", "Format/Datatype": UNTOLD if kind == UNTOLD else HALF}],
                     **({"Metadata": said} if said else {}),
                 }
                 for name, kind, said in layers
@@ -198,8 +199,8 @@ def test_int8_is_proved_layer_by_layer() -> None:
         ("w2 + w2.q + second_out + sum_out", INT8, ""),
         ("Reformatting CopyNode for Input Tensor 0 to pooled", HALF, ""),
     )
-    assert int8_proof(whole, QUANTISED, []) == {"quantised": 3, "in_int8": 3, "astray": {}}
-    assert layers_by_precision(whole) == {"int8": 2, "fp16": 1}
+    assert int8_proof([whole], QUANTISED, []) == {"quantised": 3, "in_int8": 3, "astray": {}, "untold": []}
+    assert layers_by_precision([whole]) == {"int8": 2, "fp16": 1}
 
 
 def test_layers_that_do_not_run_in_int8_are_named() -> None:
@@ -209,7 +210,7 @@ def test_layers_that_do_not_run_in_int8_are_named() -> None:
         ("__myl_Fused_0x1 [profile 1]", HALF, "[ONNX Layer: first_out]"),
         ("w2 + second_out", HALF, ""),
     )
-    assert int8_proof(said, QUANTISED, ["second_out"]) == {
+    assert int8_proof([said], QUANTISED, ["second_out"]) == {
         "quantised": 3,
         "in_int8": 0,
         "astray": {
@@ -217,17 +218,47 @@ def test_layers_that_do_not_run_in_int8_are_named() -> None:
             "second_out": "back in float",
             "sum_out": "not named by the inspector",
         },
+        "untold": [],
     }
+
+
+def test_types_are_told_by_the_text_of_a_layers_own_profile() -> None:
+    """Of another profile, whose shapes are not set, the inspector tells no formats."""
+    names = "first_out", "second_out", "sum_out"
+    own = [(name, INT8, "") for name in names], [(f"{name} [profile 1]", INT8, "") for name in names]
+    untold = [(name, UNTOLD, "") for name, _, _ in own[0]], [(name, UNTOLD, "") for name, _, _ in own[1]]
+    texts = [inspected(*own[0], *untold[1]), inspected(*untold[0], *own[1])]
+    assert int8_proof(texts, QUANTISED, []) == {"quantised": 3, "in_int8": 3, "astray": {}, "untold": []}
+    assert layers_by_precision(texts) == {"int8": 6}
+    own[1][1] = ("second_out [profile 1]", HALF, "")
+    texts[1] = inspected(*untold[0], *own[1])
+    assert int8_proof(texts, QUANTISED, [])["astray"] == {"second_out": "another type"}  # type: ignore[index]
+
+
+def test_types_that_nobody_tells_are_no_proof_either_way() -> None:
+    """A layer's weights tell its type besides; where nothing does the goal is not missed, but not measured."""
+    said = json.loads(inspected(*((name, UNTOLD, "") for name in ("first_out", "second_out", "sum_out"))))
+    said["Layers"][0]["Weights"] = {"Type": "Int8", "Count": 108}
+    said["Layers"][1]["Weights"] = {"Type": "Half", "Count": 144}
+    proof = int8_proof([json.dumps(said)], QUANTISED, [])
+    assert proof == {
+        "quantised": 3,
+        "in_int8": 1,
+        "astray": {"second_out": "another type"},
+        "untold": ["sum_out"],
+    }
+    (entry,) = goals({"bundles": {"a": {"engines": {"e": {"int8": proof}}}}})[1:]
+    assert (entry["met"], entry["why"]) == (None, "the inspector does not tell what 1 of 3 layers take")
 
 
 @pytest.mark.parametrize("said", ["", "null", "[]", '{"Layers": []}', '{"Layers": ["first_out"]}', '{"Bindings": []}'])
 def test_an_inspector_that_says_nothing_proves_nothing(said: str) -> None:
-    assert int8_proof(said, QUANTISED, []) == "not measured"
-    assert layers_by_precision(said) == "not measured"
+    assert int8_proof([said], QUANTISED, []) == "not measured"
+    assert layers_by_precision([said]) == "not measured"
 
 
 def test_a_model_without_quantised_layers_is_not_proved() -> None:
-    assert int8_proof(inspected(("first_out", HALF, "")), models.small_model(), []) == "not measured"
+    assert int8_proof([inspected(("first_out", HALF, ""))], models.small_model(), []) == "not measured"
 
 
 def test_traffic_of_a_network_counted_by_hand() -> None:
@@ -418,7 +449,7 @@ def result(
         "role": "embedder",
         "batches": {"1": one},
         "best": {"faces_per_second_device": rate},
-        "int8": {"quantised": 4, "in_int8": 3},
+        "int8": {"quantised": 4, "in_int8": 3, "untold": []},
     }
     frame = {
         "faces": dict(zip(("least", "most"), faces, strict=True)),

@@ -146,10 +146,11 @@ class ReadyPlan:
             }
         )
 
-    def layers(self) -> str:
-        """What TensorRT's inspector says of every layer, JSON: its kernel and precision among it."""
-        inspector = self.loaded.engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self.loaded.trt.LayerInformationFormat.JSON))
+    def layers(self) -> tuple[str, ...]:
+        """What TensorRT's inspector says of every layer, see `TensorRtSession.inspect`. Raises EngineError."""
+        session = self.open()
+        with session:
+            return session.inspect()
 
 
 def identity_of(trt: Any, model: bytes, info: DeviceInfo, options: TensorRtOptions) -> EngineIdentity:

@@ -218,6 +218,18 @@ class TensorRtSession(Session):
             self.stream.synchronize()
         return {name: float(np.median(values)) for name, values in times.items()}
 
+    def inspect(self) -> tuple[str, ...]:
+        """What TensorRT's inspector says of every layer, JSON, its kernel and precision among it: a text for each range
+        of shapes, at its largest. Of an engine alone whose shapes vary it tells no formats. Raises EngineError.
+        """
+        self._device.activate()
+        inspector = self._plan.engine.create_engine_inspector()
+        found = []
+        for ends in self._ranges:
+            inspector.execution_context = self.prepare(tuple(high for _, high in ends)).context
+            found.append(str(inspector.get_engine_information(self._plan.trt.LayerInformationFormat.JSON)))
+        return tuple(found)
+
     @property
     def _why(self) -> str:
         return str(api.logger_of(self._plan.trt).why)
