@@ -174,6 +174,23 @@ def test_endless_numbers_are_refused() -> None:
             ["first_out", "second_out", "sum_out"],
         ),
         ("Could not find any implementation for node {ForeignNode[numbers...nowhere]}.", []),
+        # As TensorRT 8.2 to 9.2 said it of others' models: an end of several names, a weight's, one of TensorRT's own.
+        (
+            "Error Code 10: Internal Error (Could not find any implementation for node "
+            "{ForeignNode[w1 + (Unnamed Layer* 72) [Shuffle]...second_out + (Unnamed Layer* 171) [Shuffle]]}.)",
+            ["first_out", "second_out"],
+        ),
+        ("Could not find any implementation for node {ForeignNode[w2...sum_out]}.", ["second_out", "sum_out"]),
+        (
+            "Could not find any implementation for node {ForeignNode[second_out...(Unnamed Layer* 39) [Shuffle]]}.",
+            ["second_out", "sum_out"],
+        ),
+        (
+            "Could not find any implementation for node {ForeignNode[(Unnamed Layer* 2) [Shuffle]...first_relu]}.",
+            ["first_out"],
+        ),
+        ("Could not find any implementation for node second_out + PWN(sum_out)", ["second_out", "sum_out"]),
+        ("Could not find any implementation for node PWN(PWN(sum_out), other).", ["sum_out"]),
         # Only the Q/DQ in front of a layer is named.
         ("Could not find any implementation for node w2 + w2.dq.", ["second_out"]),
         ("Could not find any implementation for node first_out_2.", []),

@@ -18,6 +18,9 @@ SINGLY = 2
 
 _NO_KERNEL = re.compile(r"[Cc]ould not find any implementation for node (.+?)(?: due to |\.? ?\)?$|\. )")
 _FOREIGN = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
+_BETWEEN_NAMES = re.compile(r" \+ |\|\||, |PWN\(")
+_OF_TENSORRT = "Unnamed Layer*"
+"""How layers are called that TensorRT put in itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def layers_without_kernel(errors: list[str], file: OnnxFile) -> list[Node]:
     """The quantised layers of a file that TensorRT's errors name as having no implementation.
 
     TensorRT names what it fused: "conv1.weight + QuantizeLinear_3 + conv1 + Relu_5", where the layer itself may be left
-    out and only its Q/DQ be named, or "{ForeignNode[first...last]}" for everything between two nodes of any kind.
+    out and only its Q/DQ be named, or "{ForeignNode[first...last]}" for everything between two nodes of any kind, where
+    either end may be several names, a weight's or one of its own.
     """
     layers = file.quantised_layers()
     found: list[Node] = []
@@ -95,15 +99,28 @@ def layers_without_kernel(errors: list[str], file: OnnxFile) -> list[Node]:
         said = match.group(1)
         foreign = _FOREIGN.search(said)
         if foreign is not None:
-            ends = [[i for i, node in enumerate(file.nodes) if _is_named(node, (name,))] for name in foreign.groups()]
+            ends = [_places(file, name) for name in foreign.groups()]
             if all(ends):
                 between = file.nodes[min(ends[0]) : max(ends[1]) + 1]
                 found += [node for node in layers if node in between]
         else:
-            parts = tuple(part.strip("[]{}() ") for part in re.split(r" \+ |\|\||, ", said))
+            parts = _parts(said)
             named = [node for node in layers if _is_named(node, parts)]
             found += named or [node for node in layers if any(_is_named(pair, parts) for pair in file.pairs_of(node))]
     return [node for node in layers if node in found]
+
+
+def _parts(said: str) -> tuple[str, ...]:
+    return tuple(part.strip("[]{}() ") for part in _BETWEEN_NAMES.split(said))
+
+
+def _places(file: OnnxFile, end: str) -> list[int]:
+    """Where in a file an end of a fused region may lie; empty where it names nothing there."""
+    parts = _parts(end)
+    named = [place for place, node in enumerate(file.nodes) if _is_named(node, parts)]
+    taking = [place for place, node in enumerate(file.nodes) if not {*parts}.isdisjoint(node.inputs)]
+    own = all(part.startswith(_OF_TENSORRT) for part in parts)
+    return named or taking or ([0, len(file.nodes) - 1] if own else [])
 
 
 def _is_named(node: Node, names: tuple[str, ...]) -> bool:
