@@ -85,9 +85,9 @@ class Report:
         except Exception as error:  # a bug, or a package's own kind of fault: the other figures are worth having
             traceback.print_exc()
             values[name] = {"not_measured": self.fails(part, f"{type(error).__name__}: {error}")}
-        finally:  # whatever Python lives through
+        finally:  # whatever Python lives through, and an interruption is no crash
             del began[part]
-        self.write()
+            self.write()
 
     def fails(self, part: str, why: str) -> str:
         """Says of a part why it could not be measured, and gives it back."""

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,35 @@ PROGRAM = "compute-sanitizer"
 CHECKS = Path(__file__).parents[2] / "tests" / "nvidia" / "kernel_checks.py"
 HARMLESS = "--harmless"
 """To the checks: only those that provoke no error of the driver."""
-SECONDS = 900.0
-"""Of one tool; under some of them a kernel takes a hundred times as long."""
+SECONDS = 480.0
+"""Of one tool; under some of them a kernel takes a hundred times as long. Each is a part of its own, and machines that
+are lent may end a command after ten minutes.
+"""
 CLEAN = "clean"
+_MARK = "========="
 _FOUND = 86  # an exit code that the checks themselves do not give
 
 
-def sanitize(backend: str, checks: Path = CHECKS, seconds: float = SECONDS) -> dict[str, Any]:
-    """By tool: CLEAN, or the last line of what it says; why not, where the program or the checks are not there."""
+def sanitize(tool: str, backend: str, checks: Path = CHECKS, seconds: float = SECONDS) -> str | dict[str, str]:
+    """CLEAN, or what a tool says; why it was not run, where the program or the checks are not there."""
     sanitizer = shutil.which(PROGRAM)
     if sanitizer is None:
         return {"not_measured": f"{PROGRAM} is not here; it comes with the CUDA toolkit"}
     if not checks.is_file():
         return {"not_measured": f"{NOT_MEASURED}: run it in a checkout, the kernels' checks are not installed"}
-    found: dict[str, Any] = {}
-    for tool, options in TOOLS.items():
-        command = [sanitizer, "--tool", tool, "--error-exitcode", str(_FOUND), *options]
-        found[tool] = _verdict([*command, sys.executable, str(checks), backend, HARMLESS], seconds)
-    return found
+    command = [sanitizer, "--tool", tool, "--error-exitcode", str(_FOUND), *TOOLS[tool]]
+    return _verdict([*command, sys.executable, str(checks), backend, HARMLESS], seconds)
 
 
 def is_clean(found: Any) -> bool:
     """Whether there is nothing left to run again."""
-    return isinstance(found, dict) and set(found.values()) == {CLEAN}
+    return bool(found == CLEAN)
 
 
-def complaints(found: Any) -> str:
+def complaints(found: Mapping[str, Any]) -> str:
     """What tools found, or why they could not look; empty where they found nothing or were not run."""
-    tools = found if isinstance(found, dict) and "not_measured" not in found else {}
-    return "; ".join(f"{tool}: {said}" for tool, said in tools.items() if said != CLEAN)
+    said = {tool: what for tool, what in found.items() if isinstance(what, str)}
+    return "; ".join(f"{tool}: {what}" for tool, what in said.items() if what != CLEAN)
 
 
 def _verdict(command: list[str], seconds: float) -> str:
@@ -68,5 +69,12 @@ def _verdict(command: list[str], seconds: float) -> str:
         os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
         return f"not done after {seconds:.0f} s"
-    lines = said.strip().splitlines()
-    return CLEAN if running.returncode == 0 else f"exit {running.returncode}: {lines[-1] if lines else 'silent'}"
+    return CLEAN if running.returncode == 0 else f"exit {running.returncode}: {_shown(said)}"
+
+
+def _shown(said: str) -> str:
+    """The first thing that is complained of, and the last line, which counts them."""
+    lines = said.strip().splitlines() or ["silent"]
+    of_the_tool = [line[len(_MARK) :].strip() for line in lines if line.startswith(_MARK)]
+    first = next((line for line in of_the_tool if line and line != "COMPUTE-SANITIZER"), "")
+    return "; ".join(dict.fromkeys(filter(None, (first, lines[-1].removeprefix(_MARK).strip()))))
