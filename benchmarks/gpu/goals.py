@@ -43,14 +43,16 @@ def _of_engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if engine.get("role") != "embedder" or "best" not in engine:
             continue  # the goals of faces are those of embedders
         median = (one["runtime"]["p50"] or {}).get("value") if one.get("cuda_graph") else None
-        yield _most("ms of one face, CUDA graph", name, median, ONE_FACE_MS)
-        rate = engine["best"]["faces_per_second_device"]
+        yield _most("ms of one face, CUDA graph", name, median, ONE_FACE_MS, one.get("not_measured"))
+        best = engine["best"]
+        rate = best.get("faces_per_second_device")
         yield _entry(
             "faces a second, best batch",
             name,
             rate,
             f">= {FACES_PER_SECOND}",
             _number(rate) and rate >= FACES_PER_SECOND,
+            best.get("not_measured"),
         )
 
 

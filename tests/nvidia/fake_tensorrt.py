@@ -268,11 +268,7 @@ def make(version: str) -> types.ModuleType:
 
         def create_engine_inspector(self) -> Any:
             assert self.model is not None
-            inspector = types.SimpleNamespace(execution_context=None)
-            inspector.get_engine_information = lambda kind: json.dumps(
-                {"Layers": self.layers(inspector.execution_context)}
-            )
-            return inspector
+            return Inspector(self)
 
         def layers(self, context: Context | None) -> list[dict[str, Any]]:
             """As the inspector words them: a layer with what feeds it and, of all profiles but the first, a number.
@@ -299,6 +295,14 @@ def make(version: str) -> types.ModuleType:
                     suffix = f" [profile {profile}]" if profile else ""
                     found.append({"Name": name + suffix, "Inputs": tensors, "Outputs": []})
             return found
+
+    class Inspector:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+            self.execution_context: Context | None = None
+
+        def get_engine_information(self, kind: Any) -> str:
+            return json.dumps({"Layers": self.engine.layers(self.execution_context)})
 
     def create_context(engine: Engine, strategy: Any = None) -> Context:
         assert strategy is None or strategy.name == "USER_MANAGED"

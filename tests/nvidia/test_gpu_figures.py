@@ -496,6 +496,15 @@ def test_goals_are_met_missed_or_not_measured() -> None:
     looking["bundles"]["a"]["engines"]["e"]["role"] = "landmarker"
     assert "faces a second, best batch >= 100000" not in verdicts(looking), "the goals of faces are those of embedders"
     assert verdicts(looking)["runtime over pure enqueue, batch 1 <= 1.1"] is True
+    # An engine of which no batch could be measured has no best: said so, where the command ended in a KeyError.
+    nothing = result()
+    nothing["bundles"]["a"]["engines"]["e"] |= {
+        "batches": {"1": {"not_measured": "no memory"}},
+        "best": {"not_measured": "no batch was measured"},
+    }
+    whys = {entry["goal"]: entry.get("why") for entry in goals(nothing) if entry["met"] is None}
+    assert whys["faces a second, best batch >= 100000"] == "no batch was measured"
+    assert whys["ms of one face, CUDA graph <= 0.3"] == "no memory"
     text = as_text(goals(result()))
     assert "MISSED       share of quantised layers in INT8 1: 0.75 (a e)" in text
     assert "not measured runtime over pure enqueue, batch 1 <= 1.1: why (a failed)" in text, "the reason is shown"
