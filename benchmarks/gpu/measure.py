@@ -4,8 +4,8 @@
         --images lfw/images --out benchmarks/results/gpu.json
 
 Engines are built where the cache has none. The file is written after every part, and what it holds already of the same
-GPU, bundles, pictures and options is not measured again: a run that was cut off is started once more. Run it on an
-idle GPU.
+GPU, TensorRT, bundles, pictures and options is not measured again: a run that was cut off is started once more. Run it
+on an idle GPU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.gpu.engines import (
 from benchmarks.gpu.frame import PEOPLE, frame_precisions, frame_variants, measure_frame
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.kernels import MOST_ROWS, measure_kernels, measure_search, rows_that_fit
-from benchmarks.gpu.needs import require_engines, will_be_missed
+from benchmarks.gpu.needs import kernels_digest, require_engines, will_be_missed
 from benchmarks.gpu.report import Report, picture_digests
 from benchmarks.gpu.sanitizer import TOOLS, complaints, is_clean, sanitize
 from benchmarks.gpu.timing import COPY_BYTES, copy_bandwidth
@@ -44,7 +44,7 @@ from edge.bundle import Bundle
 from edge.cli.options import positive, positive_float, size
 from edge.cuda.kernels import Kernels
 from edge.device_engines import as_probes, real_pictures, tensorrt_variants
-from edge.engines.tensorrt import Profile, TensorRtOptions
+from edge.engines.tensorrt import Profile, TensorRtEngine, TensorRtOptions
 from edge.engines.tensorrt.engine import ReadyPlan, device_of
 from edge.errors import InputError
 from edge.manifest import Variant
@@ -110,6 +110,7 @@ def measure(args: argparse.Namespace) -> Report:
             "driver_release": device.info.release,
             "backend": device.backend,
         },
+        "tensorrt": TensorRtEngine().version(),
         "bundle_digests": {name: bundle.digest() for name, bundle in bundles.items()},
         "picture_digests": picture_digests(args.pairs, args.images, args.photos),
         "options": {
@@ -120,6 +121,7 @@ def measure(args: argparse.Namespace) -> Report:
     }
     subjects = [_Subject.read(name, bundle, args.photos) for name, bundle in bundles.items()]
     report = Report(args.out, subject)
+    report.of_kernels(kernels_digest(image))
     for missing in will_be_missed(device, image):
         print(f"edge: {missing}", file=sys.stderr)
     report.part("state_before", gpu_state)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from importlib.util import find_spec
 
 from benchmarks.energy.jetson import find_rails
 from benchmarks.energy.nvml import find_gpus
 from benchmarks.gpu.sanitizer import PROGRAM as SANITIZER
 from edge.cuda import CudaDevice
-from edge.cuda.kernels import Kernels
+from edge.cuda.kernels import Kernels, read_fat_binary
 from edge.engines.onnxruntime import OnnxRuntimeEngine
 from edge.engines.tensorrt import TensorRtEngine
 from edge.errors import EdgeError, EngineError
@@ -41,3 +42,11 @@ def will_be_missed(device: CudaDevice, image: bytes | None) -> list[str]:
     if shutil.which(SANITIZER) is None:
         found.append(f"the kernels will not be looked at by {SANITIZER}: it is not here")
     return found
+
+
+def kernels_digest(image: bytes | None) -> str | None:
+    """SHA-256 of the kernels, None where there are none. image: as `will_be_missed` takes it."""
+    try:
+        return sha256(image or read_fat_binary()).hexdigest()
+    except EdgeError:
+        return None

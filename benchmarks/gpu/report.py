@@ -44,7 +44,7 @@ class Report:
             raise InputError(f"{file}: holds no results of this command; name another file with --out") from error
         if not same:
             raise InputError(
-                f"{file}: holds results of another GPU, bundle or options, or of other pictures; "
+                f"{file}: holds results of another GPU, TensorRT, bundle or options, or of other pictures; "
                 "name another file with --out"
             )
         self.values = before
@@ -88,6 +88,17 @@ class Report:
         finally:  # whatever Python lives through, and an interruption is no crash
             del began[part]
             self.write()
+
+    def of_kernels(self, digest: str | None) -> None:
+        """Drops the figures of other kernels, as of those before a fault was mended. digest: None where none are here."""
+        if digest is None or self.values.get("kernels_digest") == digest:
+            return
+        if self.values.get("kernels_digest") is not None:
+            for name in ("kernels", "search", "sanitizer"):
+                self.values.pop(name, None)
+            for entries in self.values["bundles"].values():
+                entries.get("frames", {}).clear()
+        self.values["kernels_digest"] = digest
 
     def fails(self, part: str, why: str) -> str:
         """Says of a part why it could not be measured, and gives it back."""

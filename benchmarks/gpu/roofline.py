@@ -5,11 +5,13 @@ python -m benchmarks.gpu.roofline embedder-fp16.onnx … says the former of any 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command import command
 from benchmarks.provenance import NOT_MEASURED
 from edge.errors import MissingExtraError
 
@@ -124,7 +126,15 @@ def _inner(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
     return int(weight[-1] if transposed else weight[-2])
 
 
-if __name__ == "__main__":
-    for file in sys.argv[1:]:
-        needed = traffic(Path(file).read_bytes())
+@command("roofline")
+def main(arguments: list[str] | None = None) -> None:
+    """The command: a line a file."""
+    parser = argparse.ArgumentParser(description="What the networks of embedders move in memory at least, a face.")
+    parser.add_argument("models", type=Path, nargs="+", help="ONNX files of a bundle")
+    for file in parser.parse_args(arguments).models:
+        needed = traffic(file.read_bytes())
         print(f"{file}: {needed['bytes']:,} bytes of activations a face, {needed['multiply_adds']:,} multiply-adds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -121,6 +121,10 @@ if __name__ == "__main__":
     assert "embedder-int8-tensorrt" in again["bundles"]["two.bundle"]["engines"]
     assert "kernels" in again["kernels"]
     assert main([*command, "--frames", "1,2"]) == 2
+    # Nor does it mix figures of two TensorRTs.
+    kept["tensorrt"] = "8.5.3.1"
+    (root / "older.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert main([*command, "--out", str(root / "older.json")]) == 2
     # A damaged model of the last bundle is told before anything of the first is measured.
     model = root / "two.bundle" / "embedder-int8-tensorrt.onnx"
     whole = model.read_bytes()

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.gpu import kernels, timing
+from benchmarks.gpu import kernels, roofline, timing
 from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, is_whole, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
@@ -306,6 +306,15 @@ def test_traffic_of_a_linear_layer_that_is_transposed() -> None:
     assert traffic(model.SerializeToString()) == {"bytes": 4 * 40, "multiply_adds": 256}
 
 
+def test_the_roofline_of_a_file_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, absent = tmp_path / "model.onnx", tmp_path / "absent.onnx"
+    model.write_bytes(models.small_model())
+    assert roofline.main([str(model)]) == 0
+    assert capsys.readouterr().out.startswith(f"{model}: {traffic(models.small_model())['bytes']:,} bytes")
+    assert roofline.main([str(absent)]) == 2
+    assert capsys.readouterr().err == f"roofline: {absent}: cannot be used (No such file or directory)\n"
+
+
 def test_without_onnx_the_traffic_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the images for devices, where the rest is measured all the same."""
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -392,6 +401,32 @@ def test_an_engine_that_failed_is_not_built_again() -> None:
     good = WantedEngine(lambda: tried.append(1) or "ready")  # type: ignore[func-returns-value, arg-type, return-value]
     assert good() == good() == "ready"
     assert tried == [0, 1]
+
+
+def test_figures_of_other_kernels_are_measured_again(tmp_path: Path) -> None:
+    """Kernels that were mended and built anew are not those that the file holds figures of; engines stay the same."""
+    out = tmp_path / "out.json"
+
+    def started(digest: str | None, ms: float) -> dict[str, Any]:
+        report = Report(out, {"gpu": "one"})
+        report.of_kernels(digest)
+        entries = report.values["bundles"].setdefault("a", {"engines": {}, "frames": {}})
+        for name in ("kernels", "search"):
+            report.part(name, lambda: {"ms": ms})
+        report.part("clean", lambda: {"ms": ms}, report.values.setdefault("sanitizer", {}))
+        report.part("fp32", lambda: {"ms": ms}, entries["frames"])
+        report.part("fp32", lambda: {"ms": ms}, entries["engines"])
+        return {
+            **{name: report.values[name]["ms"] for name in ("kernels", "search")},
+            "sanitizer": report.values["sanitizer"]["clean"]["ms"],
+            **{name: entries[name]["fp32"]["ms"] for name in ("frames", "engines")},
+        }
+
+    every = ("kernels", "search", "sanitizer", "frames", "engines")
+    assert started("first", 1.0) == dict.fromkeys(every, 1.0)
+    assert started("first", 2.0) == dict.fromkeys(every, 1.0)
+    assert started(None, 3.0) == dict.fromkeys(every, 1.0), "none are here, and those are not other ones"
+    assert started("second", 4.0) == {**dict.fromkeys(every, 4.0), "engines": 1.0}
 
 
 def test_results_of_other_pictures_are_not_gone_on_with(tmp_path: Path) -> None:
