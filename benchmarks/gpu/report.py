@@ -90,7 +90,7 @@ class Report:
             self.write()
 
     def of_kernels(self, digest: str | None) -> None:
-        """Drops the figures of other kernels, as of those before a fault was mended. digest: None where none are here."""
+        """Drops the figures of other kernels, as of those before a fault was mended. digest: None: none are here."""
         if digest is None or self.values.get("kernels_digest") == digest:
             return
         if self.values.get("kernels_digest") is not None:
