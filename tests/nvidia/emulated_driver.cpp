@@ -94,7 +94,18 @@ std::set<void*> device_memory, host_memory, streams, events;
 thread_local std::vector<void*> contexts;
 // One device, one thing at a time, whichever thread asks for it.
 std::recursive_mutex device_mutex;
-#define ONE_AT_A_TIME std::lock_guard<std::recursive_mutex> guard(device_mutex)
+thread_local int held = 0;  // how often this thread has it
+struct Hold {
+  Hold() { device_mutex.lock(), ++held; }
+  ~Hold() { --held, device_mutex.unlock(); }
+};
+// While Python's code runs nobody has it: pycuda waits for it with Python's own lock in its hand.
+struct LetGo {
+  int levels = held;
+  LetGo() { for (; held > 0; --held) device_mutex.unlock(); }
+  ~LetGo() { for (; held < levels; ++held) device_mutex.lock(); }
+};
+#define ONE_AT_A_TIME Hold hold
 int context_object, module_object;
 enum { ok = 0, invalid_value = 1, out_of_memory = 2, not_initialised = 3, no_context = 201, unsupported_ptx = 222, not_found = 500, out_of_resources = 701, launch_timeout = 702, capture_unsupported = 900, capture_invalidated = 901, capture_unmatched = 903, capture_unjoined = 904, capture_isolation = 905, captured_event = 907, capture_wrong_thread = 908 };
 bool initialised = false;
@@ -201,7 +212,10 @@ int emulated_late(void* stream, int is_late) {
 }
 // Work that is no kernel of ours: what TensorRT would queue.
 int emulated_work(void* stream, void (*function)(long), long argument) {
-  return queue(stream, [=] { return function(argument), ok; });
+  return queue(stream, [=] {
+    LetGo let_go;
+    return function(argument), ok;
+  });
 }
 
 int cuInit(unsigned) { return initialised = true, ok; }

@@ -57,6 +57,38 @@ def test_the_checks_run_without_pytest_and_from_any_folder(
     assert Path(edge) == repository / "edge" / "__init__.py"
 
 
+WITH_PYTHONS_LOCK = """
+import ctypes, threading, time
+keeping, giving = ctypes.PyDLL("libcuda.so.1"), ctypes.CDLL("libcuda.so.1")
+made, began = ctypes.c_void_p(), threading.Event()
+
+@ctypes.CFUNCTYPE(None, ctypes.c_long)
+def work(_):
+    began.set()
+    time.sleep(0.3)
+
+def queue():
+    assert giving.cuCtxSetCurrent(1) == 0
+    assert giving.emulated_work(None, work, 0) == 0
+
+worker = threading.Thread(target=queue)
+worker.start()
+assert began.wait(10)
+assert keeping.cuCtxSetCurrent(1) == keeping.cuMemAlloc_v2(ctypes.byref(made), ctypes.c_size_t(8)) == 0
+worker.join()
+print("went on")
+"""
+
+
+def test_the_emulator_does_not_wait_for_python_while_python_waits_for_it(
+    on_emulator: Callable[..., str], tmp_path: Path
+) -> None:
+    """pycuda starts kernels with Python's lock in its hand; what stands in for TensorRT needs that lock to work."""
+    child = tmp_path / "child.py"
+    child.write_text(f"import faulthandler\nfaulthandler.dump_traceback_later(60, exit=True)\n{WITH_PYTHONS_LOCK}")
+    assert on_emulator(str(child)).strip() == "went on"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(missing_driver() is not None, reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("check", CHECKS)
