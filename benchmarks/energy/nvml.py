@@ -21,15 +21,23 @@ def find_gpus(module: Any = None) -> tuple[list[Meter], str | None]:
     try:
         module.nvmlInit()
         handles = [module.nvmlDeviceGetHandleByIndex(i) for i in range(module.nvmlDeviceGetCount())]
-        return [_meter(module, handle) for handle in handles], None if handles else "NVML: no NVIDIA GPU"
     except module.NVMLError as error:
         return [], f"NVML: {error}"
+    meters, reasons = list[Meter](), [] if handles else ["NVML: no NVIDIA GPU"]
+    for place, handle in enumerate(handles):
+        try:
+            meters.append(_meter(module, handle))
+        except module.NVMLError as error:  # a Jetson's, whose board has sensors of its own
+            reasons.append(f"NVML: GPU {place} tells neither energy nor power ({error})")
+    return meters, "; ".join(reasons) or None
 
 
 def _meter(module: Any, handle: Any) -> Meter:
+    """Raises NVMLError where the GPU has neither."""
     name = f"NVML {module.nvmlDeviceGetName(handle)}"
     try:
         module.nvmlDeviceGetTotalEnergyConsumption(handle)
     except module.NVMLError:
+        module.nvmlDeviceGetPowerUsage(handle)
         return PowerMeter(name, lambda: float(module.nvmlDeviceGetPowerUsage(handle)) * _MILLI)
     return CounterMeter(name, lambda: float(module.nvmlDeviceGetTotalEnergyConsumption(handle)) * _MILLI)

@@ -115,8 +115,8 @@ class Nvml:
     class NVMLError(Exception):
         pass
 
-    def __init__(self, counter: bool, gpus: int = 1) -> None:
-        self.counter, self.gpus, self.begun = counter, gpus, time.monotonic()
+    def __init__(self, counter: bool, gpus: int = 1, power: bool = True) -> None:
+        self.counter, self.gpus, self.power, self.begun = counter, gpus, power, time.monotonic()
 
     def nvmlInit(self) -> None:  # noqa: N802
         if self.gpus < 0:
@@ -137,6 +137,8 @@ class Nvml:
         return round(30_000 * (time.monotonic() - self.begun))
 
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        if not self.power:
+            raise self.NVMLError("Not Supported")
         return 30_000
 
 
@@ -152,6 +154,12 @@ def test_nvml_counts_energy_or_sums_power(counter: bool) -> None:
 def test_nvml_without_a_gpu_or_a_driver_says_so() -> None:
     assert find_gpus(Nvml(True, gpus=0)) == ([], "NVML: no NVIDIA GPU")
     assert find_gpus(Nvml(True, gpus=-1)) == ([], "NVML: Driver Not Loaded")
+
+
+def test_a_gpu_that_tells_neither_energy_nor_power_is_no_meter() -> None:
+    """As a Jetson's may: it ended the measurement, where the board's own sensors could have been read."""
+    said = "NVML: GPU 0 tells neither energy nor power (Not Supported)"
+    assert find_gpus(Nvml(counter=False, power=False)) == ([], said)
 
 
 def test_power_that_changes_is_summed_by_trapezoids() -> None:
