@@ -23,21 +23,20 @@ def find_gpus(module: Any = None) -> tuple[list[Meter], str | None]:
         handles = [module.nvmlDeviceGetHandleByIndex(i) for i in range(module.nvmlDeviceGetCount())]
     except module.NVMLError as error:
         return [], f"NVML: {error}"
-    meters, reasons = list[Meter](), [] if handles else ["NVML: no NVIDIA GPU"]
-    for place, handle in enumerate(handles):
-        try:
-            meters.append(_meter(module, handle))
-        except module.NVMLError as error:  # a Jetson's, whose board has sensors of its own
-            reasons.append(f"NVML: GPU {place} tells neither energy nor power ({error})")
-    return meters, "; ".join(reasons) or None
+    found = [_meter(module, place, handle) for place, handle in enumerate(handles)]
+    reasons = [each for each in found if isinstance(each, str)] if found else ["NVML: no NVIDIA GPU"]
+    return [each for each in found if not isinstance(each, str)], "; ".join(reasons) or None
 
 
-def _meter(module: Any, handle: Any) -> Meter:
-    """Raises NVMLError where the GPU has neither."""
+def _meter(module: Any, place: int, handle: Any) -> Meter | str:
+    """Of a GPU; why there is none where it has neither counter nor sensor, as a Jetson's, whose board has its own."""
     name = f"NVML {module.nvmlDeviceGetName(handle)}"
     try:
         module.nvmlDeviceGetTotalEnergyConsumption(handle)
     except module.NVMLError:
-        module.nvmlDeviceGetPowerUsage(handle)
+        try:
+            module.nvmlDeviceGetPowerUsage(handle)
+        except module.NVMLError as error:
+            return f"NVML: GPU {place} tells neither energy nor power ({error})"
         return PowerMeter(name, lambda: float(module.nvmlDeviceGetPowerUsage(handle)) * _MILLI)
     return CounterMeter(name, lambda: float(module.nvmlDeviceGetTotalEnergyConsumption(handle)) * _MILLI)
