@@ -15,6 +15,9 @@ from edge.engines.onnxruntime import OnnxRuntimeEngine
 from edge.engines.tensorrt import TensorRtEngine
 from edge.errors import EdgeError, EngineError
 
+PICTURES = {"skimage": "scikit-image", "matplotlib": "matplotlib"}
+"""Whose photographs of people the frames are made of: by module the package."""
+
 
 def require_engines() -> None:
     """Raises EngineError without TensorRT or its judge: engines would take minutes each to be built for nothing."""
@@ -34,6 +37,10 @@ def will_be_missed(device: CudaDevice, image: bytes | None) -> list[str]:
         Kernels(device, image)
     except EdgeError as error:
         found.append(f"kernels, search and frames will not be measured: {error}")
+    without = [package for module, package in PICTURES.items() if find_spec(module) is None]
+    if without:
+        names = " ".join(without)
+        found.append(f"frames will not be measured: {' and '.join(without)} not installed; pip install {names}")
     if find_spec("onnx") is None:
         found.append("the roofline will not be measured: onnx is not installed; install it with: pip install onnx")
     (gpus, no_gpu), (rails, no_rails) = find_gpus(), find_rails()

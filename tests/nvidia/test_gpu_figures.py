@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.gpu import kernels, roofline, timing
+from benchmarks.gpu import kernels, needs, roofline, timing
 from benchmarks.gpu.engines import LEAST_ROUNDS, WantedEngine, is_whole, within_time
 from benchmarks.gpu.goals import as_text, goals
 from benchmarks.gpu.layers import int8_proof, layers_by_precision
@@ -381,6 +382,24 @@ def test_a_part_that_cannot_be_measured_costs_the_others_nothing(
     assert again.values["engines"] == {"fp32": 2}
     with pytest.raises(InputError, match="another GPU"):
         Report(tmp_path / "out.json", {"gpu": "two"})
+
+
+def test_photographs_that_are_not_here_are_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are made of them: they come last, hours after it could have been said."""
+    monkeypatch.setattr(needs, "Kernels", lambda device, image: None)
+    monkeypatch.setattr(needs, "find_spec", lambda name: None if name == "skimage" else name)
+    device: Any = None
+    told = [line for line in needs.will_be_missed(device, b"") if "frames" in line]
+    assert told == ["frames will not be measured: scikit-image not installed; pip install scikit-image"]
+    monkeypatch.setattr(needs, "find_spec", lambda name: name)
+    assert not any("frames" in line for line in needs.will_be_missed(device, b""))
+
+
+def test_the_packages_of_the_fresh_machine_are_those_that_are_needed(repository: Path) -> None:
+    """What the page has installed is all that the command imports: nothing else is there."""
+    said = (repository / "docs" / "nvidia.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"pip install -e \. (.+)", said)
+    assert {*needs.PICTURES.values(), "onnx", "nvidia-ml-py"} <= set(line.split())
 
 
 def test_an_engine_that_failed_is_not_built_again() -> None:
