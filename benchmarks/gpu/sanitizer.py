@@ -66,9 +66,11 @@ def _verdict(command: list[str], seconds: float) -> str:
     try:
         said, _ = running.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
         return f"not done after {seconds:.0f} s"
+    finally:
+        if running.poll() is None:  # also where the command is interrupted, which a session of its own does not hear
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
     return CLEAN if running.returncode == 0 else f"exit {running.returncode}: {_shown(said)}"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +29,7 @@ from benchmarks.gpu.sanitizer import TOOLS, complaints, is_clean, sanitize
 from edge.detect import DetectorOptions
 from edge.detect.decode import OUTPUTS
 from edge.errors import EngineError, InputError, MissingExtraError
+from tests.support.servers import until
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 HALF = "Channel major FP16 format where channel % 8 == 0"
@@ -611,6 +614,22 @@ def test_the_sanitizer_is_run_with_every_tool_and_believed(tmp_path: Path, monke
     assert str(sanitize("memcheck", "cuda-python", checks)).startswith("exit 1")
     checks.write_text("import time\ntime.sleep(600)", encoding="ascii")
     assert sanitize("memcheck", "cuda-python", checks, seconds=0.2) == "not done after 0 s"
+    checks.write_text(
+        f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\n"
+        "time.sleep(600)",
+        encoding="ascii",
+    )
+    pid = tmp_path / "pid"
+
+    def interrupt() -> None:
+        until(lambda: pid.exists() and pid.read_text(encoding="ascii") != "")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        sanitize("memcheck", "cuda-python", checks)
+    left = Path("/proc", pid.read_text(encoding="ascii"), "stat")
+    until(lambda: not left.exists() or left.read_text(encoding="ascii").split()[2] == "Z")
     assert "not_measured" in sanitize("memcheck", "cuda-python", tmp_path / "absent.py")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert "CUDA toolkit" in str(sanitize("memcheck", "cuda-python", checks))
