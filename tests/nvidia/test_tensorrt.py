@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 CHECKS = re.findall(r"^def check_(\w+)", (HERE / "engine_checks.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.0", "10.3.0", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.0", "10.0.1", "10.3.0", "11.4.0.106"])
 def test_engine_from_model_to_results(
     on_emulator: Callable[..., str], backend: str, version: str, tmp_path: Path
 ) -> None:
