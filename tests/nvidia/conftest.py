@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -34,7 +35,7 @@ def emulated_driver(between_workers: Path, repository: Path) -> Path:
     return out
 
 
-def _compile_driver(out: Path, repository: Path) -> None:
+def _compile_driver(out: Path, repository: Path, *flags: str) -> None:
     sources = [HERE / "emulated_driver.cpp"]
     extension = next(iter(_site("pycuda").glob("pycuda/_driver*.so")), None) if find_spec("pycuda") else None
     if extension is not None:
@@ -50,9 +51,26 @@ def _compile_driver(out: Path, repository: Path) -> None:
     (out / "bounds.inc").write_text(bounds, encoding="ascii")
     command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
     command += ["-U_FORTIFY_SOURCE"]  # which takes a jump to another stack for one that goes wrong
+    command += flags
     command += [f"-I{repository / 'kernels'}", f"-I{HERE}", f"-I{out}", *map(str, sources)]
     command += ["-o", str(out / "libcuda.so.1"), "-Wl,-soname,libcuda.so.1", "-ldl"]
     subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def fusing_driver(tmp_path: Path, repository: Path) -> Path:
+    """As `emulated_driver`, with products and sums fused wherever they stand together, as nvcc compiles for a GPU."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    flags = ["-ffp-contract=fast"]
+    if platform.machine() == "x86_64":
+        if " fma " not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+            pytest.skip("needs a processor that fuses")
+        flags.append("-mfma")
+    out = tmp_path / "driver"
+    out.mkdir()
+    _compile_driver(out, repository, *flags)
+    return out
 
 
 @pytest.fixture(params=["cuda-python", "pycuda"])
@@ -67,13 +85,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 def on_emulator(backend: str, emulated_driver: Path, repository: Path) -> object:
     """Runs a script beside this file with a backend's name, in a process whose NVIDIA driver is the emulated one."""
 
-    def run(script: str, *arguments: str) -> str:
+    def run(script: str, *arguments: str, driver: Path = emulated_driver) -> str:
         environment = {
             **os.environ,
-            "LD_LIBRARY_PATH": f"{emulated_driver}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+            "LD_LIBRARY_PATH": f"{driver}:{os.environ.get('LD_LIBRARY_PATH', '')}",
             "PYTHONPATH": f"{repository}:{os.environ.get('PYTHONPATH', '')}",
             # A pycuda that was built without a driver at hand does not name its library.
-            "LD_PRELOAD": str(emulated_driver / "libcuda.so.1"),
+            "LD_PRELOAD": str(driver / "libcuda.so.1"),
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, str(HERE / script), backend, *arguments]

@@ -34,6 +34,16 @@ def test_kernels_agree_with_the_cpu(on_emulator: Callable[..., str], check: str)
     assert on_emulator("kernel_checks.py", check).split() == [check, "agrees"]
 
 
+def test_kernels_agree_where_products_and_sums_are_fused(
+    on_emulator: Callable[..., str], backend: str, fusing_driver: Path
+) -> None:
+    """A GPU rounds once where a CPU rounds twice: what is equal or within a grey level has to be so there too."""
+    if backend == "pycuda":
+        pytest.skip("one backend is enough: kernels are the same")
+    said = on_emulator("kernel_checks.py", driver=fusing_driver).splitlines()
+    assert sorted(said) == [f"{check} agrees" for check in CHECKS]
+
+
 ON_A_DEVICE = """
 import runpy, sys
 _, backend, repository, script, *checks = sys.argv
