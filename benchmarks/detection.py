@@ -26,9 +26,9 @@ from benchmarks.statistics import quantiles, ratio_of_medians
 from edge.contract import ModelContract
 from edge.detect import Detector, DetectorOptions, Landmarker, find_main_face
 from edge.engines import Array, Session, open_session
-from edge.errors import InputError
 from edge.metrics.detection import Outcome, average_precision, found_at, match
 from edge.metrics.intervals import Interval, Rate, bootstrap_interval
+from edge.pictures import read_picture
 from edge.types import Face, Floats, Image
 
 MIN_FACE = 20.0
@@ -128,7 +128,7 @@ def precision(detector: FindsFaces, truth: Sequence[tuple[Path, Floats]]) -> Pre
     """AP@0.5 over true faces of 20 pixels and more at a longer side of 640."""
     outcomes = []
     for path, boxes in truth:
-        image = read_image(path)
+        image = read_picture(path)
         scale = np.float32(min(1.0, MEASURED.long_side / max(image.shape[:2])))
         faces = detector.detect(image)
         found = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
@@ -159,7 +159,7 @@ def landmark_error(detector: FindsFaces, reference: FindsFaces, paths: Sequence[
     """How far the landmarks are from a reference detector's, on the most prominent face of each picture."""
     errors, missed = [], 0
     for path in paths:
-        image = read_image(path)
+        image = read_picture(path)
         wanted = central_face(reference.detect(image), image)
         if wanted is None:
             continue
@@ -196,7 +196,7 @@ def overlapping(faces: list[Face], wanted: Face) -> Face | None:
 
 def found(find: Callable[[Image], object], paths: Sequence[Path]) -> tuple[Rate, list[str]]:
     """In how many pictures `find` gives something, and the names of the others."""
-    missed = [f"{path.parent.name}/{path.name}" for path in paths if not find(read_image(path))]
+    missed = [f"{path.parent.name}/{path.name}" for path in paths if not find(read_picture(path))]
     return Rate.of(len(paths) - len(missed), len(paths)), missed
 
 
@@ -228,14 +228,6 @@ def latency(sessions: dict[str, Session], plan: Plan) -> dict[str, dict[str, Any
         }
         for name, timing in measured.timings.items()
     }
-
-
-def read_image(path: Path) -> Image:
-    """(H, W, 3) uint8 BGR. Raises InputError."""
-    image: Image | None = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: not an image that can be read")
-    return image
 
 
 def measure(model: Path, data: Path, reference: FindsFaces | None, lfw_every: int) -> dict[str, Any]:

@@ -65,11 +65,17 @@ def decode_picture(data: npt.NDArray[np.uint8], path: Path) -> Image:
     """As `read_picture`, of the bytes of a file; `path` is for the message."""
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:  # a size beyond OpenCV's limit
-        raise InputError(f"{path}: OpenCV cannot take this picture ({error.err})") from error
+    except cv2.error as error:
+        raise InputError(f"{path}: {_why_not(error)}") from error
     if image is None:
         raise InputError(f"{path}: not a picture OpenCV can read, or damaged")
     return np.asarray(image, np.uint8)
+
+
+def _why_not(error: cv2.error) -> str:
+    if "CV_IO_MAX_IMAGE_" in error.err:
+        return "has more pixels than are decoded; scale it down, or raise $OPENCV_IO_MAX_IMAGE_PIXELS"
+    return f"OpenCV cannot take this picture ({error.err})"
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.detection import MIN_FACE, FindsFaces, average_over_images, landmark_error, read_image, read_truth
+from benchmarks.detection import MIN_FACE, FindsFaces, average_over_images, landmark_error, read_truth
 from benchmarks.peers.base import Peer
 from benchmarks.provenance import NOT_MEASURED, digest_of_files
 from benchmarks.statistics import RESAMPLES, identity_weights
 from edge.errors import InputError
 from edge.metrics.detection import Outcome, match
 from edge.metrics.intervals import LEVEL, Interval
+from edge.pictures import read_picture
 from edge.types import Face, Floats, Image
 
 LEAST_SCORE = 0.02
@@ -49,7 +50,7 @@ def measure_detection(
     finders = {name: line for name, line in lines.items() if "detect" in line.stages}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in finders}
     for done, (path, boxes) in enumerate(truth, start=1):
-        image = read_image(path)
+        image = read_picture(path)
         scale = np.float32(min(1.0, LONG_SIDE / max(image.shape[:2])))
         for name, line in finders.items():
             outcomes[name].append(_outcome(line, image, boxes, scale))

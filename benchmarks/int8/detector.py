@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmarks.command import command
-from benchmarks.detection import MEASURED, MIN_FACE, FindsFaces, central_face, overlapping, read_image, read_truth
+from benchmarks.detection import MEASURED, MIN_FACE, FindsFaces, central_face, overlapping, read_truth
 from benchmarks.provenance import machine, versions
 from benchmarks.scrfd import Scrfd
 from edge.detect import Detector
@@ -31,6 +31,7 @@ from edge.engines import SessionOptions, open_session
 from edge.errors import InputError
 from edge.metrics.detection import Outcome, average_precision, match
 from edge.metrics.intervals import Interval, bootstrap_interval
+from edge.pictures import read_picture
 from edge.types import Face, Floats, Image
 from export.agreement import compare_detections
 from export.calibration.photos import list_photos
@@ -215,7 +216,7 @@ def read_pictures(scenes: Path, portraits: Path, reference: FindsFaces, hold_out
     known = [(image, face) for image, face in found if face is not None]
     if not truth or not known:
         raise InputError(f"{len(truth)} scenes and {len(known)} portraits with a face are too few")
-    return Pictures([_enlarged(read_image(path), boxes) for path, boxes in truth], known)
+    return Pictures([_enlarged(read_picture(path), boxes) for path, boxes in truth], known)
 
 
 def _enlarged(image: Image, boxes: Floats) -> tuple[Image, Floats]:

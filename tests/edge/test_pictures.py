@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -61,3 +65,18 @@ def test_paths_without_pictures_are_the_users_mistake(tmp_path: Path) -> None:
         find_pictures([tmp_path])
     with pytest.raises(InputError, match="no such file"):
         find_pictures([tmp_path / "none"])
+
+
+def test_a_picture_is_refused_by_its_header_where_it_would_take_gigabytes(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 32768, 8193, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    # In a process of its own: OpenCV reads its limit when it is loaded, as the command line sets it before.
+    code = "import sys; from pathlib import Path; import edge.cli; from edge.pictures import read_picture\n"
+    code += "read_picture(Path(sys.argv[1]))"
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    told = ended.stderr.strip().splitlines()[-1]
+    assert told.endswith(
+        f"{path}: has more pixels than are decoded; scale it down, or raise $OPENCV_IO_MAX_IMAGE_PIXELS"
+    )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edge.errors import InputError
+from edge.pictures import decode_picture, read_picture
 from edge.types import Floats, Image
 
 MIRRORED = (1, 0, 2, 4, 3)
@@ -70,16 +70,9 @@ def read_labels(path: Path) -> list[tuple[str, Floats]]:
 def read_scenes(folder: Path) -> list[Picture]:
     """The pictures of a folder with `labels.txt`; their landmarks are unknown. Raises InputError."""
     return [
-        Picture(_read(folder / name), boxes, unknown_landmarks(len(boxes)))
+        Picture(read_picture(folder / name), boxes, unknown_landmarks(len(boxes)))
         for name, boxes in read_labels(folder / "labels.txt")
     ]
-
-
-def _read(path: Path) -> Image:
-    image: Image | None = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: not an image that can be read")
-    return image
 
 
 def is_held_out(name: str, one_in: int) -> bool:
@@ -98,12 +91,17 @@ def without_faces(image: Image) -> Picture:
 
 
 def read_zip(path: Path, every: int = 1) -> Iterator[Picture]:
-    """The JPEG pictures of a zip archive, or each `every`-th of them, in the archive's order. Raises InputError."""
+    """The JPEG pictures of a zip archive, or each `every`-th of them, in the archive's order.
+
+    What cannot be decoded is left out. Raises InputError for the archive.
+    """
     with _open_zip(path) as archive:
         for name in _jpegs(archive)[::every]:
-            image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)
-            if image is not None:
-                yield without_faces(image)
+            try:
+                image = decode_picture(np.frombuffer(archive.read(name), np.uint8), path / name)
+            except InputError:
+                continue
+            yield without_faces(image)
 
 
 def count_pictures(path: Path) -> int:

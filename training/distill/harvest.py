@@ -12,6 +12,7 @@ import numpy as np
 from edge.align import align
 from edge.detect import Detector
 from edge.errors import InputError
+from edge.pictures import decode_picture
 from edge.types import Image
 from training.distill.crops import IMAGE_SUFFIXES
 
@@ -44,10 +45,8 @@ def photos(sources: list[Path]) -> Iterator[tuple[str, Image]]:
     """Name and pixels (H, W, 3) uint8 BGR of every photo, sorted by source and name."""
     for source in sources:
         for name, data in _files(source):
-            photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            if photo is None:
-                raise InputError(f"{source}: {name} is no image that can be read")
-            yield f"{source.stem}/{Path(name).with_suffix('').as_posix()}", photo.astype(np.uint8, copy=False)
+            photo = decode_picture(np.frombuffer(data, np.uint8), source / name)
+            yield f"{source.stem}/{Path(name).with_suffix('').as_posix()}", photo
 
 
 def _files(source: Path) -> Iterator[tuple[str, bytes]]:
