@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         summary = index(gallery, jobs, _engine(args, work), bar.update)
     _report(args, summary, time.monotonic() - started)
-    return 0
+    bad = len(summary.problems) + len(summary.problems_before)
+    return 2 if bad == summary.pictures else 0
 
 
 def _check_writable(path: Path) -> None:
@@ -138,7 +139,8 @@ VERB = Verb(
     description=(
         "Adds the faces of FOLDER (a folder for each person) or LIST (a line a picture: a path, or name, tab, path).\n"
         "Run it again after a stop or with new pictures: what was indexed before is left alone. Bad pictures are\n"
-        "listed and left out; equal pictures count once. It does not compare pictures as edge enroll does."
+        "listed and left out; equal pictures count once. It does not compare pictures as edge enroll does.\n"
+        "Ends with 0 where some pictures are bad, and with 2 where all of them are."
     ),
     example=(
         "edge index --bundle arcedge.bundle --gallery everybody photos/\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def read_jobs(source: Path) -> list[Job]:
     jobs = [_job(source, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not jobs:
         raise InputError(f"{source}: an empty list; a line a picture is expected")
+    if not any(os.path.exists(job.path) for job in jobs):  # noqa: PTH110 – takes names of any length
+        # Another kind of file, or a disk that is not mounted: nothing of it belongs into a gallery.
+        raise InputError(f"{source}: no line of it names a file that is there; the first would be {jobs[0].path}")
     return jobs
 
 

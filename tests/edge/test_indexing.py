@@ -183,6 +183,8 @@ def test_crops_are_kept_where_asked_and_an_encrypted_gallery_hides_what_was_seen
 class TestLists:
     def test_names_come_from_the_line_or_the_folder(self, tmp_path: Path) -> None:
         file = tmp_path / "list.txt"
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "2.png").touch()
         file.write_text("ada/1.png\nZoë Smith\tx/2.png\n\n/abs/bob/3.png\n", encoding="utf-8")
         assert read_jobs(file) == [
             Job("ada", tmp_path / "ada" / "1.png"),
@@ -191,7 +193,13 @@ class TestLists:
         ]
 
     @pytest.mark.parametrize(
-        ("content", "message"), [(b"", "empty list"), (b"\xff\xfe", "UTF-8"), (b"\x07\tx.png", "line 1: .*no name")]
+        ("content", "message"),
+        [
+            (b"", "empty list"),
+            (b"\xff\xfe", "UTF-8"),
+            (b"\x07\tx.png", "line 1: .*no name"),
+            (b"root:x:0\n" + b"x" * 5000, "no line of it names a file that is there; the first would be .*/root:x:0"),
+        ],
     )
     def test_what_is_no_list_is_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
         (tmp_path / "list.txt").write_bytes(content)
@@ -255,6 +263,14 @@ def test_the_command_line(toy: Any, photos: Path, tmp_path: Path, capsys: pytest
     assert "0 faces added of 7 pictures; 7 indexed before (1 of them bad)" in capsys.readouterr().out
     assert main([*command[:-3], str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_where_every_picture_is_bad_the_exit_code_says_so_each_time(toy: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"broken")
+    (photos / "list.txt").write_text("broken.png\nnowhere.png\n")
+    command = ["index", "--bundle", str(toy.path), "--gallery", str(tmp_path / "g"), "--workers", "1"]
+    assert main([*command, str(photos / "list.txt")]) == 2
+    assert main([*command, str(photos / "list.txt")]) == 2
 
 
 def test_a_list_of_bad_pictures_that_cannot_be_written_is_told_before_the_work(
