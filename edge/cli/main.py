@@ -93,8 +93,13 @@ def build_parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `edge`; gives the exit code: 0 done, 2 a user's mistake, others as the verb says."""
     words = sys.argv[1:] if arguments is None else arguments
-    parser = build_parser(find_verbs(*words[:1]))
-    parsed = parser.parse_args(words)
+    try:
+        parser = build_parser(find_verbs(*words[:1]))
+        parsed = parser.parse_args(words)
+    except KeyboardInterrupt:
+        # Finding the verbs imports what trains and exports: half a second on a small box.
+        print("edge: stopped", file=sys.stderr)
+        return 130
     verb: Verb | None = getattr(parsed, "_verb", None)
     if verb is None:
         parser.print_help()

@@ -133,6 +133,17 @@ def test_an_interrupt_and_a_closed_pipe_end_quietly(
     assert capfd.readouterr().err == said
 
 
+def test_an_interrupt_while_modules_are_imported_ends_quietly_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find_verbs(*_: object) -> list[Verb]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "find_verbs", find_verbs)
+    assert command.main(["cook"]) == 130
+    assert capsys.readouterr().err == "edge: stopped\n"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
