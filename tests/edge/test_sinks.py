@@ -22,7 +22,7 @@ import pytest
 
 from edge.cli import main as command
 from edge.cli import sink_options
-from edge.draw import KNOWN, UNKNOWN, annotate, label_of, printable
+from edge.draw import KNOWN, UNKNOWN, annotate, label_of, place_label, printable
 from edge.errors import InputError
 from edge.pipeline.guards import LastingSink
 from edge.sinks import JsonLines, Progress, VideoFileSink, Window, recordings
@@ -425,6 +425,27 @@ class TestDrawing:
         whole = annotate(np.zeros((360, 640, 3), np.uint8), [decision("a rather long name of a person", x=200)])
         letters, expected = (int((a == 255).all(axis=2).sum()) for a in (drawn, whole))
         assert letters == expected
+
+    def test_labels_of_neighbours_lie_beside_each_other(self) -> None:
+        frame, size = (640, 360), (110, 18)
+        taken: list[tuple[int, int, int, int]] = []
+        for x in (200, 240, 300, 330):  # heads side by side: each label is twice as wide as a face
+            taken.append(place_label(decision("ada", x=x).face, size, frame, taken))
+        assert taken[0] == (200, 42, 310, 60), "the first one above its box"
+        for place, (x1, y1, x2, y2) in enumerate(taken):
+            assert min(x1, y1) >= 0
+            assert x2 <= frame[0]
+            assert y2 <= frame[1]
+            for other in taken[:place]:
+                assert x1 >= other[2] or x2 <= other[0] or y1 >= other[3] or y2 <= other[1]
+
+    def test_names_are_placed_before_strangers_and_crowds_are_no_error(self) -> None:
+        alone = annotate(np.zeros((360, 640, 3), np.uint8), [decision("ada", x=240)])
+        both = annotate(np.zeros((360, 640, 3), np.uint8), [decision(None, x=210), decision("ada", x=240)])
+        letters = (alone == 255).all(axis=2)
+        assert letters.sum() > 20
+        assert (both[letters] == 255).all()
+        annotate(np.zeros((40, 60, 3), np.uint8), [decision(None, x=x) for x in range(0, 60, 3)])
 
     def test_a_frame_smaller_than_its_label_is_no_error(self) -> None:
         near = decision("somebody")
