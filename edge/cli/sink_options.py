@@ -159,7 +159,8 @@ def open_sinks_of(args: argparse.Namespace, source: Source, *, alone: bool) -> l
         path = args.video if alone else file_of(args.video, source.name)
         minutes = args.video_minutes or (_VIDEO_MINUTES if source.live else math.inf)
         most = (args.video_max_gb or math.inf) * 1e9
-        sinks.append(VideoFileSink(path, source.fps, minutes * 60, overwrite=not source.live, most_bytes=most))
+        live = source.live
+        sinks.append(VideoFileSink(path, lambda: source.fps, minutes * 60, overwrite=not live, most_bytes=most))
     if source.length is not None:
         sinks.append(Progress(min(source.length, args.max_frames or source.length)))
     return sinks

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import DiskFullError, InputError
+from edge.sinks.private import make_private
 from edge.types import Decision, FrameResult, Match
 
 _LOG = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 class JsonLines:
     """Appends to a file, or to standard output where the path is "-".
 
+    A file that is made is its owner's only: who was where is personal.
     A line that a kill or a full disk cut short stays behind as it is; the next event begins on a line of its own.
     max_bytes: once the file has grown beyond, it becomes FILE.1, an older FILE.1 becomes FILE.2 and so on up to `keep`;
     0 lets it grow.
@@ -73,8 +75,9 @@ class _StandardOutput:
 class _LineFile:
     """Lines at the end of a file, past every buffer: what could not be written is never tried again behind our back."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: Path | None = None) -> None:
         self._torn = _ends_within_a_line(path)
+        make_private(path, before)
         self._file = path.open("ab", buffering=0)
 
     @property
@@ -119,7 +122,7 @@ class _Rotation:
         fresh = self._path.with_name(f"{self._path.name}.new")
         try:
             fresh.unlink(missing_ok=True)
-            new = _LineFile(fresh)
+            new = _LineFile(fresh, self._path)
             self._shift()
             self._path.replace(self._numbered(1))
             fresh.replace(self._path)

@@ -11,17 +11,17 @@ from pathlib import Path
 _LOG = logging.getLogger(__name__)
 
 
-def put_aside(path: Path) -> None:
+def put_aside(path: Path) -> Path | None:
     """Renames a file, where there is one, after when it was last written, in UTC: v.mp4 to v.20261129T021500Z.mp4.
 
-    Raises OSError where that cannot be done.
+    Gives its new path, None where there was none. Raises OSError where that cannot be done.
     """
     if not path.is_file():
-        return
+        return None
     ended = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
     endings = chain([""], (f"-{number}" for number in count(2)))
     names = (path.with_name(f"{path.stem}.{ended}{ending}{path.suffix}") for ending in endings)
-    path.rename(next(name for name in names if not name.exists()))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def older(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from shutil import disk_usage
 
@@ -12,6 +13,7 @@ import numpy as np
 from edge.draw import annotate
 from edge.errors import DiskFullError, InputError
 from edge.pictures import as_text
+from edge.sinks.private import make_private
 from edge.sinks.recordings import delete_oldest, put_aside
 from edge.types import FrameResult, Image
 
@@ -26,7 +28,8 @@ class VideoFileSink:
     """Writes frames of the first frame's size at a fixed rate; later frames of another size are fitted into it.
 
     A recording is not overwritten: one that is there already, of an earlier run or part of this one, is put aside,
-    called after the moment it ended. A disk that is full is noticed before it is: OpenCV says nothing of it.
+    called after the moment it ended. A new one is its owner's only, or of the mode of the one before. A disk that is
+    full is noticed before it is: OpenCV says nothing of it.
     """
 
     name = "video"
@@ -34,13 +37,15 @@ class VideoFileSink:
     def __init__(
         self,
         path: Path,
-        fps: float,
+        fps: float | Callable[[], float],
         longest: float = math.inf,
         *,
         overwrite: bool = False,
         most_bytes: float = math.inf,
     ) -> None:
-        """longest: seconds, by the frames' times, after which a new file is begun.
+        """fps: asked for each file where it is a function: a camera that is waited for has no rate yet.
+
+        longest: seconds, by the frames' times, after which a new file is begun.
 
         overwrite: whether what an earlier run left may go, as where the same files can be shown again.
         most_bytes: of all recordings of this name; beyond it the oldest are deleted, never the one being written.
@@ -91,16 +96,21 @@ class VideoFileSink:
             raise InputError(f"{self._path}: the video written cannot be read again; is the disk full?")
 
     def _open(self) -> cv2.VideoWriter:
+        before = None
         if not self._overwrite:
             try:
-                put_aside(self._path)
+                before = put_aside(self._path)
             except OSError as error:
                 raise InputError(f"{self._path}: what is there cannot be put aside ({error.strerror})") from error
         self._overwrite = False  # the next one would be of this run
-        writer = cv2.VideoWriter(
-            str(self._path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size
-        )
+        try:
+            make_private(self._path, before)
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
+        fps = self._fps() if callable(self._fps) else self._fps
+        writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, self._size)
         if not writer.isOpened():
+            self._path.unlink(missing_ok=True)
             raise InputError(f"{self._path}: cannot be written; is the folder writable, and this OpenCV from PyPI?")
         return writer
 

@@ -37,9 +37,10 @@ class LiveSource(Source):
         self.name = name
         self.length = length
         self._how = how or Supervision()
-        self._supervised = SupervisedCapture(open_capture, name, self._how)
-        capture = None if patient else open_capture()
-        self.fps = capture.fps if capture is not None and 1.0 <= capture.fps <= 240.0 else LIVE_FPS
+        self._open_capture = open_capture
+        self._supervised = SupervisedCapture(self._opened, name, self._how)
+        self.fps = LIVE_FPS
+        capture = None if patient else self._opened()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -82,6 +83,11 @@ class LiveSource(Source):
         self._stopping.set()
         # A driver may block in its own time-out; a daemon thread that outlives us does no harm.
         self._thread.join(timeout=10.0)
+
+    def _opened(self) -> Capture:
+        capture = self._open_capture()
+        self.fps = capture.fps if 1.0 <= capture.fps <= 240.0 else LIVE_FPS
+        return capture
 
     def _work(self, capture: Capture | None) -> None:
         try:

@@ -93,6 +93,24 @@ class TestJsonLines:
         sink.close()
         sink.close()
 
+    @pytest.mark.parametrize("mask", [0o000, 0o077])
+    def test_what_is_made_is_its_owners_and_who_may_read_the_first_may_read_the_next(
+        self, tmp_path: Path, mask: int
+    ) -> None:
+        file = tmp_path / "e.jsonl"
+        before = os.umask(mask)
+        try:
+            sink = JsonLines(file, max_bytes=500)
+            sink.write(result(0, decision("ada")))
+            assert file.stat().st_mode & 0o777 == 0o600
+            file.chmod(0o640)
+            sink.write(result(1, decision("ada")))
+            sink.close()
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert modes == {"e.jsonl": 0o640, "e.jsonl.1": 0o640}
+
     def test_files_turn_over_at_their_size_and_the_oldest_goes(self, tmp_path: Path) -> None:
         sink = JsonLines(tmp_path / "e.jsonl", max_bytes=1000, keep=2)
         for index in range(30):
@@ -235,6 +253,23 @@ class TestVideo:
         edge = frames[5][90, 40].astype(int)
         assert np.abs(edge - KNOWN).max() < 90
         assert abs(int(frames[5][150, 190, 0]) - 45) < 8
+
+    def test_a_recording_is_its_owners_and_the_next_takes_its_mode(self, tmp_path: Path) -> None:
+        file = tmp_path / "v.mp4"
+        for mode in (0o600, 0o640):
+            sink = VideoFileSink(file, 25)
+            sink.write(result(0))
+            sink.close()
+            assert file.stat().st_mode & 0o777 == mode
+            file.chmod(0o640)
+
+    def test_the_rate_is_that_of_a_source_which_knows_it_when_the_first_frame_is_there(self, tmp_path: Path) -> None:
+        source = SimpleNamespace(fps=25.0)
+        sink = VideoFileSink(tmp_path / "v.mp4", lambda: source.fps)
+        source.fps = 10.0
+        sink.write(result(0))
+        sink.close()
+        assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FPS) == 10
 
     def test_frames_of_another_size_are_fitted_in(self, tmp_path: Path) -> None:
         sink = VideoFileSink(tmp_path / "v.mp4", 5)

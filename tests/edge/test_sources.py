@@ -219,6 +219,13 @@ class TestLive:
         with pytest.raises(SourceError, match="cannot be opened"):
             LiveSource(refuse, "cam")
 
+    def test_a_camera_that_is_waited_for_has_its_own_rate_once_it_is_there(self) -> None:
+        camera = Script([shade(1)])
+        camera.fps = 12.5
+        with LiveSource(lambda: camera, "cam", Supervision(QUICK), patient=True) as source:
+            assert source.read() is not None
+            assert source.fps == 12.5
+
     def test_a_bug_in_the_capture_thread_reaches_the_reader(self) -> None:
         source = LiveSource(lambda: Script([ZeroDivisionError("a bug")]), "cam")
         with pytest.raises(ZeroDivisionError, match="a bug"):
