@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.tables import comparison_rows
-from benchmarks.report.text import FILTERS
+from benchmarks.report.text import FILTERS, as_markdown
 from edge.errors import InputError
 
 FORMAT = "arcedge-bench"
@@ -53,6 +53,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=template.endswith(".html.j2"),
+        finalize=as_markdown if template.endswith(".md.j2") else None,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

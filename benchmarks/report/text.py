@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,6 +74,26 @@ def short(digest: str | None) -> str:
     return NOT_MEASURED if digest is None else digest[:12]
 
 
+class Markdown(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def code(text: str) -> Markdown:
+    """A code span that holds the text as it is, its own backticks too."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return Markdown(f"{fence}{pad}{text}{pad}{fence}")
+
+
+def as_markdown(value: object) -> object:
+    """Text of a name, a path or a message as Markdown that shows it: markup, and what ends a cell, is escaped."""
+    if not isinstance(value, str) or isinstance(value, Markdown):
+        return value
+    return re.sub(r"[\\`*_<|~]|(?<=\])\(", r"\\\g<0>", value)
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number,
     "interval": interval,
@@ -84,4 +105,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "rate": rate,
     "short": short,
     "sentence": sentence,
+    "code": code,
 }

@@ -181,6 +181,17 @@ def test_the_markdown_holds_the_figures(measured: Path, report: dict[str, Any]) 
     assert widths == {6}
 
 
+def test_names_are_shown_in_markdown_and_are_no_markup(report: dict[str, Any]) -> None:
+    first = report["variants"][0]["label"]
+    told = json.loads(json.dumps(report).replace(first, "a*b*_c_|<i>"))
+    told["warnings"] = ["[here](http://x) \\ `run`"]
+    told["provenance"]["command"] = "edge bench --bundle 'a`b|*c*'"
+    text = render("report.md.j2", told)
+    assert r"| | a\*b\*\_c\_\|\<i> |" in text
+    assert r"- Warning: [here]\(http://x) \\ \`run\`" in text
+    assert "- Command: ``edge bench --bundle 'a`b|*c*'``" in text
+
+
 def test_without_pictures_accuracy_is_not_measured(
     bench: Callable[..., int], bundle: Path, people: Path, tmp_path: Path
 ) -> None:
