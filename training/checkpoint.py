@@ -27,6 +27,7 @@ MEAN = STD = 127.5
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _HEAD_KEYS = ("kernel", "weight")
+_OTHERS = "another network is exported from ONNX: edge export --onnx FILE --contract FILE.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,9 @@ def load_embedder(path: Path | str) -> tuple[MobileFaceNet, CheckpointInfo]:
     path = Path(path)
     state, metadata, kind = _read(path)
     if "linear.weight" not in state or state["linear.weight"].ndim != 2:
-        hint = "it holds a head; name the model_* file" if _head_key(state) else f"its entries are {_few(state)}"
-        raise InputError(f"{path}: not a MobileFaceNet checkpoint ({hint})")
+        if _head_key(state):
+            raise InputError(f"{path}: not a MobileFaceNet checkpoint (it holds a head; name the model_* file)")
+        raise InputError(f"{path}: not a MobileFaceNet checkpoint (its entries are {_few(state)}); {_OTHERS}")
     activation: Activation = "prelu" if any(name.endswith("prelu.weight") for name in state) else "relu"
     model = MobileFaceNet(int(state["linear.weight"].shape[0]), activation)
     _fill(model, state, path)
@@ -166,6 +168,8 @@ def _canonical(data: bytes) -> bytes:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a checkpoint (.safetensors, .pth, .pt or .path)")
+    if path.suffix == ".onnx":
+        raise InputError(f"{path}: not a checkpoint but ONNX; {_OTHERS}")
     with path.open("rb") as file:
         head = file.read(9)
     # A safetensors file is a length of eight bytes and then a JSON object.
@@ -213,9 +217,11 @@ def _fill(model: MobileFaceNet, state: Mapping[str, Tensor], path: Path) -> None
     wanted = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     given = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
     if missing := sorted(set(wanted) - set(given)):
-        raise InputError(f"{path}: not this MobileFaceNet: {len(missing)} entries are missing, {missing[0]} the first")
+        told = f"{len(missing)} entries are missing, {missing[0]} the first"
+        raise InputError(f"{path}: not this MobileFaceNet: {told}; {_OTHERS}")
     if extra := sorted(set(given) - set(wanted)):
-        raise InputError(f"{path}: not this MobileFaceNet: {len(extra)} entries too many, {extra[0]} the first")
+        told = f"{len(extra)} entries too many, {extra[0]} the first"
+        raise InputError(f"{path}: not this MobileFaceNet: {told}; {_OTHERS}")
     for name, tensor in given.items():
         if tensor.shape != wanted[name].shape:
             raise InputError(

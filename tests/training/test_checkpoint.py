@@ -133,6 +133,13 @@ def test_foreign_and_damaged_files_are_refused_in_one_line(tmp_path: Path) -> No
         assert "\n" not in str(caught.value), name
 
 
+@pytest.mark.parametrize("name", ["foreign.pth", "foreign.onnx"])
+def test_another_network_is_told_how_it_is_exported(tmp_path: Path, name: str) -> None:
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / name)
+    with pytest.raises(InputError, match=r"edge export --onnx FILE --contract FILE\.toml$"):
+        load_embedder(tmp_path / name)
+
+
 def test_file_of_another_architecture_says_so(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
