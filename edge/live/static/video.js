@@ -105,6 +105,27 @@ class Camera {
         }
         if (face.name !== null) setText(label.lastElementChild, face.similarity.toFixed(2));
       });
+    this.place();
+  }
+
+  // Names before strangers. A label that would lie over another goes below its box; a stranger's that has no room is left
+  // out, as the box says as much.
+  place() {
+    const picture = this.picture.getBoundingClientRect();
+    const taken = [];
+    const known = (face) => face.dataset.state === "known";
+    for (const face of [...this.faces.children].sort((one, other) => known(other) - known(one))) {
+      const label = face.firstElementChild;
+      const fits = [false, true].some((below) => {
+        face.classList.toggle("below", below);
+        const area = label.getBoundingClientRect();
+        return !(below && area.bottom > picture.bottom) && !taken.some((other) => area.left < other.right
+          && other.left < area.right && area.top < other.bottom && other.top < area.bottom);
+      });
+      if (!fits) face.classList.remove("below");
+      face.classList.toggle("covered", !fits && !known(face));
+      if (fits || known(face)) taken.push(label.getBoundingClientRect());
+    }
   }
 
   tell(source, rate) {

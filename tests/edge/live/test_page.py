@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -75,6 +76,22 @@ def test_it_shows_boxes_names_people_strangers_and_health(rig: Any, visit: Any) 
     expect(page.locator(".about strong")).to_have_text("door <b>")
     for image in (page.locator("#people-list img"), page.locator("#strangers-list img"), page.locator(".picture img")):
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_labels_of_neighbours_do_not_cover_each_other(rig: Any, visit: Any, toy: Any) -> None:
+    page = visit(rig, viewport={"width": 390, "height": 844})
+    rig.camera.picture = toy.scene(480, 320, [(1, 150, 64), (2, 216, 64), (3, 282, 64), (4, 348, 64)])
+    expect(page.locator('.face[data-state="unknown"]')).to_have_count(3)
+    areas = page.evaluate(
+        """() => [...document.querySelectorAll(".face span")]
+            .filter((label) => getComputedStyle(label).visibility === "visible" && label.textContent)
+            .map((label) => label.getBoundingClientRect().toJSON())"""
+    )
+    assert len(areas) >= 2
+    for one, other in combinations(areas, 2):
+        apart = one["right"] <= other["left"] or other["right"] <= one["left"]
+        assert apart or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
+    expect(page.locator('.face[data-state="known"] span')).to_be_visible()
 
 
 def test_the_picture_goes_on(rig: Any, visit: Any, toy: Any) -> None:
