@@ -29,7 +29,12 @@ def fit_threshold(
     if impostors < 1:
         raise InputError(f"{source} show one identity: a threshold needs pairs of different people")
     scores = all_pair_scores(embeddings, labels)
-    similarity = threshold_at_far(scores.impostor, far)
+    try:
+        similarity = threshold_at_far(scores.impostor, far)
+    except InputError as error:
+        raise InputError(
+            f"{source}: {error}; name a folder of more people with --pairs-from, or a higher --far"
+        ) from error
     threshold = Threshold(float(np.clip(similarity, -1.0, 1.0)), far, impostors, source)
     tar = tar_at_far(scores.genuine, scores.impostor, far).tar if genuine else None
     return threshold, None if tar is None else {"far": far, **tar.to_dict()}

@@ -112,7 +112,9 @@ def test_thresholds_hold_their_far_and_small_sets_are_refused() -> None:
     assert threshold.pairs == len(impostors)
     assert tar is not None
     assert 0 <= tar["low"] <= tar["value"] <= tar["high"] <= 1
-    with pytest.raises(InputError, match="too few impostor pairs"):
+    with pytest.raises(
+        InputError, match=r"^made-up people: too few impostor pairs.*; name .* --pairs-from, or a higher --far$"
+    ):
         fit_threshold(rows, labels, 1e-6, "made-up people")
     with pytest.raises(InputError, match="one identity"):
         fit_threshold(rows[:6], labels[:6], 1e-2, "photos")
