@@ -18,15 +18,15 @@ def draw_curves(path: Path, history: Sequence[EpochRow], best_epoch: int) -> Non
     canvas = FigureCanvasAgg(figure)
     losses, drift, validation = figure.subplots(1, 3)
     epochs = [row.epoch for row in history]
-    losses.plot(epochs, [row.loss for row in history], label="all parts")
-    losses.plot(epochs, [row.margin for row in history], label="margin loss")
+    losses.plot(epochs, [row.loss for row in history], ".-", label="all parts")
+    losses.plot(epochs, [row.margin for row in history], ".-", label="margin loss")
     losses.set_title("loss")
-    drift.plot(epochs, [row.distill for row in history], label="photos")
-    drift.plot(epochs, [row.rehearse for row in history], label="other people")
+    drift.plot(epochs, [row.distill for row in history], ".-", label="photos")
+    drift.plot(epochs, [row.rehearse for row in history], ".-", label="other people")
     drift.set_title("1 − cosine to the base")
     if any(row.valid_accuracy >= 0 for row in history):
-        validation.plot(epochs, [row.valid_accuracy for row in history], label="accuracy")
-        validation.plot(epochs, [row.valid_gap for row in history], label="gap to the best wrong identity")
+        validation.plot(epochs, [row.valid_accuracy for row in history], ".-", label="accuracy")
+        validation.plot(epochs, [row.valid_gap for row in history], ".-", label="gap to the best wrong identity")
     validation.set_title("validation")
     for axes in (losses, drift, validation):
         axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle="--", label=f"best epoch ({best_epoch})")
