@@ -1,4 +1,4 @@
-"""INA3221 sensors of Jetson boards, as Linux shows them: hwmon from JetPack 5 on, iio before."""
+"""Power sensors of Jetson boards, as Linux shows them: INA3221 (hwmon from JetPack 5 on, iio before), Thor's INA238."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from benchmarks.energy.base import Meter, PowerMeter, Read
 
 ROOT = Path("/sys/bus/i2c/drivers")
 _MILLI = 1e-3
-_TOTALS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS")
-"""Rails that feed the whole board; where one of them is there, the others are parts of it."""
+_MICRO = 1e-6
+_TOTALS = ("VDD_IN", "POM_5V_IN", "VIN")
+"""Rails that feed the whole module or, Thor's, the whole board; where one of them is there, the others are parts of it.
+
+VIN_SYS_5V0 of an AGX Orin or Thor and SYS5V of an AGX Xavier are none: they feed neither GPU nor CPU.
+"""
 
 
 def find_rails(root: Path = ROOT) -> tuple[list[Meter], str | None]:
     """The rail that feeds the whole board, else all rails; else why there is none."""
-    rails = {**dict(_iio(root)), **dict(_hwmon(root))}
-    whole = [name for name in rails if name.startswith(_TOTALS)]
-    chosen = whole or list(rails)
-    meters: list[Meter] = [PowerMeter(f"INA3221 {name}", rails[name]) for name in chosen]
+    rails = {**dict(_iio(root)), **dict(_hwmon(root)), **dict(_input(root))}
+    whole = [rail for rail in rails if rail.partition(" ")[2] in _TOTALS]
+    meters: list[Meter] = [PowerMeter(rail, rails[rail]) for rail in whole or rails]
     return meters, None if meters else "Jetson: no INA3221 power sensor"
 
 
@@ -28,7 +31,7 @@ def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
         number = label.name.removeprefix("in").removesuffix("_label")
         volts, amperes = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
         if volts.is_file() and amperes.is_file():
-            yield _text(label), lambda volts=volts, amperes=amperes: _number(volts) * _number(amperes)  # type: ignore[misc]
+            yield f"INA3221 {_text(label)}", lambda volts=volts, amperes=amperes: _number(volts) * _number(amperes)  # type: ignore[misc]
 
 
 def _iio(root: Path) -> Iterator[tuple[str, Read]]:
@@ -36,12 +39,18 @@ def _iio(root: Path) -> Iterator[tuple[str, Read]]:
     for label in sorted(root.glob("ina3221x/*/iio:device*/rail_name_*")):
         power = label.with_name(f"in_power{label.name.removeprefix('rail_name_')}_input")
         if power.is_file():
-            yield _text(label), lambda power=power: _number(power)  # type: ignore[misc]
+            yield f"INA3221 {_text(label)}", lambda power=power: _number(power)  # type: ignore[misc]
+
+
+def _input(root: Path) -> Iterator[tuple[str, Read]]:
+    """What feeds a Thor's board has a chip of its own, without a label; power1_input is microwatts."""
+    for power in sorted(root.glob("ina238/*/hwmon/hwmon*/power1_input")):
+        yield "INA238 VIN", lambda power=power: _number(power, _MICRO)  # type: ignore[misc]
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="ascii", errors="replace").strip()
 
 
-def _number(path: Path) -> float:
-    return float(path.read_text(encoding="ascii")) * _MILLI
+def _number(path: Path, unit: float = _MILLI) -> float:
+    return float(path.read_text(encoding="ascii")) * unit

@@ -85,19 +85,42 @@ def test_a_counter_only_root_may_read_says_so(tmp_path: Path, monkeypatch: pytes
     assert reason == "RAPL: intel-rapl:0/energy_uj can be read by root alone; allow it with chmod o+r, or run as root"
 
 
-def test_a_jetsons_whole_board_is_metered_once(tmp_path: Path) -> None:
-    folder = tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon3"
-    for number, (rail, millivolts, milliamperes) in enumerate(
-        [("VDD_IN", 5000, 1500), ("VDD_CPU_GPU_CV", 5000, 600), ("VDD_SOC", 5000, 300)], start=1
-    ):
+def ina3221(folder: Path, *rails: tuple[str, int, int]) -> None:
+    """Rails by name, millivolts and milliamperes, and the label of a sum that has no reading."""
+    for number, (rail, millivolts, milliamperes) in enumerate(rails, start=1):
         write(folder / f"in{number}_label", rail)
         write(folder / f"in{number}_input", str(millivolts))
         write(folder / f"curr{number}_input", str(milliamperes))
     write(folder / "in7_label", "sum of shunt voltages")
+
+
+def test_a_jetsons_whole_board_is_metered_once(tmp_path: Path) -> None:
+    rails = ("VDD_IN", 5000, 1500), ("VDD_CPU_GPU_CV", 5000, 600), ("VDD_SOC", 5000, 300)
+    ina3221(tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon3", *rails)
     meters, reason = find_rails(tmp_path)
     assert reason is None
     assert [meter.name for meter in meters] == ["INA3221 VDD_IN"]
     assert_measures(meters[0], 7.5)
+
+
+def test_the_five_volts_of_an_agx_orin_are_not_the_whole(tmp_path: Path) -> None:
+    """They feed neither GPU nor CPU, which would be left out of every joule."""
+    rails = ("VDD_GPU_SOC", 19000, 1200), ("VDD_CPU_CV", 19000, 400), ("VIN_SYS_5V0", 5000, 900)
+    ina3221(tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon3", *rails)
+    ina3221(tmp_path / "ina3221" / "1-0041" / "hwmon" / "hwmon4", ("VDDQ_VDD2_1V8AO", 5000, 100))
+    meters, _ = find_rails(tmp_path)
+    expected = ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"]
+    assert [meter.name for meter in meters] == [f"INA3221 {rail}" for rail in expected]
+    assert_measures(meters[0], 22.8)
+
+
+def test_the_input_of_a_thor_has_a_chip_of_its_own(tmp_path: Path) -> None:
+    rails = ("VDD_GPU", 20000, 1200), ("VDD_CPU_SOC_MSS", 20000, 300), ("VIN_SYS_5V0", 5000, 900)
+    ina3221(tmp_path / "ina3221" / "2-0040" / "hwmon" / "hwmon2", *rails)
+    write(tmp_path / "ina238" / "2-0044" / "hwmon" / "hwmon3" / "power1_input", "42000000")
+    meters, _ = find_rails(tmp_path)
+    assert [meter.name for meter in meters] == ["INA238 VIN"]
+    assert_measures(meters[0], 42.0)
 
 
 def test_an_old_jetsons_rails_are_all_metered_where_none_is_the_whole(tmp_path: Path) -> None:
