@@ -63,12 +63,16 @@ class Jetson:
         return _MAJORS.get(major, "4 or older" if major < min(_MAJORS) else "7 or newer")
 
 
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether this is one. A container has the release only where it is given it, and /sys always."""
+    return bool(_text(root / "etc/nv_tegra_release")) or "tegra" in _text(root / "sys/devices/soc0/family").lower()
+
+
 def find_jetson(root: Path = Path("/")) -> Jetson | None:
     """The board this runs on; None elsewhere. root: where the system's files are."""
-    said = _text(root / "etc/nv_tegra_release")
-    if not said and "tegra" not in _text(root / "sys/devices/soc0/family").lower():
+    if not is_jetson(root):
         return None
-    found = _RELEASE.search(said)
+    found = _RELEASE.search(_text(root / "etc/nv_tegra_release"))
     model = _text(root / "proc/device-tree/model").strip("\0 \n") or _text(root / "sys/devices/soc0/machine").strip()
     release = f"{found.group(1)}.{found.group(2)}" if found else None
     return Jetson(model or "unknown board", release, _power_mode(root), tuple(_clocks(root)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from edge.errors import EdgeError, InputError, SourceError
+from edge.jetson import is_jetson
 from edge.pictures import find_pictures, is_picture
 from edge.sources import gstreamer
 from edge.sources.base import Source, without_password
@@ -20,7 +21,6 @@ from edge.sources.naming import SourceName
 from edge.sources.watched import WatchedCapture
 
 _LOG = logging.getLogger(__name__)
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _live_capture(name: str, shown: str, wanted: SourceOptions) -> Callable[[], 
         nv12 = wanted.nv12 and camera.gives_nv12
         pipeline = gstreamer.csi_pipeline(camera, nv12=nv12)
         return lambda: WatchedCapture(lambda: open_pipeline(pipeline, shown, nv12=nv12), shown)
-    if scheme in ("rtsp", "rtsps") and _TEGRA_RELEASE.exists() and has_gstreamer():
+    if scheme in ("rtsp", "rtsps") and is_jetson() and has_gstreamer():
         pipeline = gstreamer.rtsp_pipeline(name, nv12=wanted.nv12)
         return lambda: WatchedCapture(lambda: open_pipeline(pipeline, shown, nv12=wanted.nv12), shown)
     if scheme in ("rtsp", "rtsps", "http", "https"):

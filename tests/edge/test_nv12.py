@@ -118,13 +118,13 @@ class TestPipelines:
         ],
     )
     def test_a_source_is_opened_as_nv12_where_it_is_asked_and_can(
-        self, name: str, asked: bool, given: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, name: str, asked: bool, given: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened: list[tuple[str, bool]] = []
         monkeypatch.setattr(opening, "open_pipeline", lambda text, name, nv12: opened.append((text, nv12)))
         monkeypatch.setattr(opening, "WatchedCapture", lambda open_capture, name: open_capture())
         monkeypatch.setattr(opening, "has_gstreamer", lambda: True)
-        monkeypatch.setattr(opening, "_TEGRA_RELEASE", tmp_path)
+        monkeypatch.setattr(opening, "is_jetson", lambda: True)
         make = opening._live_capture(name, name, SourceOptions(nv12=asked))
         assert make is not None
         make()
@@ -132,6 +132,19 @@ class TestPipelines:
         assert nv12 == given
         assert ("! video/x-raw,format=NV12 ! appsink" in text) == given
         assert ("videoconvert" in text) != given
+
+    def test_a_jetsons_container_decodes_in_hardware_without_the_hosts_release(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It sees the family of the chip; /etc/nv_tegra_release only where it is given it."""
+        family = Path("/sys/devices/soc0/family")
+        monkeypatch.setattr("edge.jetson._text", lambda path: "Tegra\n" if path == family else "")
+        monkeypatch.setattr(opening, "has_gstreamer", lambda: True)
+        monkeypatch.setattr(opening, "open_network", lambda *what: "decoded on the CPU")
+        monkeypatch.setattr(opening, "WatchedCapture", lambda open_capture, name: "decoded in hardware")
+        make = opening._live_capture("rtsp://host/a", "rtsp://host/a", SourceOptions())
+        assert make is not None
+        assert make() == "decoded in hardware"  # type: ignore[comparison-overlap]
 
     def test_what_knows_no_nv12_is_opened_as_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(opening, "open_network", lambda *what: what)
