@@ -38,6 +38,19 @@ def test_the_systemd_unit_starts_a_run(repository: Path) -> None:
     assert "Restart=always" in text
 
 
+def test_the_unit_can_be_opened_to_a_gpu_as_it_says(repository: Path) -> None:
+    """ProtectClock, before systemd 253 as on JetPack 6, closes all devices that DeviceAllow does not name."""
+    text = (repository / "deploy" / "edge-run.service").read_text()
+    devices = re.search(
+        r"^DevicePolicy=closed\nDeviceAllow=.*\n# On a Jetson.*\n(?:#.*\n)*MemoryMax", text, re.MULTILINE
+    )
+    assert devices is not None, "the two lines above, the one below"
+    assert re.search(r"^(ProtectClock|PrivateDevices|RootImage)=", text, re.MULTILINE) is None
+    # Its user has no home, and engines want a folder.
+    assert re.search(r"^CacheDirectory=arcedge$", text, re.MULTILINE)
+    assert re.search(r"^Environment=.* ARCEDGE_CACHE=/var/cache/arcedge$", text, re.MULTILINE)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_finds_nothing_wrong_with_the_unit(repository: Path, tmp_path: Path) -> None:
     # The program is not installed where the unit will find it on a device.
