@@ -48,6 +48,22 @@ def test_a_jetson_gets_everything_that_arcedge_needs(repository: Path) -> None:
     assert asked >= needed - {"opencv-python-headless"}
 
 
+def test_a_jetsons_pip_is_one_that_can_build_arcedge(repository: Path) -> None:
+    """Played on Ubuntu 22.04: its pip 22.0 has the system's setuptools 59 build, and installs UNKNOWN-0.0.0 instead."""
+    installs = [
+        command
+        for step, rest in instructions(repository / "Dockerfile.jetson")
+        for command in re.findall(r"pip install (.*?)(?:&&|$)", rest)
+        if step == "RUN"
+    ]
+    assert "--upgrade 'pip>=24'" in installs[0]
+    assert any(command.split()[-1] == "." for command in installs[1:])
+    assert all("--ignore-installed" in each or "--no-deps ." in each for each in installs[1:]), (
+        "copied to another system"
+    )
+    assert ("RUN", "edge --version") in instructions(repository / "Dockerfile.jetson")
+
+
 def name_of(requirement: str) -> str:
     found = re.match(r"[A-Za-z0-9_.-]+", requirement)
     assert found is not None
