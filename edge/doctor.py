@@ -18,6 +18,7 @@ from edge import __version__
 from edge.bundle import Bundle, runs_on
 from edge.engines import ENGINES, get_engine, open_session
 from edge.engines.onnxruntime import provider_names
+from edge.errors import how_to_install
 from edge.jetson import find_jetson
 from edge.selftest import TESTED, run_self_test
 from edge.sinks.window import why_no_window
@@ -26,7 +27,7 @@ from edge.sources.capture import has_gstreamer
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What an extra of arcedge brings. modules: all of them are needed. purpose: what for, as a user types it."""
+    """What an extra of arcedge brings. modules: all are needed, of "a or b" one. purpose: what for, as it is typed."""
 
     modules: tuple[str, ...]
     purpose: str
@@ -34,7 +35,7 @@ class Extra:
 
 EXTRAS = {
     "openvino": Extra(("openvino",), "--engine openvino"),
-    "tensorrt": Extra(("tensorrt", "pycuda"), "--engine tensorrt"),
+    "tensorrt": Extra(("tensorrt", "pycuda or cuda.bindings"), "--engine tensorrt"),
     "triton": Extra(("tritonclient", "grpc"), "--engine triton"),
     "live": Extra(("aiohttp", "prometheus_client"), "edge run --serve"),
     "mqtt": Extra(("paho",), "edge run --mqtt"),
@@ -131,15 +132,18 @@ def _engines() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     driver, detail = nvidia_driver()
     yield Finding("gpu", "nvidia driver", driver, detail)
-    for module, needed in (
-        ("tensorrt", "TensorRT plans"),
-        ("pycuda", "GPU memory"),
-        ("cuda", "GPU memory, instead of pycuda"),
+    for module, needed, other in (
+        ("tensorrt", "TensorRT plans", None),
+        ("pycuda", "GPU memory", "cuda.bindings"),
+        ("cuda.bindings", "GPU memory", "pycuda"),
     ):
-        package = {"cuda": "cuda-bindings"}.get(module, module)
-        there = find_spec(module) is not None
+        package = {"cuda.bindings": "cuda-bindings"}.get(module, module)
+        there = _is_there(module)
+        missing = f"not installed; for {needed}: {how_to_install('tensorrt')}"
+        if other is not None and _is_there(other):
+            missing = f"not installed, nor needed beside {other}"
         # Only the metadata: TensorRT without a driver can bring the process down.
-        detail = _version(package) if there else f"not installed; for {needed}: pip install 'arcedge[tensorrt]'"
+        detail = _version(package) if there else missing
         usable = there and driver
         yield Finding("gpu", module, usable, detail if usable or not there else f"{detail}, of no use without a driver")
 
@@ -189,9 +193,16 @@ def _cameras() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for name, extra in EXTRAS.items():
-        missing = [module for module in extra.modules if find_spec(module) is None]
-        hint = f"{extra.purpose}: lacks {', '.join(missing)}; pip install 'arcedge[{name}]'"
+        missing = [either for either in extra.modules if not any(map(_is_there, either.split(" or ")))]
+        hint = f"{extra.purpose}: lacks {', '.join(missing)}; {how_to_install(name)}"
         yield Finding("extra", name, not missing, hint if missing else extra.purpose)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a dotted name, where the parent is not there
+        return False
 
 
 def _jetson() -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edge.jetson import is_jetson
+
 
 class EdgeError(Exception):
     """Base of everything `edge` reports in one line. `exit_code` is the status the command line ends with."""
@@ -37,8 +39,15 @@ class MissingExtraError(EdgeError):
     """A package that only an extra installs is not there."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; install it with: pip install 'arcedge[{extra}]'")
+        super().__init__(f"{what} is not installed; install it with: {how_to_install(extra)}")
         self.extra = extra
+
+
+def how_to_install(extra: str) -> str:
+    """What brings an extra, as a user types it. PyPI's TensorRT is not for Jetsons."""
+    if extra == "tensorrt" and is_jetson():
+        return "docker build -f Dockerfile.jetson, which has NVIDIA's"
+    return f"pip install 'arcedge[{extra}]'"
 
 
 class GalleryError(EdgeError):

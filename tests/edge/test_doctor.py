@@ -10,6 +10,7 @@ from images import extras
 
 from edge import doctor
 from edge.doctor import Extra, as_text, examine, nvidia_driver
+from edge.errors import MissingExtraError
 from edge.jetson import Clock, Jetson
 
 
@@ -34,6 +35,24 @@ def test_an_extra_that_lacks_a_module_names_it(monkeypatch: pytest.MonkeyPatch) 
     assert there.detail == "edge cook"
     assert not lacking.usable
     assert lacking.detail == "edge bake: lacks no_such_module_here; pip install 'arcedge[broken]'"
+
+
+def test_a_jetson_is_sent_to_its_image_and_never_to_pypis_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its image has cuda-bindings in the place of pycuda: with TensorRT beside it there is nothing to install."""
+    there = {"cuda.bindings"}
+    monkeypatch.setattr(doctor, "_is_there", lambda module: module in there)
+    monkeypatch.setattr("edge.errors.is_jetson", lambda: True)
+
+    def said() -> dict[tuple[str, str], tuple[bool, str]]:
+        return {(f.area, f.name): (f.usable, f.detail) for f in examine() if f.area in ("gpu", "extra")}
+
+    image = "docker build -f Dockerfile.jetson, which has NVIDIA's"
+    assert said()["extra", "tensorrt"] == (False, f"--engine tensorrt: lacks tensorrt; {image}")
+    assert said()["gpu", "tensorrt"] == (False, f"not installed; for TensorRT plans: {image}")
+    assert said()["gpu", "pycuda"] == (False, "not installed, nor needed beside cuda.bindings")
+    assert str(MissingExtraError("tensorrt", "tensorrt")).endswith(image)
+    there.add("tensorrt")
+    assert said()["extra", "tensorrt"] == (True, "--engine tensorrt")
 
 
 def test_every_extra_that_a_user_may_install_is_looked_for(repository: Path) -> None:
