@@ -101,10 +101,14 @@ class Gallery:
 
     @staticmethod
     def exists(path: Place) -> bool:
-        """Whether there is a gallery at `path`. Raises StoreUnavailableError for a server that does not answer."""
+        """Whether there is a gallery at `path`.
+
+        Raises GalleryError for a folder that may not be looked into, StoreUnavailableError for a server that does not
+        answer.
+        """
         if isinstance(path, MilvusPlace):
             return MilvusStore.exists(path)
-        return (path / schema.DATABASE_NAME).exists()
+        return schema.is_there(path / schema.DATABASE_NAME)
 
     @property
     def private(self) -> bool:

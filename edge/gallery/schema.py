@@ -77,16 +77,20 @@ class Opened:
     stamp: Stamp | None = None
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a database at `path`. Raises GalleryError where its folder may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise GalleryError(f"{path.parent}: cannot be looked at ({error.strerror})") from error
+
+
 def connect(path: Path) -> Opened:
     """Opens the database at `path`, which must exist; one of version 1 is brought up to date.
 
     One that may not be written is opened to be read. Raises GalleryError.
     """
-    try:
-        there = path.is_file()
-    except OSError as error:
-        raise GalleryError(f"{path.parent}: cannot be looked at ({error.strerror})") from error
-    if not there:
+    if not is_there(path):
         raise GalleryError(f"{path.parent}: no gallery here; make one with: edge enroll")
     try:
         opened = _open(path)
