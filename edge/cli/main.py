@@ -119,6 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; the interpreter's last flush must not complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PermissionError as error:
+        # Whatever lies in a folder of somebody else, whom a container or a unit does not run as.
+        if error.filename is None:
+            raise
+        print(f"edge {verb.name}: {error.filename}: this user may not open it ({error.strerror})", file=sys.stderr)
+        return 2
     except OSError as error:
         # Results may be sent to a file on a full disk; everything else that is the system's word is a bug of ours.
         if error.errno != errno.ENOSPC:

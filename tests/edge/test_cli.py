@@ -169,6 +169,25 @@ def test_a_mistake_in_the_arguments_is_one_line(
     assert line in said.err
 
 
+def test_what_lies_in_a_folder_of_somebody_else_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container or a unit runs as another user than who made the folder. Without a path it is no word of ours."""
+    denied = [
+        PermissionError(13, "Permission denied", "/data/my.bundle"),
+        PermissionError(1, "Operation not permitted"),
+    ]
+
+    def run(_: object) -> int:
+        raise denied.pop(0)
+
+    monkeypatch.setattr(command, "find_verbs", lambda *_: [Verb("cook", "cooks", lambda parser: None, run)])
+    assert command.main(["cook"]) == 2
+    assert capsys.readouterr().err == "edge cook: /data/my.bundle: this user may not open it (Permission denied)\n"
+    with pytest.raises(PermissionError):
+        command.main(["cook"])
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise ZeroDivisionError
