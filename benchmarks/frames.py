@@ -62,7 +62,12 @@ def _load(video: Path | None, pictures: Sequence[Path], count: int) -> Frames:
         return Frames(tuple(read_picture(path) for path in chosen), f"{len(chosen)} of {len(paths)} pictures given")
     from benchmarks.demo.video import portraits, render
 
-    pair = portraits()
+    try:
+        pair = portraits()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "name --video or --pictures: without them frames show a portrait of scikit-image, which is not installed"
+        ) from error
     return Frames(tuple(render(pair, count)), "rendered frames with the portraits inside scikit-image and Matplotlib")
 
 

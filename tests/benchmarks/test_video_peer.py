@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -88,3 +89,11 @@ def test_precisions_are_one_for_all_or_one_for_each() -> None:
     for text in ("", "int4", "int8/", "int8/fp32/fp32"):
         with pytest.raises(argparse.ArgumentTypeError, match="as in int8/fp32"):
             Precisions.parse(text)
+
+
+def test_frames_that_cannot_be_made_up_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-image, whose portrait they show, comes with no extra of a user's."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    monkeypatch.delitem(sys.modules, "skimage.data", raising=False)
+    with pytest.raises(InputError, match=r"name --video or --pictures: .* scikit-image, which is not"):
+        load_frames(None, [])
