@@ -1,4 +1,5 @@
-# arcedge on x86-64: docker build -t arcedge . runs on the CPU; with --target gpu, on an NVIDIA GPU through TensorRT.
+# arcedge on x86-64, or a Raspberry Pi: docker build -t arcedge . runs on the CPU; with --target gpu, on an NVIDIA GPU
+# through TensorRT. It takes buildx (apt install docker-buildx): without it Docker fetches NVIDIA's images for the CPU too.
 # Both have what edge run and encrypted galleries may ask for: the page, MQTT, NATS, keys, signatures.
 
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS kernels

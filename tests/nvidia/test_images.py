@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from images import IMAGES, extras, instructions, requirements
 
+from edge.cli.main import build_parser, find_verbs
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -71,12 +73,16 @@ def name_of(requirement: str) -> str:
 
 
 def test_every_command_for_a_jetson_gives_the_render_group(repository: Path) -> None:
-    """Whose number is the host's own: the image cannot put its user into it."""
+    """Whose number is the host's own: the image cannot put its user into it. What is mounted is the image's user's."""
     text = (repository / "docs" / "nvidia.md").read_text(encoding="utf-8").replace("\\\n", "")
-    commands = [line for line in text.splitlines() if "--runtime nvidia" in line]
+    commands = [line for line in text.splitlines() if line.startswith("    docker run ")]
     assert len(commands) >= 5
     for line in commands:
         assert '--group-add "$(stat -c %g /dev/dri/renderD128)"' in line, line
+        assert ":/data" not in line or '-v "$PWD/data":/data' in line, line
+        words = re.split(r" arcedge(?:-bench)? ", line)[1].split()
+        build_parser(find_verbs(words[0])).parse_args(words)
+    assert "sudo chown -R 2015 data" in text
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -123,32 +129,37 @@ def test_a_jetson_finds_a_wheel_for_every_requirement(
     steps = instructions(repository / "Dockerfile.jetson")
     line = next(rest for step, rest in steps if step == "RUN" and "onnxruntime" in rest)
     assert f"cuda-bindings>={cuda}" in line, f"JetPack {jetpack}"
+    wanted = [*sorted(requirements(repository, "jetson")), f"cuda-bindings>={cuda}"]
+    found = resolved_for_aarch64(wanted, python, glibc=35 if jetpack == "6" else 39, out=tmp_path)
+    assert "numpy-1." in found
+
+
+@pytest.mark.slow
+def test_a_raspberry_pi_finds_a_wheel_for_every_requirement_of_the_cpus_image(repository: Path, tmp_path: Path) -> None:
+    with (repository / "pyproject.toml").open("rb") as file:
+        needed = set(tomllib.load(file)["project"]["dependencies"])
+    resolved_for_aarch64([*sorted(needed | requirements(repository, "cpu"))], "3.12", glibc=36, out=tmp_path)
+
+
+def resolved_for_aarch64(wanted: list[str], python: str, glibc: int, out: Path) -> str:
+    """What pip would install, each of `wanted` among it; skips without a package index. glibc: the 36 of 2.36."""
     # Markers are read for the Python that asks, not for the one that is asked for.
-    asked = {each.partition(";")[0] for each in requirements(repository, "jetson")}
-    wanted = [*sorted(asked), f"cuda-bindings>={cuda}"]
+    asked = [each.partition(";")[0] for each in wanted]
     tag = python.replace(".", "")
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
-    command += [
-        "--implementation",
-        "cp",
-        "--python-version",
-        tag,
-        "--abi",
-        f"cp{tag}",
-        "--abi",
-        "abi3",
-        "--abi",
-        "none",
-    ]
-    glibc = 35 if jetpack == "6" else 39
+    command += ["--implementation", "cp", "--python-version", tag]
+    for abi in (f"cp{tag}", "abi3", "none"):
+        command += ["--abi", abi]
     for minor in range(17, glibc + 1):
         command += ["--platform", f"manylinux_2_{minor}_aarch64"]
-    command += ["--platform", "manylinux2014_aarch64", "--platform", "any", "--target", str(tmp_path / "none")]
-    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+    command += ["--platform", "manylinux2014_aarch64", "--platform", "any", "--target", str(out / "none")]
+    done = subprocess.run([*command, *asked], capture_output=True, text=True, check=False)
     if re.search(r"NewConnectionError|Temporary failure|ConnectTimeout|Retrying", done.stderr):
         pytest.skip("needs a package index")
     assert done.returncode == 0, done.stderr
     found = re.search(r"Would install (.*)", done.stdout)
     assert found is not None
-    for package in ("numpy-1.", "onnxruntime-1.", *(f"{name_of(each)}-" for each in wanted)):
-        assert package in found.group(1).replace("_", "-"), found.group(1)
+    text = found.group(1).replace("_", "-")
+    for package in ("numpy-", "onnxruntime-1.", *(f"{name_of(each)}-" for each in asked)):
+        assert package in text, text
+    return text
