@@ -55,11 +55,16 @@ RUN python -m venv /opt/arcedge && /opt/arcedge/bin/pip install --no-cache-dir \
     '.[openvino,live,mqtt,nats,crypto,sign]' 'onnxruntime<1.29'
 
 FROM python:3.12-slim AS cpu
-RUN useradd --create-home --uid 2015 --groups video arcedge
+RUN useradd --create-home --uid 2015 --groups video arcedge \
+    && install -d -o arcedge -g arcedge -m 700 /var/cache/arcedge
 COPY --from=cpu-build /opt/arcedge /opt/arcedge
-ENV PATH=/opt/arcedge/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/arcedge/bin:$PATH \
+    ARCEDGE_CACHE=/var/cache/arcedge \
+    PYTHONUNBUFFERED=1
 USER 2015
 WORKDIR /home/arcedge
+# What --engine auto measured, also where the rest is read only.
+VOLUME /var/cache/arcedge
 # Asks the page of --serve whether every camera gives results.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=2m CMD ["python3", "-m", "edge.live.health"]
 ENTRYPOINT ["edge"]

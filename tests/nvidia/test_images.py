@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from images import IMAGES, extras, instructions, requirements
+from images import IMAGES, extras, instructions, requirements, stage
 
 from edge.cli.main import build_parser, find_verbs
 
@@ -25,11 +25,20 @@ FILES = ("Dockerfile", "Dockerfile.jetson")
 def test_the_last_stage_runs_as_nobody_special_and_says_how_it_is(repository: Path, name: str) -> None:
     steps = instructions(repository / name)
     last = [step for step, _ in steps][::-1].index("FROM")
-    stage = dict(steps[len(steps) - last :])
-    assert stage["USER"] == "2015", "a number, which every host can resolve"
-    assert "CMD" in stage["HEALTHCHECK"]
-    assert stage["ENTRYPOINT"] == '["edge"]'
+    final = dict(steps[len(steps) - last :])
+    assert final["USER"] == "2015", "a number, which every host can resolve"
+    assert "CMD" in final["HEALTHCHECK"]
+    assert final["ENTRYPOINT"] == '["edge"]'
     assert not any(step == "ADD" for step, _ in steps)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_user_of_an_image_can_write_to_the_cache(repository: Path, image: str) -> None:
+    """A volume, which deploy/compose.yaml's read-only file system leaves writable: --engine auto ends without one."""
+    steps = stage(repository, image)
+    assert ("VOLUME", "/var/cache/arcedge") in steps
+    assert any(step == "ENV" and "ARCEDGE_CACHE=/var/cache/arcedge" in rest.split() for step, rest in steps)
+    assert any("install -d -o arcedge -g arcedge -m 700 /var/cache/arcedge" in rest for _, rest in steps)
 
 
 def test_a_jetson_gets_neither_tensorrt_nor_opencv_from_pip(repository: Path) -> None:
