@@ -46,7 +46,12 @@ def test_the_unit_can_be_opened_to_a_gpu_as_it_says(repository: Path) -> None:
     )
     assert devices is not None, "the two lines above, the one below"
     assert re.search(r"^(ProtectClock|PrivateDevices|RootImage)=", text, re.MULTILINE) is None
-    # Its user has no home, and engines want a folder.
+
+
+@pytest.mark.parametrize("name", ["edge-run.service", "edge-rollout.service"])
+def test_a_unit_has_a_folder_for_engines_and_measurements(repository: Path, name: str) -> None:
+    """Its user has no home: --engine auto and tensorrt would end with exit code 2."""
+    text = (repository / "deploy" / name).read_text()
     assert re.search(r"^CacheDirectory=arcedge$", text, re.MULTILINE)
     assert re.search(r"^Environment=.* ARCEDGE_CACHE=/var/cache/arcedge$", text, re.MULTILINE)
 
