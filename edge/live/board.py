@@ -56,6 +56,7 @@ class Board:
             self._strangers.forget_old(now)
             board = self.sources[result.frame.source]
             board.newest, board.version, board.at = result, board.version + 1, now
+            tracks = [decision.track.number for decision in result.decisions if decision.track is not None]
             for decision in result.decisions:
                 state = state_of(decision)
                 board.decisions[state] += 1
@@ -63,7 +64,7 @@ class Board:
                     self._strangers.named(decision)
                     self._people.see(decision, result.frame, now)
                 elif state == "unknown":
-                    self._strangers.see(decision, result.frame, now)
+                    self._strangers.see(decision, result.frame, now, tracks)
 
     def close(self) -> None:
         self.ended = True

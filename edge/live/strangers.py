@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from edge.align import align
@@ -75,8 +75,8 @@ class Strangers:
         self._next = 1
         self._untracked: dict[str, float] = {}
 
-    def see(self, decision: Decision, frame: Frame, now: float) -> None:
-        """One more frame of somebody unknown."""
+    def see(self, decision: Decision, frame: Frame, now: float, beside: Collection[int] = ()) -> None:
+        """One more frame of somebody unknown. beside: the tracks of the others in this frame, who are other people."""
         if decision.track is None:
             if now - self._untracked.get(decision.source, -REST) < REST:
                 return
@@ -84,7 +84,7 @@ class Strangers:
             key = decision.source, -self._next
         else:
             key = decision.source, decision.track.number
-        before = self._known_by(key) or self._come_back(decision)
+        before = self._known_by(key) or self._come_back(decision, beside)
         stranger = self._new(key, decision, frame, now) if before is None else _seen_again(before, decision, frame, now)
         if key not in stranger.keys:
             stranger = replace(stranger, keys=(*stranger.keys, key)[-MOST_TRACKS:])
@@ -138,13 +138,16 @@ class Strangers:
         number = self._numbers.get(key)
         return None if number is None else self._strangers[number]
 
-    def _come_back(self, decision: Decision) -> Stranger | None:
-        """The stranger most like a face whose track is new here, if one is alike enough."""
+    def _come_back(self, decision: Decision, beside: Collection[int]) -> Stranger | None:
+        """The stranger most like a face whose track is new here, if one is alike enough and not seen beside it."""
         template = None if decision.track is None else decision.track.template
         if template is None:
             return None
+        there = {self._numbers.get((decision.source, track)) for track in beside}
         best, similarity = None, self._alike
         for stranger in self._strangers.values():
+            if stranger.number in there:
+                continue
             if stranger.template is not None and (found := float(stranger.template @ template)) >= similarity:
                 best, similarity = stranger, found
         return best

@@ -15,7 +15,7 @@ from edge.gallery import Gallery
 from edge.live import state as shown
 from edge.live.board import Board
 from edge.live.strangers import FORGOTTEN_AFTER
-from edge.types import Decision, Face, Frame, FrameResult, Match
+from edge.types import Decision, Face, Floats, Frame, FrameResult, Match, TrackView
 
 FACE = Face(np.array([20, 20, 60, 60], np.float32), np.float32(ARCFACE_112 / 3 + 20), 0.9)
 ADA, LIKE_ADA, LIKE_EVE = Match("ada", 0.7, 0.4, "ada"), Match(None, 0.3, 0.4, "ada"), Match(None, 0.2, 0.4, "eve")
@@ -50,6 +50,26 @@ def test_a_stranger_who_is_old_cannot_be_named_any_more(board: Board, clock: Clo
     board.write(result(LIKE_ADA))
     clock.sleep(FORGOTTEN_AFTER + 1)
     assert board.stranger(1) is None
+
+
+def tracked(*people: tuple[int, Floats]) -> FrameResult:
+    """Unknown faces by number of their track and what they look like."""
+    views = [TrackView(number, "unknown", looks=5, since=0.0, template=template) for number, template in people]
+    frame = Frame(np.zeros((90, 160, 3), np.uint8), 0, 0.0, "cam")
+    return FrameResult(
+        frame, tuple(Decision(0, 0.0, "cam", FACE, Match(None, 0.2, 0.4, None), track=view) for view in views)
+    )
+
+
+def test_two_who_are_seen_together_are_two_strangers_however_alike(board: Board, clock: Clock) -> None:
+    blurred, alike = np.float32([1, 0]), np.float32([0.9, 0.4358899])
+    board.write(tracked((1, blurred)))
+    board.write(tracked((2, alike), (1, blurred)))
+    board.write(tracked((1, blurred), (2, alike), (3, blurred)))
+    assert [stranger.keys for stranger in board.strangers()] == [(("cam", 3),), (("cam", 2),), (("cam", 1),)]
+    clock.sleep(5)
+    board.write(tracked((4, blurred)))
+    assert [len(stranger.keys) for stranger in board.strangers()] == [2, 1, 1], "who comes back alone is known again"
 
 
 def test_who_leaves_the_gallery_leaves_the_page(board: Board, clock: Clock) -> None:
