@@ -51,12 +51,15 @@ def check(trt: Any) -> str:
     times = api.time_layers(trt, given)
     given.profiler.report_layer_time("conv", 1.5)
     assert times == {"conv": [1.5]}
-    api.show_progress(trt, given, "build")
+    pressed: list[bool] = []
+    api.show_progress(trt, given, "build", lambda: bool(pressed))
     if (monitor := given.progress_monitor) is not None:
         monitor.phase_start("outer", None, 2)
         monitor.phase_start("inner", "outer", 1)
         monitor.phase_finish("inner")
         assert monitor.step_complete("outer", 0) is True
+        pressed.append(True)
+        assert monitor.step_complete("outer", 1) is False
         monitor.phase_finish("outer")
     strong = api.carries_precision(trt)
     flags = trt.NetworkDefinitionCreationFlag

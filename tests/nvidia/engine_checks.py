@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import signal
 import sys
 import threading
 import time
@@ -427,6 +428,19 @@ def check_streams(folder: Path, backend: str) -> None:
     # Before TensorRT 10 there would be no second context of a profile, if the inspector's were there still.
     with ready.open() as session:
         session.run(pictures(9))
+
+
+def check_ctrl_c_ends_a_build(folder: Path, backend: str) -> None:
+    """And not the build alone, as if there were no engine to be had: TensorRT's bindings print what a callback raises."""
+    if not hasattr(sys.modules["tensorrt"], "IProgressMonitor"):
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in what it does not wait for
+    fake_tensorrt.interrupt_builds = True
+    with pytest.raises(KeyboardInterrupt):
+        engine(folder, backend, quiet=False).load(models.small_model())
+    fake_tensorrt.interrupt_builds = False
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert engine(folder, backend, quiet=False).load(models.small_model()).passport.facts["in_float"] == []
 
 
 CHECKS: dict[str, Callable[[Path, str], None]] = {

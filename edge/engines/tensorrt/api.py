@@ -6,7 +6,11 @@ package with a recorded table of every version's names and fails where one is us
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -126,8 +130,31 @@ def set_precision(trt: Any, config: Any, precision: str) -> tuple[str, ...]:
     return flags
 
 
-def show_progress(trt: Any, config: Any, label: str) -> None:
-    """A progress bar over the build's outermost phase, where the version reports one (10 and newer)."""
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Gives whether Ctrl-C was pressed inside; it is raised at the end.
+
+    Raised while TensorRT reports progress it is lost: the bindings print it, and the build only seems to have failed.
+    """
+    pressed = threading.Event()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield pressed.is_set
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+def show_progress(trt: Any, config: Any, label: str, stopped: Callable[[], bool]) -> None:
+    """A progress bar over the build's outermost phase, where the version reports one (10 and newer).
+
+    The build is given up where it was `stopped`.
+    """
     if not hasattr(trt, "IProgressMonitor"):
         return
     from tqdm import tqdm
@@ -146,7 +173,7 @@ def show_progress(trt: Any, config: Any, label: str) -> None:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self._outer:
                 self._bar.update(step + 1 - self._bar.n)
-            return True
+            return not stopped()
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name == self._outer:

@@ -145,13 +145,14 @@ def _attempt(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     api.set_precision(trt, config, precision)
     _add_profiles(builder, network, config, options)
-    if not options.quiet:
-        api.show_progress(trt, config, f"TensorRT {precision}")
     timing_cache = config.create_timing_cache(timings)
     if timing_cache is None or not config.set_timing_cache(timing_cache, False):
         timing_cache = config.create_timing_cache(b"")  # of another version or device
         config.set_timing_cache(timing_cache, False)
-    plan = builder.build_serialized_network(network, config)
+    with api.interruptible() as stopped:
+        if not options.quiet:
+            api.show_progress(trt, config, f"TensorRT {precision}", stopped)
+        plan = builder.build_serialized_network(network, config)
     return (None if plan is None else bytes(plan)), bytes(timing_cache.serialize())
 
 
