@@ -431,7 +431,7 @@ def check_streams(folder: Path, backend: str) -> None:
 
 
 def check_ctrl_c_ends_a_build(folder: Path, backend: str) -> None:
-    """And not the build alone, as if there were no engine to be had: TensorRT's bindings print what a callback raises."""
+    """And not the build alone, as if there were no engine: TensorRT's bindings print what a callback raises."""
     if not hasattr(sys.modules["tensorrt"], "IProgressMonitor"):
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in what it does not wait for

@@ -209,8 +209,6 @@ def make(version: str) -> types.ModuleType:
                 config.monitor.phase_start("Building", None, 2)
                 config.monitor.phase_start("Inner", "Building", 1)
                 config.monitor.phase_finish("Inner")
-                if interrupt_builds:
-                    os.kill(os.getpid(), signal.SIGINT)
                 goes_on = lost_in_bindings(config.monitor.step_complete, "Building", 1)
                 config.monitor.phase_finish("Building")
                 if not goes_on:
@@ -416,6 +414,8 @@ def make(version: str) -> types.ModuleType:
 def lost_in_bindings(callback: Any, *arguments: Any) -> bool:
     """What a callback gives; False where it raises, which the bindings print."""
     try:
+        if interrupt_builds:
+            os.kill(os.getpid(), signal.SIGINT)
         return bool(callback(*arguments))
     except BaseException as error:
         print(f"[ERROR] Exception caught in {callback.__name__}(): {error!r}")
