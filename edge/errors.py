@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from edge.jetson import is_jetson
-
 
 class EdgeError(Exception):
     """Base of everything `edge` reports in one line. `exit_code` is the status the command line ends with."""
@@ -45,6 +43,8 @@ class MissingExtraError(EdgeError):
 
 def how_to_install(extra: str) -> str:
     """What brings an extra, as a user types it. PyPI's TensorRT is not for Jetsons."""
+    from edge.jetson import is_jetson  # not for everybody who imports errors: the health check runs every minute
+
     if extra == "tensorrt" and is_jetson():
         return "docker build -f Dockerfile.jetson, which has NVIDIA's"
     return f"pip install 'arcedge[{extra}]'"

@@ -6,8 +6,6 @@ A container sees /sys, and of the rest what it is given; docs/nvidia.md has the 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +78,9 @@ def find_jetson(root: Path = Path("/")) -> Jetson | None:
 
 def _power_mode(root: Path) -> str | None:
     """Of nvpmodel, or of the files it reads and writes: a container has these at most."""
+    import shutil  # only here: every run asks whether this is a Jetson
+    import subprocess
+
     if shutil.which("nvpmodel") is not None:
         command = ["nvpmodel", "-q"]
         try:

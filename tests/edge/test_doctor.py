@@ -41,7 +41,7 @@ def test_a_jetson_is_sent_to_its_image_and_never_to_pypis_tensorrt(monkeypatch: 
     """Its image has cuda-bindings in the place of pycuda: with TensorRT beside it there is nothing to install."""
     there = {"cuda.bindings"}
     monkeypatch.setattr(doctor, "_is_there", lambda module: module in there)
-    monkeypatch.setattr("edge.errors.is_jetson", lambda: True)
+    monkeypatch.setattr("edge.jetson.is_jetson", lambda *root: True)
 
     def said() -> dict[tuple[str, str], tuple[bool, str]]:
         return {(f.area, f.name): (f.usable, f.detail) for f in examine() if f.area in ("gpu", "extra")}

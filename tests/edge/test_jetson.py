@@ -55,6 +55,17 @@ def test_clocks_that_jetson_clocks_holds(orin: Path) -> None:
     assert all(clock.held for clock in found.clocks)
 
 
+def test_the_clock_of_a_thors_gpu_is_that_of_its_processors(tmp_path: Path) -> None:
+    """Its driver shows two, of which the other is that of the video engines."""
+    write(tmp_path, "etc/nv_tegra_release", "# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic\n")
+    for node, most in (("gpu-gpc-0", 1575000000), ("gpu-nvd-0", 1692000000)):
+        for file, value in (("cur_freq", 315000000), ("min_freq", 315000000), ("max_freq", most)):
+            write(tmp_path, f"sys/class/devfreq/{node}/{file}", f"{value}\n")
+    found = find_jetson(tmp_path)
+    assert found is not None
+    assert (found.jetpack, found.clocks) == ("7.0", (Clock("GPU", 315.0, 315.0, 1575.0),))
+
+
 def test_the_power_mode_of_nvpmodel_and_of_its_files(orin: Path) -> None:
     write(orin, "var/lib/nvpmodel/status", "pmode:0002 fmode:fanNull\n")
     found = find_jetson(orin)
