@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 
@@ -89,7 +89,7 @@ class MilvusStore:
             raise GalleryError(f"{place}: no gallery here; make one with: edge enroll")
         self.binding = head.binding
         self.identifier = bytes.fromhex(head.identifier)
-        self._lease = Lease(_LeaseRow(self.tables), self.address)
+        self._lease = Lease(_LeaseRows(self.tables), self.address)
         self._closed = False
 
     @classmethod
@@ -374,18 +374,21 @@ class MilvusStore:
         return joined_name(person.site, person.name) if self.place.site is None else person.name
 
 
-class _LeaseRow:
+class _LeaseRows:
     """See `edge.gallery.lease.Register`."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def read(self) -> str:
-        rows = self._tables.client.get(self._tables.records, [LEASE], ["value"])
-        return str(rows[0]["value"]) if rows else ""
+    def read(self) -> dict[str, str]:
+        rows = self._tables.client.rows(self._tables.records, f'kind == "{LEASE}"', ["key", "value"])
+        return {row["key"].removeprefix(LEASE): row["value"] for row in rows}
 
-    def write(self, text: str) -> None:
-        self._tables.put_records([record(LEASE, LEASE, text)])
+    def write(self, name: str, text: str) -> None:
+        self._tables.put_records([record(LEASE + name, LEASE, text)])
+
+    def remove(self, names: Iterable[str]) -> None:
+        self._tables.client.delete_keys(self._tables.records, [LEASE + name for name in names])
 
 
 def _vector_row(row: Row) -> VectorRow:

@@ -2,7 +2,7 @@
 
     arcedge_GALLERY          a row an embedding or negative, searched by vector, filtered by site
     arcedge_GALLERY_records  the head (version, counters, what is under way), people, sites' digests, numbers that are
-                             gone, pictures that bulk indexing has seen, and the lease of whoever writes
+                             gone, pictures that bulk indexing has seen, and who writes or waits for it
 
 Every row carries the version of the gallery it came or changed with. Rows above the head's version do not count: their
 writer is under way, or was killed.
