@@ -7,9 +7,10 @@ output directly give float. A layer kept in float reads eight bits through a Deq
 a channel: behind one scale for all of them ONNX Runtime takes a layer for a half-quantised one, and rounds its weights
 to int8 with one scale for the whole tensor (WeightBiasQuantization, since 1.21).
 
-int8-tensorrt: S8S8 for TensorRT 8.5 and newer. Symmetric, zero points 0. Pairs stand on inputs of layers alone, none
-between a layer and its activation; of a residual sum only the skip input has one; weights are float32 with a pair of
-their own; bias stays float32.
+int8-tensorrt: S8S8 for TensorRT 8.5 and newer. Symmetric, zero points 0. Pairs stand on inputs of layers and sums
+alone, none between a layer and its activation; of a sum that TensorRT fuses into the layer before it only the skip
+input has one; weights are float32 with a pair of their own; bias stays float32. Whatever reads a tensor in float keeps
+the layer that gives it from giving eight bits, so that of a sum with no layer to be fused into both inputs have one.
 """
 
 from __future__ import annotations
@@ -165,15 +166,20 @@ def _quantisable(node: NodeProto, graph: Graph) -> bool:
     return node.op_type == "Add" and not any(name in graph.arrays for name in node.input)
 
 
+def _range_of(name: str, producers: Mapping[str, NodeProto], ranges: Ranges) -> tuple[float, float]:
+    """The range of a tensor; behind carriers that of what they carry, so that all who read it round it alike."""
+    source = name
+    while (before := producers.get(source)) is not None and before.op_type in CARRIERS:
+        source = before.input[0]
+    return ranges.get(source, ranges[name])
+
+
 def _place_cpu(graph: Graph, layers: list[NodeProto], tensors: tuple[str, ...], ranges: Ranges) -> None:
     producers = graph.producers()
     outputs = graph.output_names
     scales = dict(quantised_already(graph))
     for name in tensors:
-        source = name
-        while (before := producers.get(source)) is not None and before.op_type in CARRIERS:
-            source = before.input[0]
-        scales[name] = asymmetric(*ranges.get(source, ranges[name]))
+        scales[name] = asymmetric(*_range_of(name, producers, ranges))
     for layer in layers:
         if layer.op_type in LAYERS:
             scale, _ = scales[layer.input[0]]
@@ -228,16 +234,27 @@ def _place_tensorrt(graph: Graph, layers: list[NodeProto], ranges: Ranges) -> No
         for i in positions:
             name = layer.input[i]
             # Dedicated to this use: a pair shared by two layers keeps TensorRT from fusing either.
-            layer.input[i] = _pair(graph, name, np.asarray(symmetric(*ranges[name])), np.asarray(np.int8(0)))
+            scale = np.asarray(symmetric(*_range_of(name, producers, ranges)))
+            layer.input[i] = _pair(graph, name, scale, np.asarray(np.int8(0)))
 
 
-def _main_branch(add: NodeProto, producers: Mapping[str, NodeProto], consumers: Mapping[str, list[NodeProto]]) -> int:
-    """Which input of a residual sum comes straight from a layer: TensorRT fuses the sum into that layer."""
-    for i in (1, 0):
-        before = producers.get(add.input[i])
-        if before is not None and before.op_type in LAYERS and len(consumers[add.input[i]]) == 1:
-            return i
-    return 1
+def _main_branch(
+    add: NodeProto, producers: Mapping[str, NodeProto], consumers: Mapping[str, list[NodeProto]]
+) -> int | None:
+    """Which input of a sum comes from a layer alone, straight or through its activation: TensorRT fuses the sum into
+    that layer. None where neither does, as where what was enlarged is added to what others read too.
+    """
+    for kinds in (LAYERS, ACTIVATIONS):
+        for i in (1, 0):
+            name = add.input[i]
+            before = producers.get(name)
+            alone = len(consumers[name]) == 1
+            if kinds is ACTIVATIONS and alone and before is not None and before.op_type in ACTIVATIONS:
+                name = before.input[0]
+                before, alone = producers.get(name), len(consumers[name]) == 1
+            if alone and before is not None and before.op_type in LAYERS:
+                return i
+    return None
 
 
 def asymmetric(low: float, high: float) -> tuple[np.float32, np.uint8]:

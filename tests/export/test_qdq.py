@@ -120,6 +120,49 @@ def test_tensorrt_placement(model, ranges, pixels) -> None:
     assert cosine(a, b) > 0.99
 
 
+def test_tensorrt_placement_of_a_pyramid(build) -> None:
+    """What is enlarged and added is eight bits throughout: read in float by the sum, the layer before would give float.
+    All that reads a tensor, behind pooling and resizing too, has one scale, so that the layer gives it once.
+    """
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(size=(4, 4, 1, 1)).astype(np.float32) for name in "abcdef"}
+    weights["twice"] = np.array([1, 1, 2, 2], np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["fine"]),
+        helper.make_node("Relu", ["fine"], ["fine.relu"]),
+        helper.make_node("MaxPool", ["fine.relu"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["pooled", "b"], ["coarse"]),
+        helper.make_node("Relu", ["coarse"], ["coarse.relu"]),
+        helper.make_node("Conv", ["coarse.relu", "c"], ["head"]),
+        helper.make_node("Resize", ["coarse.relu", "", "twice"], ["enlarged"], mode="nearest"),
+        helper.make_node("Add", ["fine.relu", "enlarged"], ["sum"]),
+        helper.make_node("Conv", ["sum", "d"], ["skip"]),
+        helper.make_node("Conv", ["skip", "e"], ["bent"]),
+        helper.make_node("Relu", ["bent"], ["bent.relu"]),
+        helper.make_node("Add", ["skip", "bent.relu"], ["bend"]),
+        helper.make_node("Resize", ["head", "", "twice"], ["head.enlarged"], mode="nearest"),
+        helper.make_node("Conv", ["bend", "f"], ["end"]),
+        helper.make_node("Mul", ["end", "head.enlarged"], ["y"]),
+    ]
+    model = build(nodes, weights, ["n", 4, 8, 8], ["n", 4, 8, 8])
+    # Percentiles of what was pooled or enlarged need not be those of what was not.
+    ranges = {name: (-1.0 - place, 2.0 + place) for place, name in enumerate(placement(model).tensors)}
+    quantised = quantise(model, ranges, "int8-tensorrt")
+    checker.check_model(quantised, full_check=True)
+    graph = Graph(quantised)
+    producers = graph.producers()
+    sums = {node.output[0]: node for node in graph.nodes if node.op_type == "Add"}
+    assert [producers[name].op_type for name in sums["sum"].input] == ["DequantizeLinear"] * 2
+    assert [producers[name].op_type for name in sums["bend"].input] == ["DequantizeLinear", "Relu"]
+    scales: dict[str, set[float]] = {}
+    for node in graph.nodes:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in graph.arrays:
+            source = {"pooled": "fine.relu", "enlarged": "coarse.relu"}.get(node.input[0], node.input[0])
+            scales.setdefault(source, set()).add(float(graph.arrays[node.input[1]]))
+    assert {name: len(values) for name, values in scales.items()} == dict.fromkeys(scales, 1)
+    assert {"fine.relu", "coarse.relu"} <= scales.keys()
+
+
 def test_a_missing_range_is_named(model, ranges) -> None:
     lacking = {name: value for name, value in ranges.items() if name != "conv2_dw.conv.relu"}
     with pytest.raises(InputError, match=r"conv2_dw\.conv\.relu"):
