@@ -5,6 +5,7 @@ Coordinates are pixels of the frame, x to the right and y down, with the centre 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,7 +90,8 @@ class Face:
             raise ValueError(
                 f"a face has a (4,) box and (5, 2) landmarks, not {self.box.shape} and {self.landmarks.shape}"
             )
-        if not (np.isfinite(self.box).all() and np.isfinite(self.landmarks).all()):
+        # Of so few numbers Python is three times as fast as NumPy, and faces are made in every frame.
+        if not all(map(math.isfinite, (*self.box.tolist(), *self.landmarks.ravel().tolist()))):
             raise ValueError("a face's box and landmarks are finite")
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"a face's score lies in [0, 1], not {self.score}")

@@ -125,7 +125,7 @@ class Buffer:
 class Prepared:
     """What one combination of input shapes needs: a context set up for it, all shapes, and a whole run.
 
-    profile: the range of shapes it is in, whose kernels it runs.
+    profile: the range of shapes it is in, whose kernels it runs. taken, given: inputs and outputs in pinned memory.
     """
 
     context: Any
@@ -133,6 +133,8 @@ class Prepared:
     inputs: Shapes
     outputs: Shapes
     run: Recorded
+    taken: tuple[Array, ...]
+    given: tuple[Array, ...]
 
 
 class TensorRtSession(Session):
@@ -183,7 +185,8 @@ class TensorRtSession(Session):
         for name, buffer in self._buffers.items():
             context.set_tensor_address(name, buffer.memory.address)
         run = Recorded(self.stream, lambda: self._queue(context, shapes, outputs))
-        self._shapes[shapes] = prepared = Prepared(context, profile, shapes, outputs, run)
+        taken, given = self._pinned(self.inputs, shapes), self._pinned(self.outputs, outputs)
+        self._shapes[shapes] = prepared = Prepared(context, profile, shapes, outputs, run, taken, given)
         return prepared
 
     @property
@@ -240,16 +243,17 @@ class TensorRtSession(Session):
 
     def _run_impl(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         self._device.activate()
-        prepared = self.prepare(tuple(batch[spec.name].shape for spec in self.inputs))
-        for spec, shape in zip(self.inputs, prepared.inputs, strict=True):
-            np.copyto(self._buffers[spec.name].host(shape), batch[spec.name])
+        arrays = [batch[spec.name] for spec in self.inputs]
+        prepared = self.prepare(tuple([array.shape for array in arrays]))
+        for pinned, array in zip(prepared.taken, arrays, strict=True):
+            pinned[...] = array
         prepared.run.start()
         self.stream.synchronize()
-        return {
-            # The buffers are written again by the next run; what leaves here must not change.
-            spec.name: self._buffers[spec.name].host(shape).copy()
-            for spec, shape in zip(self.outputs, prepared.outputs, strict=True)
-        }
+        # The buffers are written again by the next run; what leaves here must not change.
+        return {spec.name: pinned.copy() for spec, pinned in zip(self.outputs, prepared.given, strict=True)}
+
+    def _pinned(self, specs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Array, ...]:
+        return tuple(self._buffers[spec.name].host(shape) for spec, shape in zip(specs, shapes, strict=True))
 
     def _queue(self, context: Any, inputs: Shapes, outputs: Shapes) -> None:
         """Inputs up, the engine, outputs down."""
