@@ -37,6 +37,10 @@ WIDE_96_EYES: Final = float(np.linalg.norm(WIDE_96[1] - WIDE_96[0]))
 """Pixels between the eyes of WIDE_96."""
 
 
+_LEAST_SPREAD = 1e-9
+_COINCIDE = "landmarks coincide; no similarity transform takes them to the template"
+
+
 def similarity_transform(source: npt.NDArray[np.floating], target: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Least-squares similarity (rotation, uniform scale, shift; no reflection) that takes `source` to `target`.
 
@@ -50,13 +54,20 @@ def similarity_transform(source: npt.NDArray[np.floating], target: npt.NDArray[n
     p_mean, q_mean = p.mean(axis=0), q.mean(axis=0)
     p, q = p - p_mean, q - q_mean
     spread = float((p * p).sum())
-    if not spread > 1e-9:
-        raise ValueError("landmarks coincide; no similarity transform takes them to the template")
+    if not spread > _LEAST_SPREAD:
+        raise ValueError(_COINCIDE)
     a = float((p * q).sum()) / spread
     b = float((p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum()) / spread
     tx = q_mean[0] - (a * p_mean[0] - b * p_mean[1])
     ty = q_mean[1] - (b * p_mean[0] + a * p_mean[1])
     return np.array([[a, -b, tx], [b, a, ty]])
+
+
+def require_apart(landmarks: npt.NDArray[np.floating]) -> None:
+    """Raises ValueError where `similarity_transform` would of any of (N, K, 2) landmarks, which it need not place."""
+    p = landmarks - landmarks.sum(axis=1, keepdims=True, dtype=np.float64) / landmarks.shape[1]
+    if not ((p * p).sum(axis=(1, 2)) > _LEAST_SPREAD).all():
+        raise ValueError(_COINCIDE)
 
 
 def align(

@@ -1,43 +1,41 @@
 """A frame's way through the GPU: it goes up once, and faces and who they are come down.
 
-What `Detector`, `align` and `Embedder` do on the CPU around the models, the kernels of `edge.cuda` do beside them:
-letterbox into the detector's input, its heads to faces, the landmarker's look at each (`edge.gpu_landmarks`), aligned
-crops into the embedder's input, its answers to the search of a gallery that lies on the device. Only for models that
-TensorRT runs, and only what is proved at opening: a frame that is drawn must look the same to both.
+What `Detector`, `align` and `Embedder` do on the CPU around the models, the kernels of `edge.cuda` do beside them: the
+search for faces (`edge.gpu_detection`), the landmarker's look at each (`edge.gpu_landmarks`), aligned crops into the
+embedder's input, its answers to the search of a gallery that lies on the device (`edge.gpu_gallery`). Only for models
+that TensorRT runs, and only what is proved at opening: a frame that is drawn must look the same to both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge.align import ARCFACE_112, CROP_SIZE, align, similarity_transform
+from edge.align import ARCFACE_112, CROP_SIZE, align, require_apart
 from edge.contract import ModelContract
 from edge.cuda.graphs import Recorded
-from edge.cuda.kernels import CANDIDATES, FIELDS, DetectionMemory, DevicePicture, Kernels
-from edge.cuda.protocol import CudaDevice, DeviceMemory, PinnedMemory
+from edge.cuda.kernels import DevicePicture, Kernels
+from edge.cuda.protocol import CudaDevice
 from edge.detect import Detector
-from edge.detect.decode import OUTPUTS
 from edge.engines import Array, Session
 from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
 from edge.gallery import Snapshot
+from edge.gpu_buffers import FaceBuffers, FrameBuffer, Memory, bytes_of
+from edge.gpu_detection import GpuDetector
 from edge.gpu_gallery import GpuGallery, SearchLane
-from edge.gpu_landmarks import POINTS, GpuLandmarker, looks_there, points_of, require_numbers
+from edge.gpu_landmarks import GpuLandmarker, looks_there, points_of, require_numbers
 from edge.gpu_proof import REMEDY, drawn_frame, drawn_nv12, require_alike
 from edge.gpu_recordings import Recordings
-from edge.nv12 import Nv12
-from edge.quality import sharpness, sharpness_of
+from edge.quality import sharpness
 from edge.recognition import Sought
 from edge.types import Face, Floats, Image, Picture, bgr_of
 
 MOST_PIXELS = 3840 * 2160
 """Of a frame: memory for so many is set aside when the models are opened, so that nothing is allocated later."""
-MOST_SIZES = 4
-"""Sizes of frames whose work stays recorded: of as many cameras that share the models."""
 MOST_NUMBERS = 16
 """Numbers of faces, with all that their work depends on, whose work stays recorded."""
 PLAIN_RUNS = 8
@@ -65,12 +63,10 @@ class GpuFrames:
         """
         self._cpu, self._detection, self._embedding = detector, detection, embedding
         self._device = detection.device
-        self._input, self._crop_input = detection.inputs[0].name, embedding.inputs[0].name
-        self._limit = detector.options.max_faces
+        self._crop_input, self._answers = embedding.inputs[0].name, embedding.outputs[0].name
         self._gallery: GpuGallery | None = None
         self._lane: SearchLane | None = None
-        self._searches, self._recognitions = Recordings(MOST_SIZES), Recordings(MOST_NUMBERS)
-        self._on_device: Picture | None = None
+        self._recognitions = Recordings(MOST_NUMBERS)
         self._cut: Image | None = None
         self._looked = False
         self._held = ExitStack()
@@ -79,18 +75,14 @@ class GpuFrames:
             self._device.activate()
             self._kernels = Kernels(self._device)
             self._landmarker = self._looker(landmarking)
-            self._most_faces = min(self._limit, embedding.range_of(embedding.inputs[0])[1][0])
-            if self._landmarker is not None:
-                self._most_faces = min(self._most_faces, self._landmarker.most_faces)
-            self._memory = DetectionMemory.on(self._device, 1, self._limit)
-            self._held.callback(self._memory.free)
-            self._frame_host, self._frame_there = self._pair(3 * MOST_PIXELS)
-            self._points_host, self._points_there = self._pair(self._most_faces * (POINTS + 4))
-            self._crops_host = self._pinned(self._most_faces * 3 * CROP_SIZE * CROP_SIZE)
-            self._sums_host, self._sums_there = self._pair(self._most_faces * 2 * 8)
-            self._faces_host = self._pinned(self._limit * FIELDS * 4)
-            self._kept_host, self._counts_host = self._pinned(4), self._pinned(4)
-            self._vectors_host = self._pinned(self._most_faces * _row_bytes(embedding))
+            most = min(detector.options.max_faces, embedding.range_of(embedding.inputs[0])[1][0])
+            self._most_faces = most if self._landmarker is None else min(most, self._landmarker.most_faces)
+            memory = Memory(self._device)
+            self._held.callback(memory.free)
+            self._frame = FrameBuffer(memory, 3 * MOST_PIXELS)
+            self._faces = FaceBuffers(memory, self._most_faces, _row_bytes(embedding), embedding.stream)
+            self._detector = GpuDetector(self._kernels, detector, detection, self._frame)
+            self._held.callback(self._detector.close)
             self._prove()
             undo.pop_all()
 
@@ -101,16 +93,8 @@ class GpuFrames:
         if not self._takes(image):
             return None
         self._device.activate()
-        search = self._search_of(image)
-        self._put(image)
-        search.start()
-        self._detection.stream.synchronize()
-        self._on_device, self._cut = image, None
-        if int(self._counts_host.array.view(np.int32)[0]) > CANDIDATES:
-            return None
-        kept = int(self._kept_host.array.view(np.int32)[0])
-        rows = self._faces_host.array.view(np.float32).reshape(-1, FIELDS)[:kept].copy()
-        return [Face(box=row[:4], landmarks=row[4:14].reshape(5, 2), score=float(row[14])) for row in rows]
+        self._cut = None
+        return self._detector.detect(image)
 
     def align(self, image: Picture, faces: Sequence[Face]) -> Image | None:
         """(N, 112, 112, 3) uint8 BGR crops of a frame's faces, which stay in the embedder's input as well; None where
@@ -124,14 +108,13 @@ class GpuFrames:
         if not self._bring(image, faces):
             return None
         looking = self._looking(count)
-        self._queue_crops(self._picture(image), count, looking)
-        size, crops = count * 3 * CROP_SIZE * CROP_SIZE, self._embedding.memory_of(self._crop_input)
-        self._device.copy_out(self._crops_host, crops, size, self._embedding.stream)
+        self._queue_crops(self._frame.picture(image), count, looking)
+        self._faces.crops_down(self._embedding.memory_of(self._crop_input), count)
         if looking:
-            self._points_down(count)
-        self._embedding.stream.synchronize()
-        self._points(count)
-        self._cut = self._crops_host.array[:size].reshape(count, CROP_SIZE, CROP_SIZE, 3).copy()
+            self._faces.points_down(count)
+        self._wait()
+        self._require_numbers(count)
+        self._cut = self._faces.crops(count)
         return self._cut
 
     def search_in(self, gallery: GpuGallery) -> None:
@@ -148,21 +131,21 @@ class GpuFrames:
         count = len(faces)
         if not self._bring(image, faces):
             return None
-        stream, tracked = self._embedding.stream, threshold is None
+        tracked = threshold is None
         prepared = self._embedding.prepare(((count, CROP_SIZE, CROP_SIZE, 3),))
         self._recognition_of(image, count, prepared, tracked).start()
         searched = self._search_down(count)
         if searched is None and not tracked:
             self._vectors_down(prepared)
-        stream.synchronize()
-        self._points(count)
+        self._wait()
+        self._require_numbers(count)
         sought = None if searched is None or self._lane is None else Sought(searched, self._lane.shortlist(count))
         if sought is not None and threshold is not None:
             if sought.shortlist.settled(threshold) is not None:
                 return Answers(None, [], sought)
             self._vectors_down(prepared)  # of unit length by now
-            stream.synchronize()
-        return Answers(self._vectors(prepared), self._sharpness(count) if tracked else [], sought)
+            self._wait()
+        return Answers(self._vectors(prepared), self._faces.sharpness(count) if tracked else [], sought)
 
     def embed(self, crops: Image) -> Array | None:
         """What the embedder says, (N, D), of the very crops that `align` gave last; None for others."""
@@ -174,7 +157,7 @@ class GpuFrames:
         prepared = session.prepare((crops.shape,))
         session.enqueue(prepared)
         self._vectors_down(prepared)
-        session.stream.synchronize()
+        self._wait()
         return self._vectors(prepared)
 
     @property
@@ -189,7 +172,7 @@ class GpuFrames:
 
     def describe(self) -> dict[str, str]:
         """How much of the work is recorded, and why other work is not."""
-        kinds = self._searches, self._recognitions
+        kinds = self._detector.recordings, self._recognitions
         without = sorted({why for kind in kinds for why in kind.graphless})
         graphs = str(sum(kind.graphs for kind in kinds))
         return {"graphs": graphs, **({"without graph": "; ".join(without)} if without else {})}
@@ -197,7 +180,6 @@ class GpuFrames:
     def close(self) -> None:
         """Gives everything back; before the sessions are closed."""
         self._device.activate()
-        self._searches.close()
         self._recognitions.close()
         self._held.close()
 
@@ -208,19 +190,22 @@ class GpuFrames:
         """
         if not 0 < len(faces) <= self._most_faces or not self._takes(image):
             return False
-        for face in faces:
-            similarity_transform(face.landmarks, ARCFACE_112)  # the kernel would give a black crop
-        device = self._device
-        device.activate()
-        if image is not self._on_device:
-            self._put(image)
-            device.copy_in(self._frame_there, self._frame_host, _bytes_of(image).nbytes, self._embedding.stream)
-            self._on_device = image
+        require_apart(np.array([face.landmarks for face in faces]))  # the kernel would give a black crop
+        self._device.activate()
+        frame, stream = self._frame, self._embedding.stream
         self._cut = None
+        if image is not frame.holds:
+            frame.put(image, stream)
+            self._device.copy_in(frame.there, frame.host, bytes_of(image).nbytes, stream)
+            frame.holds = image
         self._looked = self._landmarker is not None and not all(face.refined for face in faces)
-        raw = points_of(faces)
-        self._points_host.array[: raw.size] = raw
+        self._faces.put_points(points_of(faces))
         return True
+
+    def _wait(self) -> None:
+        """For everything that is queued behind the embedder."""
+        self._embedding.stream.synchronize()
+        self._frame.settle(self._embedding.stream)
 
     def _looking(self, count: int) -> list[Prepared]:
         """The landmarker set up for so many faces; empty where nobody is looked at."""
@@ -228,8 +213,8 @@ class GpuFrames:
 
     def _queue_crops(self, picture: DevicePicture, count: int, looking: Sequence[Prepared]) -> None:
         """Queues landmarks on their way up, the landmarker's look where it is set up, and crops into the embedder."""
-        stream, points = self._embedding.stream, self._points_there
-        self._device.copy_in(points, self._points_host, (POINTS + 4 if looking else POINTS) * count, stream)
+        stream, points = self._embedding.stream, self._faces.points
+        self._faces.points_up(count, marks=bool(looking))
         for prepared in looking:
             assert self._landmarker is not None
             self._landmarker.queue(picture, points, prepared, count, stream)
@@ -242,13 +227,13 @@ class GpuFrames:
         Not the search for them: where the gallery lies and how large it is changes, and nobody can wait for a mark that
         is set in a graph, as who changes the gallery waits.
         """
-        picture, looking = self._picture(image), self._looking(count)
+        picture, looking = self._frame.picture(image), self._looking(count)
         like = picture.kind, picture.height, picture.width, count, bool(looking), tracked
 
         def queue() -> None:
             self._queue_crops(picture, count, looking)
             if looking:
-                self._points_down(count)
+                self._faces.points_down(count)
             if tracked:
                 self._sharpness_down(count)
             self._embedding.enqueue(prepared)
@@ -260,98 +245,40 @@ class GpuFrames:
 
         return self._recognitions.find(like, [prepared, *looking], make)
 
-    def _points_down(self, count: int) -> None:
-        """Queues the way down of the landmarks that the crops were cut by."""
-        self._device.copy_out(self._points_host, self._points_there, POINTS * count, self._embedding.stream)
-
     def _points(self, count: int) -> Floats:
-        """The landmarks that the crops were cut by, (N, 5, 2). Raises EngineError where a landmarker gave none."""
-        points = self._points_host.array[: POINTS * count].view(np.float32).reshape(count, 5, 2)
-        return require_numbers(points).copy()
+        """The landmarks that the crops were cut by, (N, 5, 2)."""
+        return self._faces.placed(count).copy()
+
+    def _require_numbers(self, count: int) -> None:
+        """Raises EngineError where a landmarker has placed landmarks, and gave none."""
+        if self._looked:
+            require_numbers(self._faces.placed(count))
 
     def _search_down(self, count: int) -> Snapshot | None:
         """Queues the search for the embedder's answers, and its way down; gives what is searched, None for nothing."""
         if self._gallery is None or self._lane is None:
             return None
-        answers = self._embedding.memory_of(self._embedding.outputs[0].name)
+        answers = self._embedding.memory_of(self._answers)
         return self._gallery.queue(self._lane, answers.address, count)
 
     def _sharpness_down(self, count: int) -> None:
         """Queues how sharp the crops are, and its way down."""
-        crops, stream = self._embedding.memory_of(self._crop_input), self._embedding.stream
-        self._kernels.sharpness(crops.address, count, self._sums_there.address, stream)
-        self._device.copy_out(self._sums_host, self._sums_there, 16 * count, stream)
-
-    def _sharpness(self, count: int) -> list[float]:
-        sums = self._sums_host.array[: 16 * count].view(np.int64).reshape(count, 2)
-        return [sharpness_of(total, squares) for total, squares in sums.tolist()]
+        crops = self._embedding.memory_of(self._crop_input)
+        self._kernels.sharpness(crops.address, count, self._faces.sums, self._embedding.stream)
+        self._faces.sums_down(count)
 
     def _vectors_down(self, prepared: Prepared) -> None:
         """Queues the embedder's answers' way down."""
-        session, (spec,), (shape,) = self._embedding, self._embedding.outputs, prepared.outputs
-        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-        self._device.copy_out(self._vectors_host, session.memory_of(spec.name), size, session.stream)
+        (shape,) = prepared.outputs
+        self._faces.vectors_down(self._embedding.memory_of(self._answers), shape)
 
     def _vectors(self, prepared: Prepared) -> Array:
         """The answers that came down, (N, D)."""
-        (spec,), (shape,) = self._embedding.outputs, prepared.outputs
-        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
-        answers: Array = self._vectors_host.array[:size].view(spec.dtype).reshape(shape[0], -1).copy()
-        return answers
+        (shape,) = prepared.outputs
+        return self._faces.vectors(shape)
 
     def _takes(self, image: Picture) -> bool:
         return bool(image.shape[0] * image.shape[1] <= MOST_PIXELS)
-
-    def _put(self, image: Picture) -> None:
-        """Into pinned memory, from where the device takes it; until that is done there is none on it to rely on."""
-        self._cut, self._on_device = None, None
-        raw = _bytes_of(image)
-        np.copyto(self._frame_host.array[: raw.nbytes].reshape(raw.shape), raw)
-
-    def _picture(self, image: Picture) -> DevicePicture:
-        (height, width), there = image.shape[:2], self._frame_there.address
-        if isinstance(image, Nv12):
-            return DevicePicture(there, width, width, height, there + width * height, width)
-        return DevicePicture(there, 3 * width, width, height)
-
-    def _search_of(self, image: Picture) -> Recorded:
-        """The recorded search of frames like this."""
-        picture = self._picture(image)
-        scaled = self._cpu.scaled_size(picture.height, picture.width)
-        size = self._cpu.input_size(*scaled)
-        prepared = self._detection.prepare(((1, *size, 3),))
-
-        def make() -> Recorded:
-            search = self._search(picture, _bytes_of(image).nbytes, scaled, size, prepared)
-            return Recorded(self._detection.stream, search)
-
-        return self._searches.find((picture.kind, picture.height, picture.width), [prepared], make)
-
-    def _search(
-        self,
-        picture: DevicePicture,
-        bytes_up: int,
-        scaled: tuple[int, int],
-        size: tuple[int, int],
-        prepared: Prepared,
-    ) -> Callable[[], None]:
-        """Frame up, letterbox, detector, faces, and these down."""
-        session, device, memory, options = self._detection, self._device, self._memory, self._cpu.options
-        stream = session.stream
-        heads = {name: session.memory_of(name).address for name in OUTPUTS}
-        back = (picture.width / scaled[1], picture.height / scaled[0])
-        there = session.memory_of(self._input).address
-
-        def queue() -> None:
-            device.copy_in(self._frame_there, self._frame_host, bytes_up, stream)
-            self._kernels.letterbox(picture, there, size, scaled, stream)
-            session.enqueue(prepared)
-            self._kernels.detect(heads, 1, size, options.score, options.max_iou, back, memory, stream)
-            device.copy_out(self._counts_host, memory.counts, 4, stream)
-            device.copy_out(self._kept_host, memory.kept, 4, stream)
-            device.copy_out(self._faces_host, memory.faces, 4 * FIELDS * memory.limit, stream)
-
-        return queue
 
     def _prove(self) -> None:
         """Holds the kernels against the CPU on frames that are drawn. Raises EngineError where they differ."""
@@ -361,27 +288,19 @@ class GpuFrames:
         self._prove_with(" of NV12", drawn_nv12(), points)
 
     def _prove_with(self, kind: str, frame: Picture, points: Floats) -> None:
-        scaled = self._cpu.scaled_size(*frame.shape[:2])
-        size = self._cpu.input_size(*scaled)
-        self.detect(frame)
-        stream, seen = self._detection.stream, self._detection.memory_of(self._input)
-        self._device.copy_out(self._frame_host, seen, 3 * size[0] * size[1], stream)
-        stream.synchronize()
-        self._on_device = None
-        prepared = self._frame_host.array[: 3 * size[0] * size[1]].reshape(1, *size, 3)
-        require_alike(f"letterbox{kind}", prepared, self._cpu.prepare(bgr_of(frame), *scaled))
+        self._detector.prove(kind, frame)
         face = Face(box=np.array([90, 60, 250, 220], np.float32), landmarks=points, score=1.0, refined=True)
         crops = self.align(frame, [face])
         assert crops is not None
         require_alike(f"alignment{kind}", crops[0], align(bgr_of(frame), points))
         # The embedder's input still holds this very crop.
         self._sharpness_down(1)
-        self._embedding.stream.synchronize()
-        (found,), wanted = self._sharpness(1), sharpness(crops[0])
+        self._wait()
+        (found,), wanted = self._faces.sharpness(1), sharpness(crops[0])
         if not np.isclose(found, wanted, rtol=1e-6):
             raise EngineError(f"sharpness{kind} on the GPU is {found:.3f}, on the CPU {wanted:.3f}; {REMEDY}")
         if self._landmarker is not None:
-            self._landmarker.prove(kind, self._picture(frame), bgr_of(frame), self._embedding.stream)
+            self._landmarker.prove(kind, self._frame.picture(frame), bgr_of(frame), self._embedding.stream)
 
     def _looker(self, session: TensorRtSession | None) -> GpuLandmarker | None:
         if session is None:
@@ -389,17 +308,6 @@ class GpuFrames:
         landmarker = GpuLandmarker(self._kernels, session)
         self._held.callback(landmarker.close)
         return landmarker
-
-    def _pinned(self, size: int) -> PinnedMemory:
-        memory = self._device.alloc_pinned(size)
-        self._held.callback(memory.free)
-        return memory
-
-    def _pair(self, size: int) -> tuple[PinnedMemory, DeviceMemory]:
-        """Memory of the host and of the device for the same bytes."""
-        there = self._device.alloc(size)
-        self._held.callback(there.free)
-        return self._pinned(size), there
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,11 +338,6 @@ def open_gpu_frames(detector: Detector, contracts: Sequence[ModelContract], sess
         assert isinstance(sessions[2], TensorRtSession)
         landmarking = sessions[2]
     return GpuFrames(detector, detection, embedding, landmarking)
-
-
-def _bytes_of(picture: Picture) -> Image:
-    """What goes up of a frame."""
-    return picture.planes if isinstance(picture, Nv12) else picture
 
 
 def _row_bytes(session: TensorRtSession) -> int:

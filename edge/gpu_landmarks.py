@@ -19,11 +19,10 @@ from edge.detect.landmarker import MAX_MOVE, placed, views_of
 from edge.engines import Array, Session
 from edge.engines.tensorrt.session import Prepared, TensorRtSession
 from edge.errors import EngineError
+from edge.gpu_buffers import POINTS
 from edge.gpu_proof import REMEDY, require_alike
 from edge.types import Face, Floats, Image
 
-POINTS = 5 * 2 * 4
-"""Bytes of a face's landmarks."""
 NEAR = 0.01
 """Pixels between a landmark that the GPU placed and the CPU's, at most, of one and the same answer of the model."""
 
@@ -125,7 +124,7 @@ class GpuLandmarker:
 
 def points_of(faces: Sequence[Face]) -> Array:
     """(44·N,) uint8, as `GpuLandmarker.queue` takes it: landmarks, and behind them which of them stay."""
-    points = np.stack([face.landmarks for face in faces]).astype(np.float32)
+    points = np.array([face.landmarks for face in faces], np.float32)
     done = np.array([face.refined for face in faces], np.int32)
     return np.concatenate([points.reshape(-1).view(np.uint8), done.view(np.uint8)])
 
