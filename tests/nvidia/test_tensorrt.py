@@ -68,6 +68,10 @@ def test_the_measuring_command_runs_to_its_end(
     for entry in engines.values():
         assert set(entry["batches"]) == {"1", "8", "64"}
         assert all(batch["cuda_graph"] for batch in entry["batches"].values())
+        for batch in entry["batches"].values():
+            times = {way: batch[way]["p50"]["value"] for way in ("runtime", "graph_with_copies", "pure_enqueue")}
+            assert batch["runtime_over_graph"] == pytest.approx(times["runtime"] / times["graph_with_copies"])
+            assert batch["runtime_over_enqueue"] == pytest.approx(times["runtime"] / times["pure_enqueue"])
         assert entry["parity"]["mean"] > 0.98
         assert entry["best"]["bytes_a_face"] > 1000
         assert entry["best"]["lost_to"]["layers"][0]["ms"] > entry["best"]["lost_to"]["layers"][1]["ms"]
