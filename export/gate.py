@@ -20,7 +20,7 @@ from edge.align import align
 from edge.detect import Detector, find_main_face
 from edge.errors import GateError, InputError
 from edge.metrics.intervals import LEVEL, Interval
-from edge.metrics.pairs import images_of, read_pairs
+from edge.metrics.pairs import PairRows, images_of, read_pairs
 from edge.metrics.verification import kfold_accuracy, threshold_at_far
 from edge.pictures import read_picture
 from edge.types import Floats, Image
@@ -36,15 +36,12 @@ RESAMPLES = 2000
 class EvaluationPairs:
     """Pairs whose faces were found and aligned.
 
-    crops: (M, 112, 112, 3) uint8 BGR; first, second: (N,) rows of `crops`; same: (N,) bool; folds: (N,);
-    identities: (M,) integers; left_out: pairs of which a face was not found.
+    crops: (M, 112, 112, 3) uint8 BGR; rows: the pairs as rows of `crops`; identities: (M,) integers; left_out: pairs
+    of which a face was not found.
     """
 
     crops: Image
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    same: Bools
-    folds: npt.NDArray[np.int64]
+    rows: PairRows
     identities: npt.NDArray[np.int64]
     left_out: int
 
@@ -99,16 +96,13 @@ def load_pairs(file: Path, folder: Path, detector: Detector, *, quiet: bool = Fa
         raise InputError(f"{file}: in none of the {len(pairs)} pairs both faces were found")
     return EvaluationPairs(
         crops=np.stack(crops),
-        first=np.array([rows[pair.first] for pair in kept]),
-        second=np.array([rows[pair.second] for pair in kept]),
-        same=np.array([pair.same for pair in kept]),
-        folds=np.array([pair.fold for pair in kept]),
+        rows=PairRows.of(kept, rows),
         identities=np.unique(np.array(names), return_inverse=True)[1].astype(np.int64),
         left_out=len(pairs) - len(kept),
     )
 
 
-def accuracy_drop(reference: Floats, variant: Floats, pairs: EvaluationPairs) -> Drop:
+def accuracy_drop(reference: Floats, variant: Floats, pairs: PairRows) -> Drop:
     """Accuracy by folds, each model at its own thresholds, paired. reference, variant: (M, D) unit rows."""
     right = [
         kfold_accuracy((e[pairs.first] * e[pairs.second]).sum(axis=1), pairs.same, pairs.folds).correct

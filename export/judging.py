@@ -65,7 +65,7 @@ class EmbedderJudge:
         pairs = self._evaluation_pairs()
         reference, variant = self._embed_reference("pairs", pairs.crops), self._embed(built, pairs.crops)
         far = self.request.far or DEFAULT_FAR
-        drops = [accuracy_drop(reference, variant, pairs), tar_drop(reference, variant, pairs.identities, far)]
+        drops = [accuracy_drop(reference, variant, pairs.rows), tar_drop(reference, variant, pairs.identities, far)]
         require_inside(built.name, drops, self.request.budget.max_drop)
         return {
             "pairs_left_out": pairs.left_out,

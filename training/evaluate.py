@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edge.errors import InputError
 from edge.metrics.identification import best_matches
 from edge.metrics.intervals import Rate
-from edge.metrics.pairs import images_of, read_pairs
+from edge.metrics.pairs import PairRows, images_of, read_pairs
 from edge.metrics.verification import KFoldAccuracy, kfold_accuracy, threshold_at_far
 from edge.types import Floats
 
@@ -112,29 +112,19 @@ def open_set(
 
 @dataclass(frozen=True, slots=True)
 class PairPhotos:
-    """Pictures of a pairs file: paths (N of them); first, second: (P,) rows among them; same (P,) bool, folds (P,)."""
+    """Pictures of a pairs file: paths (N of them), and the pairs as rows among them."""
 
     paths: tuple[Path, ...]
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    same: npt.NDArray[np.bool_]
-    folds: npt.NDArray[np.int64]
+    rows: PairRows
 
     def accuracy(self, embeddings: Floats) -> KFoldAccuracy:
         """Verification accuracy by folds. embeddings: (N, D) unit rows, in the order of `paths`."""
-        scores = np.einsum("ij,ij->i", embeddings[self.first], embeddings[self.second])
-        return kfold_accuracy(scores, self.same, self.folds)
+        scores = np.einsum("ij,ij->i", embeddings[self.rows.first], embeddings[self.rows.second])
+        return kfold_accuracy(scores, self.rows.same, self.rows.folds)
 
 
 def read_pair_photos(pairs_file: Path, folder: Path) -> PairPhotos:
     """The pictures of an LFW-style pairs file. They measure what training forgot, and nothing else."""
     pairs = read_pairs(pairs_file)
     images = images_of(pairs, folder)
-    row = {name: i for i, name in enumerate(images)}
-    return PairPhotos(
-        tuple(images.values()),
-        np.array([row[pair.first] for pair in pairs]),
-        np.array([row[pair.second] for pair in pairs]),
-        np.array([pair.same for pair in pairs]),
-        np.array([pair.fold for pair in pairs]),
-    )
+    return PairPhotos(tuple(images.values()), PairRows.of(pairs, {name: i for i, name in enumerate(images)}))

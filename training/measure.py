@@ -179,7 +179,9 @@ class _Outside:
                 raise InputError(f"{job.strangers}: no face was found in any picture")
         if self.pairs is not None and job.pairs is not None:
             missed = int((~self.faces.found[self._rows(self.pairs.paths)]).sum())
-            notes.append(f"pairs: {job.pairs.name}, {len(self.pairs.same)} pairs, {missed} pictures without a face")
+            notes.append(
+                f"pairs: {job.pairs.name}, {len(self.pairs.rows.same)} pairs, {missed} pictures without a face"
+            )
 
     def stranger_embeddings(self, embeddings: Floats) -> Floats:
         """Those of the strangers in whom a face was found. embeddings: of `faces`."""

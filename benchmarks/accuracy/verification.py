@@ -13,8 +13,8 @@ from benchmarks.accuracy.embeddings import Embeddings
 from benchmarks.accuracy.rows import curve, far_row, identity_errors
 from benchmarks.statistics import accuracy_difference, mcnemar
 from edge.metrics.intervals import Rate
-from edge.metrics.pairs import Pair
-from edge.metrics.verification import det_curve, kfold_accuracy, resolution, tar_at_far
+from edge.metrics.pairs import Pair, PairRows
+from edge.metrics.verification import KFoldAccuracy, det_curve, kfold_accuracy, resolution, tar_at_far
 from edge.types import Floats
 
 FARS = (1e-2, 1e-3, 1e-4)
@@ -31,62 +31,64 @@ def verify_pairs(
     seed: int = 0,
 ) -> dict[str, Any]:
     """JSON-ready figures of every variant. located: where each picture of the pairs lies. thresholds: the bundle's."""
-    row = embeddings.positions()
-    first = np.array([row[located[pair.first]] for pair in pairs])
-    second = np.array([row[located[pair.second]] for pair in pairs])
-    same = np.array([pair.same for pair in pairs])
-    folds = np.array([pair.fold for pair in pairs])
-    people = np.array([pair.first.parent.name for pair in pairs])
-    others = np.array([pair.second.parent.name for pair in pairs])
+    position = embeddings.positions()
+    rows = PairRows.of(pairs, {name: position[path] for name, path in located.items()})
+    owners = owners_of(pairs)
     variants: dict[str, Any] = {}
     correct: dict[str, npt.NDArray[np.bool_]] = {}
     for label, vectors in embeddings.vectors.items():
-        scores = pair_scores(vectors, embeddings.found[label], first, second)
-        accuracy = kfold_accuracy(scores, same, folds)
+        found = embeddings.found[label]
+        scores = pair_scores(vectors, found, rows)
+        accuracy = kfold_accuracy(scores, rows.same, rows.folds)
         correct[label] = accuracy.correct
-        genuine, impostor = scores[same], scores[~same]
-        variants[label] = {
-            "accuracy": accuracy.accuracy.to_dict(),
-            "folds": [round(value, 6) for value in accuracy.folds],
-            "standard_error": accuracy.standard_error,
-            "thresholds": list(accuracy.thresholds),
-            "tar_at_far": [far_row(tar_at_far(genuine, impostor, far)) for far in FARS],
-            "at_bundle_threshold": _at_threshold(genuine, impostor, thresholds.get(label)),
-            "no_face": int((~embeddings.found[label][first] | ~embeddings.found[label][second]).sum()),
-            "det": curve(*det_curve(genuine, impostor, points=120)),
-            "wrong": np.flatnonzero(~accuracy.correct).tolist(),
-        }
-    _, codes = np.unique(np.concatenate([people, others]), return_inverse=True)
+        no_face = int((~found[rows.first] | ~found[rows.second]).sum())
+        variants[label] = _figures(accuracy, scores[rows.same], scores[~rows.same], thresholds.get(label), no_face)
     for label, figures in variants.items():
         if label != baseline:
-            loss = accuracy_difference(
-                correct[baseline], correct[label], codes[: len(pairs)], codes[len(pairs) :], seed=seed
-            )
+            loss = accuracy_difference(correct[baseline], correct[label], owners[:, 0], owners[:, 1], seed=seed)
             figures["against_baseline"] = {
                 "loss": loss.to_dict(),
                 "mcnemar": mcnemar(correct[baseline], correct[label]).to_dict(),
             }
+    impostors = int((~rows.same).sum())
     return {
         "pairs": len(pairs),
-        "genuine": int(same.sum()),
-        "impostor": int((~same).sum()),
-        "folds": len(np.unique(folds)),
-        "identities": len(np.unique(codes)),
-        "resolution": resolution(int((~same).sum())),
+        "genuine": int(rows.same.sum()),
+        "impostor": impostors,
+        "folds": len(np.unique(rows.folds)),
+        "identities": len(np.unique(owners)),
+        "resolution": resolution(impostors),
         "variants": variants,
-        "errors_by_identity": identity_errors(people, correct),
+        "errors_by_identity": identity_errors(np.array([pair.first.parent.name for pair in pairs]), correct),
     }
 
 
-def pair_scores(
-    vectors: Floats,
-    found: npt.NDArray[np.bool_],
-    first: npt.NDArray[np.integer[Any]],
-    second: npt.NDArray[np.integer[Any]],
-) -> Floats:
-    """(P,) float32 cosines of rows `first` and `second`; NO_FACE where one of them holds none."""
-    scores = np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
-    return np.where(found[first] & found[second], scores, np.float32(NO_FACE))
+def _figures(
+    accuracy: KFoldAccuracy, genuine: Floats, impostor: Floats, threshold: float | None, no_face: int
+) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy.accuracy.to_dict(),
+        "folds": [round(value, 6) for value in accuracy.folds],
+        "standard_error": accuracy.standard_error,
+        "thresholds": list(accuracy.thresholds),
+        "tar_at_far": [far_row(tar_at_far(genuine, impostor, far)) for far in FARS],
+        "at_bundle_threshold": _at_threshold(genuine, impostor, threshold),
+        "no_face": no_face,
+        "det": curve(*det_curve(genuine, impostor, points=120)),
+        "wrong": np.flatnonzero(~accuracy.correct).tolist(),
+    }
+
+
+def owners_of(pairs: Sequence[Pair]) -> npt.NDArray[np.int64]:
+    """(P, 2) whom the two pictures of each pair show, as integers; pictures of one folder show one person."""
+    names = np.array([[pair.first.parent.name, pair.second.parent.name] for pair in pairs])
+    return np.unique(names, return_inverse=True)[1].reshape(-1, 2).astype(np.int64)
+
+
+def pair_scores(vectors: Floats, found: npt.NDArray[np.bool_], rows: PairRows) -> Floats:
+    """(P,) float32 cosines of the pairs' rows of `vectors`, (N, D); NO_FACE where one of them is not `found`, (N,)."""
+    scores = np.einsum("ij,ij->i", vectors[rows.first], vectors[rows.second]).astype(np.float32)
+    return np.where(found[rows.first] & found[rows.second], scores, np.float32(NO_FACE))
 
 
 def _at_threshold(genuine: Floats, impostor: Floats, threshold: float | None) -> dict[str, Any] | None:

@@ -57,7 +57,8 @@ def main() -> None:
         decided = ("full range", "neighbours within 128", "bias correction")
         final = {name: variants[name] for name in decided if name in variants}
         result["lfw"] = _rows("LFW", final, source, pairs.crops, wanted, lambda rows: [
-            accuracy_drop(wanted, rows, pairs), *(tar_drop(wanted, rows, pairs.identities, far) for far in args.far)
+            accuracy_drop(wanted, rows, pairs.rows),
+            *(tar_drop(wanted, rows, pairs.identities, far) for far in args.far),
         ])  # fmt: skip
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {args.out}")

@@ -24,10 +24,10 @@ from edge.align import CROP_SIZE
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.errors import InputError
-from edge.metrics.pairs import images_of, read_pairs
+from edge.metrics.pairs import PairRows, images_of, read_pairs
 from edge.pictures import read_picture
 from edge.types import Floats
-from export.gate import EvaluationPairs, accuracy_drop, tar_drop
+from export.gate import accuracy_drop, tar_drop
 
 REFERENCE = "fp32"
 FARS = (1e-3, 1e-4)
@@ -75,21 +75,12 @@ def compare(
         kept = [pair for pair in pairs if both[rows[pair.first]] and both[rows[pair.second]]]
         if not kept:
             raise InputError(f"{pairs_file}: in none of the {len(pairs)} pairs both faces were found")
-        compared = EvaluationPairs(
-            crops=np.zeros((0, *CROP), np.uint8),
-            first=np.array([rows[pair.first] for pair in kept]),
-            second=np.array([rows[pair.second] for pair in kept]),
-            same=np.array([pair.same for pair in kept]),
-            folds=np.array([pair.fold for pair in kept]),
-            identities=people,
-            left_out=len(pairs) - len(kept),
-        )
-        drops = [accuracy_drop(reference, variant, compared)]
+        drops = [accuracy_drop(reference, variant, PairRows.of(kept, rows))]
         drops += [tar_drop(reference[both], variant[both], people[both], far) for far in fars]
         cosine = (reference[both] * variant[both]).sum(axis=1)
         figures["missed"][precision] = found.count(False)
         figures[precision] = {
-            "pairs_left_out": compared.left_out,
+            "pairs_left_out": len(pairs) - len(kept),
             "cosine": {"median": round(float(np.median(cosine)), 6), "least": round(float(cosine.min()), 6)},
             "drops": {drop.what: drop.to_dict() for drop in drops},
         }

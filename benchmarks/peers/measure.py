@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import Evaluation
-from benchmarks.accuracy.verification import pair_scores
+from benchmarks.accuracy.verification import owners_of, pair_scores
 from benchmarks.detection import central_face
 from benchmarks.interleave import Candidate, Plan, Stopwatch, Timings, interleave, sum_of
 from benchmarks.peers.base import Peer
 from benchmarks.statistics import accuracy_difference, mcnemar, quantiles, speedup
+from edge.metrics.pairs import PairRows
 from edge.metrics.verification import kfold_accuracy, tar_at_far
 from edge.pictures import read_picture
 from edge.types import Face, Image
@@ -86,21 +87,16 @@ def measure_pairs(
     paths = list(dict.fromkeys(evaluation.located.values()))
     embedders = {name: line for name, line in lines.items() if "embed" in line.stages}
     vectors, found = _embed(embedders, lines[baseline], paths, progress)
-    row = {path: i for i, path in enumerate(paths)}
-    first = np.array([row[evaluation.located[pair.first]] for pair in evaluation.pairs])
-    second = np.array([row[evaluation.located[pair.second]] for pair in evaluation.pairs])
-    same = np.array([pair.same for pair in evaluation.pairs])
-    folds = np.array([pair.fold for pair in evaluation.pairs])
-    names = np.array([[pair.first.parent.name, pair.second.parent.name] for pair in evaluation.pairs])
-    _, people = np.unique(names, return_inverse=True)
-    people = people.reshape(-1, 2)
+    position = {path: i for i, path in enumerate(paths)}
+    rows = PairRows.of(evaluation.pairs, {name: position[path] for name, path in evaluation.located.items()})
+    people = owners_of(evaluation.pairs)
     figures: dict[str, Any] = {}
     correct: dict[str, npt.NDArray[np.bool_]] = {}
     for name in embedders:
-        scores = pair_scores(vectors[name], found[name], first, second)
-        accuracy = kfold_accuracy(scores, same, folds)
+        scores = pair_scores(vectors[name], found[name], rows)
+        accuracy = kfold_accuracy(scores, rows.same, rows.folds)
         correct[name] = accuracy.correct
-        tar = tar_at_far(scores[same], scores[~same], FAR).tar
+        tar = tar_at_far(scores[rows.same], scores[~rows.same], FAR).tar
         figures[name] = {
             "accuracy": accuracy.accuracy.to_dict(),
             "tar": None if tar is None else tar.to_dict(),
@@ -110,7 +106,7 @@ def measure_pairs(
         loss = accuracy_difference(correct[baseline], correct[name], people[:, 0], people[:, 1], seed=seed)
         test = mcnemar(correct[baseline], correct[name]).to_dict()
         own["against_baseline"] = None if name == baseline else {"loss": loss.to_dict(), "mcnemar": test}
-    return {"pairs": len(same), "pictures": len(paths), "far": FAR, "lines": figures}
+    return {"pairs": len(evaluation.pairs), "pictures": len(paths), "far": FAR, "lines": figures}
 
 
 def _embed(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
 
 from edge.errors import InputError
 from edge.pictures import SUFFIXES, is_picture
@@ -18,6 +21,29 @@ class Pair:
     second: PurePosixPath
     same: bool
     fold: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """Pairs as rows of a matrix of embeddings.
+
+    first, second: (P,) int64 rows; same: (P,) bool; folds: (P,) int64, from 0.
+    """
+
+    first: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
+    same: npt.NDArray[np.bool_]
+    folds: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], row: Mapping[PurePosixPath, int]) -> PairRows:
+        """row: of each picture's embedding, by the name that the pairs give it."""
+        return cls(
+            np.array([row[pair.first] for pair in pairs], np.int64),
+            np.array([row[pair.second] for pair in pairs], np.int64),
+            np.array([pair.same for pair in pairs], np.bool_),
+            np.array([pair.fold for pair in pairs], np.int64),
+        )
 
 
 @dataclass(frozen=True, slots=True)

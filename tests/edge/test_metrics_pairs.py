@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from edge.errors import InputError
-from edge.metrics.pairs import images_of, read_identities, read_pairs
+from edge.metrics.pairs import Pair, PairRows, images_of, read_identities, read_pairs
 
 GOOD = "2\t1\nAnn_Lee\t1\t4\nAnn_Lee\t1\tBob\t2\nBob\t2\t10\nBob\t3\tCy\t1\n"
 
@@ -27,6 +27,15 @@ def test_pairs_and_their_folds(tmp_path: Path) -> None:
 def test_one_number_is_one_fold_and_blanks_serve_as_tabs(tmp_path: Path) -> None:
     pairs = read_pairs(pairs_file(tmp_path, "1\nAnn 1 2\nAnn 1 Bob 1\n"))
     assert [(pair.same, pair.fold) for pair in pairs] == [(True, 0), (False, 0)]
+
+
+def test_pairs_become_rows_of_the_embeddings_of_their_pictures() -> None:
+    a, b, c = (PurePosixPath(name) for name in ("Ada/Ada_0001.jpg", "Ada/Ada_0002.jpg", "Bo/Bo_0001.jpg"))
+    rows = PairRows.of([Pair(c, a, False, 0), Pair(a, b, True, 3)], {b: 0, a: 1, c: 2})
+    assert rows.first.tolist() == [2, 1]
+    assert rows.second.tolist() == [1, 0]
+    assert rows.same.tolist() == [False, True]
+    assert rows.folds.tolist() == [0, 3]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 
 from edge.errors import GateError, InputError
 from edge.metrics.intervals import Interval
-from export.gate import Drop, EvaluationPairs, accuracy_drop, paired_difference, rank_flips, require_inside, tar_drop
+from edge.metrics.pairs import PairRows
+from export.gate import Drop, accuracy_drop, paired_difference, rank_flips, require_inside, tar_drop
 from export.request import Budget
 from export.thresholds import fit_threshold
 
@@ -18,7 +19,7 @@ def people(count: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndar
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.repeat(np.arange(count), each)
 
 
-def pairs_of(labels: np.ndarray, count: int, seed: int = 0) -> EvaluationPairs:
+def pairs_of(labels: np.ndarray, count: int, seed: int = 0) -> PairRows:
     random = np.random.default_rng(seed)
     first = random.integers(0, len(labels), 20 * count)
     second = random.integers(0, len(labels), 20 * count)
@@ -26,10 +27,7 @@ def pairs_of(labels: np.ndarray, count: int, seed: int = 0) -> EvaluationPairs:
     genuine = np.flatnonzero(same & (first != second))[: count // 2]
     other = np.flatnonzero(~same)[: count // 2]
     chosen = np.concatenate([genuine, other])
-    crops = np.zeros((len(labels), 1, 1, 3), np.uint8)
-    return EvaluationPairs(
-        crops, first[chosen], second[chosen], same[chosen], np.arange(len(chosen)) % 5, labels, left_out=0
-    )
+    return PairRows(first[chosen], second[chosen], same[chosen], np.arange(len(chosen)) % 5)
 
 
 def noisy(rows: np.ndarray, amount: float) -> np.ndarray:

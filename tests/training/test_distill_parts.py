@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from edge.align import align
 from edge.errors import InputError
+from edge.metrics.pairs import PairRows
 from training.distill.blocks import BLOCK_NAMES, STAGE_ENDS, chain_features, run_frozen
 from training.distill.crops import SIZE, CropStore, EpochOrder, augment
 from training.distill.feed import batches
@@ -307,10 +308,7 @@ def test_verification_of_embeddings_that_tell_people_apart_and_of_such_that_do_n
         detector="nobody",
         crops=np.zeros((60, SIZE, SIZE, 3), np.uint8),
         identities=people,
-        first=first,
-        second=np.where(same, first + 1, (first + 3) % 60),
-        same=same,
-        folds=np.repeat([0, 1], 20),
+        rows=PairRows(first, np.where(same, first + 1, (first + 3) % 60), same, np.repeat([0, 1], 20)),
         missed=0,
     )
     perfect = verify(np.eye(32, dtype=np.float32)[people], data)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge.errors import InputError
+from edge.metrics.pairs import PairRows
 from edge.types import Floats
 from training.evaluate import PairPhotos, centroids, closed_set, open_set, stranger_threshold
 
@@ -67,5 +68,6 @@ def test_threshold_lets_no_more_strangers_in_than_asked() -> None:
 def test_pairs_are_scored_by_folds() -> None:
     embeddings = _unit([1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1])
     first, second = np.array([0, 0, 2, 1] * 2), np.array([1, 2, 3, 3] * 2)
-    photos = PairPhotos(tuple(map(Path, "abcd")), first, second, np.array([True, False] * 4), np.repeat([0, 1], 4))
+    rows = PairRows(first, second, np.array([True, False] * 4), np.repeat([0, 1], 4))
+    photos = PairPhotos(tuple(map(Path, "abcd")), rows)
     assert photos.accuracy(embeddings).accuracy.hits == 8

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from edge.detect import Detector
 from edge.metrics.intervals import Rate
-from edge.metrics.pairs import images_of, read_pairs
+from edge.metrics.pairs import PairRows, images_of, read_pairs
 from edge.metrics.scores import all_pair_scores
 from edge.metrics.verification import KFoldAccuracy, TarAtFar, kfold_accuracy, tar_at_far
 from edge.types import Floats, Image
@@ -44,7 +44,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class VerificationSet:
-    """Photos of a pairs file, aligned: crops (N, 112, 112, 3) uint8 BGR, identities (N,) as numbers, the pairs' rows.
+    """Photos of a pairs file, aligned: crops (N, 112, 112, 3) uint8 BGR, identities (N,) as numbers; rows: the pairs.
 
     detector: the name of what found their faces. missed: photos in which no face was found; they stand as black crops
     and count as they come out.
@@ -54,10 +54,7 @@ class VerificationSet:
     detector: str
     crops: Image
     identities: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    same: npt.NDArray[np.bool_]
-    folds: npt.NDArray[np.int64]
+    rows: PairRows
     missed: int
 
 
@@ -92,7 +89,6 @@ def read_verification_set(
     """
     pairs = read_pairs(pairs_file)
     files = images_of(pairs, folder)
-    row = {picture: i for i, picture in enumerate(files)}
     faces = align_files(list(files.values()), detector)
     _, identities = np.unique([picture.parent.name for picture in files], return_inverse=True)
     return VerificationSet(
@@ -100,20 +96,17 @@ def read_verification_set(
         found_by,
         faces.crops,
         identities.astype(np.int64),
-        np.array([row[pair.first] for pair in pairs]),
-        np.array([row[pair.second] for pair in pairs]),
-        np.array([pair.same for pair in pairs]),
-        np.array([pair.fold for pair in pairs]),
+        PairRows.of(pairs, {picture: i for i, picture in enumerate(files)}),
         int((~faces.found).sum()),
     )
 
 
 def verify(embeddings: Floats, data: VerificationSet) -> Verification:
     """embeddings: (N, D) float32 unit rows of the set's crops."""
-    scores = np.einsum("ij,ij->i", embeddings[data.first], embeddings[data.second])
+    scores = np.einsum("ij,ij->i", embeddings[data.rows.first], embeddings[data.rows.second])
     everything = all_pair_scores(embeddings, data.identities)
     return Verification(
-        kfold_accuracy(scores, data.same, data.folds),
+        kfold_accuracy(scores, data.rows.same, data.rows.folds),
         tuple(tar_at_far(everything.genuine, everything.impostor, far) for far in FARS),
         (len(everything.genuine), len(everything.impostor)),
     )
