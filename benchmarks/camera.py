@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from benchmarks.demo.video import portraits
 from benchmarks.precisions import Precisions
 from benchmarks.provenance import Load, load_between, machine, now, versions
 from benchmarks.start import measure_start
+from benchmarks.statistics import spread
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 from edge.gallery import Binding, Gallery
@@ -86,16 +86,6 @@ def scene(faces: int, frames: int) -> list[Image]:
             frame[top : top + part.shape[0], left : left + part.shape[1]] = part
         result.append(frame)
     return result
-
-
-def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
-    """Median, least, most and how many."""
-    return {
-        "median": round(statistics.median(values), digits),
-        "least": round(min(values), digits),
-        "most": round(max(values), digits),
-        "rounds": len(values),
-    }
 
 
 def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

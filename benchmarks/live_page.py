@@ -23,9 +23,10 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from benchmarks.camera import FPS, HEIGHT, WIDTH, enrolled, scene, spread
+from benchmarks.camera import FPS, HEIGHT, WIDTH, enrolled, scene
 from benchmarks.command import command
 from benchmarks.provenance import Load, load_between, machine, now, versions
+from benchmarks.statistics import spread
 from edge.analyze import AnalyzerOptions, FaceAnalyzer
 from edge.bundle import Bundle
 

@@ -7,7 +7,6 @@ one thread. Memory is the most that was resident, libraries that other processes
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import cv2
 
 from benchmarks.precisions import Precisions
+from benchmarks.statistics import spread
 from edge.types import Image
 
 BUDGET = {"cpu_seconds": 0.3, "rss_mb": 100.0}
@@ -74,7 +74,7 @@ def measure_start(bundle: Path, gallery: Path, precisions: Precisions, picture: 
                 if turn:  # the first one writes the bytecode
                     rows[name].append(spent)
     return {
-        name: {"cpu_seconds": _spread([r[0] for r in found], 3), "rss_mb": _spread([r[1] for r in found], 1)}
+        name: {"cpu_seconds": spread([r[0] for r in found], 3), "rss_mb": spread([r[1] for r in found], 1)}
         for name, found in rows.items()
     } | {"budget": BUDGET}
 
@@ -86,12 +86,3 @@ def _spent(words: Sequence[str], bytecode: Path) -> tuple[float, float]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603 - our own
     seconds, megabytes = done.stdout.splitlines()[-1].split()
     return float(seconds), float(megabytes)
-
-
-def _spread(values: Sequence[float], digits: int) -> dict[str, Any]:
-    return {
-        "median": round(statistics.median(values), digits),
-        "least": round(min(values), digits),
-        "most": round(max(values), digits),
-        "rounds": len(values),
-    }

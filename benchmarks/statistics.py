@@ -8,7 +8,7 @@ cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,16 @@ MIN_IDENTITIES = 20
 """Below it a draw of identities says little about the people who were not measured."""
 
 _AT_ONCE = 4_000_000
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
+    """Median, least, most and how many, JSON-ready: of few rounds, too few for an interval."""
+    return {
+        "median": round(float(np.median(values)), digits),
+        "least": round(min(values), digits),
+        "most": round(max(values), digits),
+        "rounds": len(values),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class Clip(Source):
         noise = np.random.default_rng((self.seed, i))
         frame = np.full((HEIGHT, WIDTH, 3), 105, np.float32)
         frame[int(0.8 * HEIGHT) :] = 80
-        places = [(n, _draw(frame, actor, i, self.length)) for n, actor in enumerate(self.actors)]
+        places = [(n, _draw(frame, actor, i)) for n, actor in enumerate(self.actors)]
         self.truth.append(places)
         frame += noise.normal(0, 4, frame.shape).astype(np.float32)
         return Frame(np.clip(frame, 0, 255).astype(np.uint8), i, i / FPS, self.name)
@@ -88,7 +88,7 @@ class Clip(Source):
         return
 
 
-def _draw(frame: Any, actor: Actor, i: int, length: int) -> tuple[int, int, int, int]:
+def _draw(frame: Any, actor: Actor, i: int) -> tuple[int, int, int, int]:
     """Puts the actor's photo of this moment into the frame; gives x1 y1 x2 y2."""
     draw = np.random.default_rng(actor.seed)
     phase, speed, grow = draw.uniform(0, 2 * np.pi), draw.uniform(0.5, 1.0), draw.uniform(0.25, 0.4)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from onnx import ModelProto, helper
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from edge.detect.decode import STRIDES
@@ -168,15 +168,4 @@ def _quiet() -> Iterator[None]:
 def _without_prefix(model: ModelProto, prefix: str) -> ModelProto:
     graph = Graph(model)
     graph.rename_tensors({name: name.removeprefix(prefix) for name in graph.arrays if name.startswith(prefix)})
-    return graph.close()
-
-
-def name_input(model: ModelProto, name: str) -> ModelProto:
-    """Calls the model's one input `name`."""
-    graph = Graph(model)
-    old = graph.inputs[0]
-    graph.rename_uses(old.name, name)
-    kind = old.type.tensor_type
-    fresh = helper.make_tensor_value_info(name, kind.elem_type, [d.dim_param or d.dim_value for d in kind.shape.dim])
-    graph.inputs = [fresh]
     return graph.close()

@@ -83,14 +83,14 @@ def write_bundle(
         raise BundleError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         for artefact in artefacts:
-            _write(work / f"{artefact.name}.onnx", artefact.data)
+            write_through(work / f"{artefact.name}.onnx", artefact.data)
         for name, data in (extras or {}).items():
-            _write(work / name, data)
+            write_through(work / name, data)
         text = json.dumps(manifest.to_dict(), indent=2, allow_nan=False)
         data = (text + "\n").encode()
-        _write(work / MANIFEST_NAME, data)
+        write_through(work / MANIFEST_NAME, data)
         if key is not None:
-            _write(work / SIGNATURE_NAME, key.sign(data).to_bytes())
+            write_through(work / SIGNATURE_NAME, key.sign(data).to_bytes())
         work.chmod(0o755)
         written = Bundle.open(work)
         for variant in written.manifest.variants:
@@ -103,7 +103,8 @@ def write_bundle(
     return Bundle.open(path)
 
 
-def _write(file: Path, data: bytes) -> None:
+def write_through(file: Path, data: bytes) -> None:
+    """Writes a file and waits until it is on the disk, so that a rename never names half of one. Raises OSError."""
     with file.open("wb") as out:
         out.write(data)
         out.flush()

@@ -82,7 +82,7 @@ def _accuracy(report: Mapping[str, Any]) -> Iterator[Row]:
         else iter([Row("Accuracy", "Identities, rank-1, TAR at FAR", "give --identities", missing)])
     )
     if report.get("detection"):
-        yield from _detection(report["detection"], labels, report["baseline"])
+        yield from _detection(report["detection"], labels)
     drift = accuracy["drift"]
     references = {label: one.get("reference", drift["baseline"]) for label, one in drift["variants"].items()}
     cells = tuple(
@@ -145,7 +145,7 @@ def _identities(identities: Mapping[str, Any], labels: list[str], baseline: str)
         )
 
 
-def _detection(detection: Mapping[str, Any], labels: list[str], baseline: str) -> Iterator[Row]:
+def _detection(detection: Mapping[str, Any], labels: list[str]) -> Iterator[Row]:
     lines = [detection["lines"][label] for label in labels]
     over = f"{detection['faces']:,} faces of {detection['pictures']:,} pictures"
     cells = tuple(

@@ -286,7 +286,7 @@ class _Run:
         # Another frame may have brought a newer gallery up meanwhile.
         same = sought is not None and sought.snapshot.generation == snapshot.generation
         shortlist = sought.shortlist if sought is not None and same else None
-        return [*tracker.finish(job.frame.time, job.sightings, looks, snapshot, shortlist)]
+        return [*tracker.finish(job.sightings, looks, snapshot, shortlist)]
 
     def _deliver(self, lane: Lane, result: FrameResult) -> None:
         name = lane.stream.source.name

@@ -150,7 +150,6 @@ class Tracker:
 
     def finish(
         self,
-        moment: float,
         sightings: Sequence[Sighting],
         looks: Mapping[int, tuple[Floats, Quality]],
         gallery: Snapshot,

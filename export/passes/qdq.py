@@ -75,7 +75,7 @@ def placement(model: ModelProto, keep: frozenset[str] = frozenset()) -> Placemen
     tensors: dict[str, None] = {}
     ready = quantised_already(graph)
     for node in nodes:
-        for name in activation_inputs(node, graph):
+        for name in activation_inputs(node):
             if name in ready:
                 continue
             tensors[name] = None
@@ -144,7 +144,7 @@ def _depthwise(layer: NodeProto, graph: Graph) -> bool:
     return weight is not None and pair_sums.is_depthwise(weight)
 
 
-def activation_inputs(node: NodeProto, graph: Graph) -> list[str]:
+def activation_inputs(node: NodeProto) -> list[str]:
     """What a layer or sum takes that depends on the picture."""
     return [node.input[0]] if node.op_type in LAYERS else list(node.input)
 

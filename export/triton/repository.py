@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from edge.errors import BundleError, InputError
 from edge.manifest import Variant
 from export.triton.config import Identity, config_text, require_valid, schema
 from export.triton.options import TritonOptions
+from export.writer import write_through
 
 CONFIG = "config.pbtxt"
 PREFIX = "arcedge_"
@@ -71,8 +71,8 @@ def write_repository(
             if module is not None:
                 require_valid(text, module)
             (work / name).mkdir()
-            _write(work / name / "model.onnx", data)
-            _write(work / name / CONFIG, text.encode())
+            write_through(work / name / "model.onnx", data)
+            write_through(work / name / CONFIG, text.encode())
         return tuple(_install(work / model_name(variant), folder / model_name(variant), variant) for variant in chosen)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -129,10 +129,3 @@ def _install(built: Path, model: Path, variant: Variant) -> Written:
         staged.rename(model / str(version))
     (built / CONFIG).replace(model / CONFIG)
     return Written(model.name, version, variant.name)
-
-
-def _write(file: Path, data: bytes) -> None:
-    with file.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.camera import Memory, scene, spread, take_turns
+from benchmarks.camera import Memory, scene, take_turns
+from benchmarks.statistics import spread
 from benchmarks.tracks import FPS, Actor, Clip, Passage, Truth, changes, figures
 from edge.types import Decision, Face, Frame, FrameResult, Match, TrackView
 

@@ -73,7 +73,7 @@ class Stream:
         self.looks += len(looks)
         self.looked_at += [self.index] * len(looks)
         self.index += 1
-        found = self.tracker.finish(frame.time, sightings, looks, self.known)
+        found = self.tracker.finish(sightings, looks, self.known)
         return [(match.identity, view.state, view.number) for match, _, view in found]
 
 
