@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.cli.verb import Verb
 from edge.errors import InputError
 from edge.manifest import PRECISIONS, Variant
+
+if TYPE_CHECKING:
+    from export.request import ExportRequest
 
 EXAMPLE = """
 edge export --weights mobilefacenet.safetensors --calibration photos/ --out my.bundle
@@ -20,7 +24,11 @@ edge export --onnx other.onnx --contract other.toml --detector yunet.onnx --cali
 
 def configure(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model")
-    model.add_argument("--weights", metavar="FILE_OR_NAME", help="checkpoint, or a name in model_weights (its default)")
+    model.add_argument(
+        "--weights",
+        metavar="FILE_OR_NAME",
+        help="checkpoint, or a name of edge weights list (default: the embedder that ships)",
+    )
     model.add_argument("--onnx", type=Path, metavar="FILE", help="a third-party embedder instead")
     model.add_argument("--contract", type=Path, metavar="FILE.toml", help="how the third-party embedder is fed")
     model.add_argument(
@@ -104,9 +112,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from export.exporter import export
-    from export.request import MAX_DROP, Budget, ExportRequest
     from export.triton import TritonOptions, require_repository, write_repository
 
+    _require_options_that_fit(args)
+    targets = _choices(args.target, ("onnx", "tensorrt", "triton"), "--target")
+    if args.triton_out is not None and "triton" not in targets:
+        raise InputError("--triton-out needs --target triton")
+    repository = args.triton_out or args.out.with_name(f"{args.out.name}.triton")
+    if "triton" in targets:
+        require_repository(repository)
+    say: Callable[[str], None] = (lambda _: None) if args.json else print
+    result = export(_request(args, targets), say)
+    models = write_repository(result.bundle, repository, TritonOptions(), say) if "triton" in targets else ()
+    if args.json:
+        print(json.dumps(result.bundle.manifest.to_dict(), indent=2))
+        return 0
+    if args.explain:
+        for role, passes in result.passes.items():
+            print(f"\n{role}\n{passes.explain()}")
+    print(_table(result.bundle.manifest.variants))
+    print(f"\nwritten: {args.out}")
+    for model in models:
+        print(f"written: {repository / model.model}, version {model.version}, {model.variant}")
+    return 0
+
+
+def _require_options_that_fit(args: argparse.Namespace) -> None:
     if (args.onnx is None) != (args.contract is None):
         raise InputError("--onnx and --contract go together")
     if args.onnx is not None and args.weights is not None:
@@ -121,17 +152,18 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--max-drop POINTS is 0 or more, and needs --evaluate PAIRS.txt --images DIR")
     if args.report is not None and (args.calibration is None or not args.calibration.is_dir()) and not args.pairs_from:
         raise InputError("--report judges INT8 on photos: name a folder with --calibration, or --pairs-from")
-    keep = tuple(name.strip() for name in args.keep.split(",") if name.strip())
-    precisions = _choices(args.precision, PRECISIONS, "--precision")
-    if "int8" not in precisions and (keep or args.report is not None):
+    if "int8" not in _choices(args.precision, PRECISIONS, "--precision") and (_kept(args) or args.report is not None):
         raise InputError("--keep and --report are about INT8; --precision leaves it out")
-    targets = _choices(args.target, ("onnx", "tensorrt", "triton"), "--target")
-    if args.triton_out is not None and "triton" not in targets:
-        raise InputError("--triton-out needs --target triton")
-    repository = args.triton_out or args.out.with_name(f"{args.out.name}.triton")
-    if "triton" in targets:
-        require_repository(repository)
-    request = ExportRequest(
+
+
+def _kept(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(name.strip() for name in args.keep.split(",") if name.strip())
+
+
+def _request(args: argparse.Namespace, targets: tuple[str, ...]) -> ExportRequest:
+    from export.request import MAX_DROP, Budget, ExportRequest
+
+    return ExportRequest(
         out=args.out,
         weights=args.weights,
         onnx=args.onnx,
@@ -140,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         landmarker=args.landmarker,
         calibration=args.calibration,
         split=args.split,
-        precisions=precisions,
+        precisions=_choices(args.precision, PRECISIONS, "--precision"),
         targets=tuple(target for target in targets if target != "triton") or ("onnx",),
         far=args.far,
         pairs_from=args.pairs_from,
@@ -151,26 +183,19 @@ def run(args: argparse.Namespace) -> int:
         budget=Budget(args.min_cosine, MAX_DROP if args.max_drop is None else args.max_drop),
         save_calibration=args.save_calibration,
         sign=args.sign,
-        keep=keep,
+        keep=_kept(args),
         report=args.report,
         quiet=args.json or not sys.stderr.isatty(),
     )
-    say: Callable[[str], None] = (lambda _: None) if args.json else print
-    result = export(request, say)
-    models = write_repository(result.bundle, repository, TritonOptions(), say) if "triton" in targets else ()
-    if args.json:
-        print(json.dumps(result.bundle.manifest.to_dict(), indent=2))
-        return 0
-    if args.explain:
-        for role, passes in result.passes.items():
-            print(f"\n{role}\n{passes.explain()}")
-    print(f"\n{'variant':<24} {'MB':>6}  {'cosine or agreement':<34} threshold, or score of a face")
-    for variant in result.bundle.manifest.variants:
-        print(f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {_limit(variant)}")
-    print(f"\nwritten: {args.out}")
-    for model in models:
-        print(f"written: {repository / model.model}, version {model.version}, {model.variant}")
-    return 0
+
+
+def _table(variants: Sequence[Variant]) -> str:
+    head = f"\n{'variant':<24} {'MB':>6}  {'cosine or agreement':<34} threshold, or score of a face"
+    rows = (
+        f"{variant.name:<24} {variant.size / 1e6:>6.2f}  {_figure(variant.measured):<34} {_limit(variant)}"
+        for variant in variants
+    )
+    return "\n".join([head, *rows])
 
 
 def _limit(variant: Variant) -> str:
@@ -204,9 +229,9 @@ VERB = Verb(
     configure=configure,
     run=run,
     description=(
-        "Turns a MobileFaceNet checkpoint, or a third-party ONNX with its contract, into a bundle: embedder and\n"
-        "detector in FP32, FP16 and INT8, preprocessing inside, each compared with the reference before anything is\n"
-        "written."
+        "Turns a MobileFaceNet checkpoint, or a third-party ONNX with its contract, into a bundle: embedder, detector\n"
+        "and landmarker in FP32 and FP16, the first two in INT8 as well, with the preprocessing inside. Each is\n"
+        "compared with its reference before anything is written."
     ),
     example=EXAMPLE,
     requires=("torch", "onnx", "onnxscript", "safetensors"),

@@ -70,8 +70,7 @@ def build_variants(
         factors = table.factors
         model = passes.run(f"{role} equalised", lambda m: equalise(m, factors), model)
     ranges = table.tensors if table is not None else None
-    keep = frozenset(table.keep) if table is not None else frozenset[str]()
-    built = []
+    built = list[Built]()
     if "fp32" in precisions:
         built.append(Built(f"{role}-fp32", "fp32", "onnx", model.SerializeToString()))
     if "fp16" in precisions:
@@ -79,35 +78,43 @@ def build_variants(
         half = passes.run(f"{role} FP16", lambda m: to_fp16(m, seen), model)
         built.append(Built(f"{role}-fp16", "fp16", "onnx", half.SerializeToString(), {"fp16": fp16_report(model)}))
     if "int8" in precisions:
-        if table is None or ranges is None:
+        if table is None:
             raise InputError(f"INT8 of the {role} needs a calibration; name photos or a table with --calibration")
-        table.require_tensors(placement(model, keep | final_layers(model)).tensors)
-        notes = {
-            "scheme": "int8-cpu",
-            "calibration": {
-                "method": table.method,
-                "count": table.count,
-                "judged": dict(table.judged),
-                "accuracy": dict(table.accuracy),
-            },
-            "options": {
-                "equalised_tensors": len(table.factors),
-                "corrected_biases": len(table.shifts),
-                "compared": dict(table.compared),
-            },
-            "kept_in_float": sorted(keep | final_layers(model)),
-        }
-        shifts = table.shifts  # they make up for weights rounded as int8-cpu rounds them, which TensorRT's are not
-        corrected = passes.run(f"{role} biases", lambda m: shift_biases(m, shifts, keep), model) if shifts else model
-        whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), corrected)
-        proven = {**notes, "saturation": saturation(whole).to_dict()}
-        built.append(Built(f"{role}-int8", "int8", "onnx", whole.SerializeToString(), proven))
-        if "tensorrt" in targets:
-            model_trt = passes.run(
-                f"{role} INT8 TensorRT", lambda m: int8_model(m, ranges, "int8-tensorrt", keep), model
-            )
-            notes = {**notes, "scheme": "int8-tensorrt"}
-            built.append(Built(f"{role}-int8-tensorrt", "int8", "tensorrt", model_trt.SerializeToString(), notes))
+        built += _int8_variants(role, model, table, passes, with_tensorrt="tensorrt" in targets)
+    return built
+
+
+def _int8_variants(
+    role: str, model: ModelProto, table: CalibrationTable, passes: Passes, *, with_tensorrt: bool
+) -> list[Built]:
+    """model: with the table's factors, if it has any. Raises InputError where the table has not all of its tensors."""
+    keep, ranges = frozenset(table.keep), table.tensors
+    in_float = keep | final_layers(model)
+    table.require_tensors(placement(model, in_float).tensors)
+    notes = {
+        "scheme": "int8-cpu",
+        "calibration": {
+            "method": table.method,
+            "count": table.count,
+            "judged": dict(table.judged),
+            "accuracy": dict(table.accuracy),
+        },
+        "options": {
+            "equalised_tensors": len(table.factors),
+            "corrected_biases": len(table.shifts),
+            "compared": dict(table.compared),
+        },
+        "kept_in_float": sorted(in_float),
+    }
+    shifts = table.shifts  # they make up for weights rounded as int8-cpu rounds them, which TensorRT's are not
+    corrected = passes.run(f"{role} biases", lambda m: shift_biases(m, shifts, keep), model) if shifts else model
+    whole = passes.run(f"{role} INT8", lambda m: int8_model(m, ranges, "int8-cpu", keep), corrected)
+    proven = {**notes, "saturation": saturation(whole).to_dict()}
+    built = [Built(f"{role}-int8", "int8", "onnx", whole.SerializeToString(), proven)]
+    if with_tensorrt:
+        laid_out = passes.run(f"{role} INT8 TensorRT", lambda m: int8_model(m, ranges, "int8-tensorrt", keep), model)
+        notes = {**notes, "scheme": "int8-tensorrt"}
+        built.append(Built(f"{role}-int8-tensorrt", "int8", "tensorrt", laid_out.SerializeToString(), notes))
     return built
 
 

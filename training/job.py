@@ -80,7 +80,29 @@ def run_job(job: TrainingJob, say: Callable[[str], None]) -> dict[str, Any]:
     model, head = tuner.best_model()
     strangers = np.stack([store.image(i) for i in held_out]) if store and held_out else None
     measured = measure(prepared, job, model, head, fit_strangers=strangers, device=device)
+    files = [path.name for path in job.rehearsal]
+    rehearsal = {"files": files, "crops": len(rehearsed), "sha256": run_id["rehearsal"]} if store else None
     card = {
+        **_what_it_learned_from(job, prepared, model, rehearsal),
+        "epochs_run": len(tuner.history) - 1,
+        "best_epoch": tuner.best_epoch,
+        "metrics": measured.to_dict(),
+        "training_seconds": {"wall": round(tuner.seconds, 1), "cpu": round(tuner.cpu_seconds, 1)},
+        "total_wall_seconds": round(time.perf_counter() - began, 1),
+        "machine": machine(device),
+        "versions": versions(),
+        "command": command(),
+        "limits": LIMITS,
+    }
+    _write(job.out, prepared, tuner, model, head, measured, card)
+    return card
+
+
+def _what_it_learned_from(
+    job: TrainingJob, prepared: Prepared, model: MobileFaceNet, rehearsal: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The first half of a card: weights, photos, crops rehearsed on, split and hyper-parameters, JSON-ready."""
+    return {
         "what": "MobileFaceNet fine-tuned with a margin head",
         "base": {
             "file": job.weights.name,
@@ -99,28 +121,11 @@ def run_job(job: TrainingJob, say: Callable[[str], None]) -> dict[str, Any]:
             ],
         },
         "detector": job.finder.name if job.finder else "none: the photos are aligned crops",
-        "rehearsal": {
-            "files": [path.name for path in job.rehearsal],
-            "crops": len(rehearsed),
-            "sha256": run_id["rehearsal"],
-        }
-        if store
-        else None,
+        "rehearsal": rehearsal,
         "split": prepared.split.to_dict(),
         "split_leaks": {"groups_in_two_parts": len(crossing_groups(prepared.split, prepared.groups))},
         "hyper_parameters": asdict(job.options),
-        "epochs_run": len(tuner.history) - 1,
-        "best_epoch": tuner.best_epoch,
-        "metrics": measured.to_dict(),
-        "training_seconds": {"wall": round(tuner.seconds, 1), "cpu": round(tuner.cpu_seconds, 1)},
-        "total_wall_seconds": round(time.perf_counter() - began, 1),
-        "machine": machine(device),
-        "versions": versions(),
-        "command": command(),
-        "limits": LIMITS,
     }
-    _write(job.out, prepared, tuner, model, head, measured, card)
-    return card
 
 
 def choose_device(name: str) -> torch.device:
