@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from vectors import unit
 
 from benchmarks.enrolment import SPLITS, compare, open_set_trials, rank_one_hits
 from edge.types import Floats
-
-
-def unit(rows: Floats) -> Floats:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def people(count: int, pictures: int, noise: float, seed: int = 0) -> tuple[Floats, np.ndarray]:

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
+from vectors import unit
+
 from export import choosing
 from export.choosing import AccuracyChoice, as_line
 from export.labelled import MIN_PEOPLE, LabelledFaces
@@ -20,10 +22,6 @@ def people(count: int, each: int, spread: float = 0.8) -> tuple[np.ndarray, np.n
     random = np.random.default_rng(0)
     rows = random.normal(0, 1, (count, 1, 32)) + spread * random.normal(0, 1, (count, each, 32))
     return unit(rows.reshape(-1, 32)), np.repeat(np.arange(count), each)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def shaken(rows: np.ndarray, amount: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from vectors import least_cosine
 
 from edge.contract import ModelContract
 from edge.errors import InputError
@@ -40,14 +41,10 @@ def ranges(model, pixels) -> dict[str, tuple[float, float]]:
     return {name: min_max(h) for name, h in observe(model, placement(model).tensors, lambda: [pixels]).items()}
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
-
-
 def test_every_layer_of_the_cpu_scheme_becomes_an_integer_kernel(model, ranges, pixels, run, tmp_path) -> None:
     quantised = quantise(integer_pixels(model), ranges, "int8-cpu")
     checker.check_model(quantised, full_check=True)
-    assert cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.99
+    assert least_cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.99
     assert quantised.ByteSize() < 0.35 * model.ByteSize()
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -66,7 +63,7 @@ def test_bends_of_prelu_are_integer_kernels_but_for_the_last(prelu_graph, pixels
     ranges = {name: min_max(h) for name, h in observe(model, placement(model, kept).tensors, lambda: [pixels]).items()}
     quantised = quantise(model, ranges, "int8-cpu", kept)
     checker.check_model(quantised, full_check=True)
-    assert cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.98
+    assert least_cosine(run(quantised, pixels)["features"], run(model, pixels)["features"]) > 0.98
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -117,7 +114,7 @@ def test_tensorrt_placement(model, ranges, pixels) -> None:
         ort.InferenceSession(d, options, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
         for d in data
     )
-    assert cosine(a, b) > 0.99
+    assert least_cosine(a, b) > 0.99
 
 
 def test_tensorrt_placement_of_a_pyramid(build) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from vectors import unit
 
 from edge.gallery import Loose, Snapshot
 from edge.shortlist import Shortlist
@@ -28,10 +29,6 @@ def search(snapshot: Snapshot, probes: Floats, off: Callable[[tuple[int, ...]], 
         found[0][i, : len(listed)] = listed
         found[1][i, : len(listed)] = [best[group] for group in listed]
     return Shortlist(*found)
-
-
-def unit(rows: np.ndarray) -> Floats:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def crowded(seed: int, *, twins: bool = False) -> tuple[Snapshot, Floats]:
