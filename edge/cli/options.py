@@ -29,8 +29,8 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector-precision",
         choices=PRECISIONS,
-        help="of what finds faces; fp32 beside --precision int8 costs little, where it is slower at all: "
-        "with onnxruntime eight bits speed up the embedder (default: that of --precision)",
+        help="of the detector alone: fp32 beside --precision int8 costs hardly any time with onnxruntime, where INT8 "
+        "speeds up the embedder and not the detector (default: that of --precision)",
     )
     parser.add_argument(
         "--engine",
@@ -43,15 +43,16 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector-engine",
         metavar="ENGINE",
-        help="of the detector, as onnxruntime here while --engine triton embeds elsewhere (default: that of --engine)",
+        help="of detector and landmarker, such as onnxruntime on this machine while --engine triton embeds on another "
+        "(default: that of --engine)",
     )
     parser.add_argument(
         "--preprocess",
         choices=("auto", "gpu", "cpu"),
         default="auto",
         help=(
-            "where frames are scaled, faces cut and, by edge run, matched; cameras may give NV12 to a GPU. gpu needs "
-            "--engine tensorrt and the CUDA kernels (default: auto)"
+            "where frames are scaled, faces cut out and, in edge run, matched. gpu needs --engine tensorrt and the "
+            "CUDA kernels; cameras may give it NV12 (default: auto, the GPU where both are there)"
         ),
     )
     add_detection_score(parser)
