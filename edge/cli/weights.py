@@ -176,7 +176,10 @@ def _verify(names: list[str], *, as_json: bool) -> None:
         for name, fault in found.items():
             print(f"{name}: {fault or 'ok'}")
     if bad := [name for name, fault in found.items() if fault]:
-        raise InputError(f"{len(bad)} of {len(found)} weights are not what they should be: {', '.join(bad)}")
+        raise InputError(
+            f"{len(bad)} of {len(found)} weights are not what they should be: {', '.join(bad)}; fetch those of the "
+            "registry again with edge weights fetch NAME; for those that ship, install arcedge again"
+        )
 
 
 def _as_toml(contract: dict[str, Any]) -> str:

@@ -104,6 +104,10 @@ def connect(path: Path) -> Opened:
         opened.connection.close()
         if (application, version) == (APPLICATION_ID, 1):
             raise GalleryError(f"{path}: of an older arcedge; open it once as who may write it: edge gallery list")
+        if application == APPLICATION_ID and version > VERSION:
+            raise GalleryError(
+                f"{path}: of a newer arcedge (version {version}, this one reads {VERSION}); update arcedge"
+            )
         raise GalleryError(f"{path}: not a gallery of this arcedge (version {version}, it reads {VERSION})")
     return opened
 

@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,14 @@ def test_a_gallery_of_the_first_version_is_brought_up_to_date(tmp_path: Path) ->
         assert gallery.add("Zoë", vectors[:1], ["again"]) == 0
         assert gallery.add("Zoë", vectors[2:], ["new"]) == 1
         assert gallery.entries()[1].number == 9
+
+
+def test_a_gallery_of_a_newer_arcedge_says_what_to_update(tmp_path: Path) -> None:
+    Gallery.create(tmp_path / "g", BINDING).close()
+    with closing(sqlite3.connect(tmp_path / "g" / "gallery.sqlite3")) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(GalleryError, match=r"of a newer arcedge \(version 99, .*; update arcedge"):
+        Gallery.open(tmp_path / "g")
 
 
 def test_one_embedding_can_be_removed(gallery: Gallery) -> None:
