@@ -33,7 +33,7 @@ Rule = Callable[[Floats, float], Doubts]
 
 
 def by_nearest(vectors: Floats, least: float) -> Doubts:
-    """Doubts a picture that is like no other."""
+    """(N,) doubts a picture that is like no other. vectors: (N, D) unit rows."""
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -1.0)
     doubted: Doubts = scores.max(axis=1) < least
@@ -41,7 +41,7 @@ def by_nearest(vectors: Floats, least: float) -> Doubts:
 
 
 def by_group(vectors: Floats, least: float) -> Doubts:
-    """Doubts a picture outside the person's group, as enrolment does."""
+    """(N,) doubts a picture outside the person's group, as enrolment does. vectors: (N, D) unit rows."""
     return np.array([kin.stray for kin in kinships(vectors, vectors[:0], least)])
 
 

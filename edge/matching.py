@@ -152,7 +152,10 @@ def _likeness(snapshot: Snapshot, place: int, probe: Floats) -> float:
 
 
 def matches_of(vectors: Floats | None, sought: Sought | None, snapshot: Snapshot, threshold: float) -> list[Match]:
-    """Who the faces of one frame are, as `match` says; of what was sought where it needed no vectors."""
+    """Who the faces of one frame are, as `match` says.
+
+    vectors: (N, D) float32 unit rows; None where the search, `sought`, needed none, or there was no face.
+    """
     if vectors is not None:
         return match(snapshot, vectors, threshold)
     if sought is None or (settled := sought.shortlist.settled(threshold)) is None:

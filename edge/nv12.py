@@ -42,7 +42,7 @@ class Nv12:
         return self._bgr
 
     def green(self, down: int, across: int) -> npt.NDArray[np.uint8]:
-        """`bgr[::down, ::across, 1]`, without the rest."""
+        """(H / down, W / across), sides rounded up: `bgr[::down, ::across, 1]`, without converting the rest."""
         height, width, _ = self.shape
         y, x = np.arange(0, height, down), np.arange(0, width, across)
         chroma = self.planes[height + y // 2].astype(np.int32) - 128

@@ -68,7 +68,10 @@ def sharpness_of(total: int, squares: int) -> float:
 
 
 def frontality(landmarks: Floats) -> float:
-    """How evenly the nose stands between the eyes, along the line through them; 0 where it lies beyond one of them."""
+    """How evenly the nose stands between the eyes, along the line through them; 0 where it lies beyond one of them.
+
+    landmarks: (5, 2) pixels, the eyes first, then the nose. Gives 1 for a face seen straight on.
+    """
     left, right, nose = (landmarks[i].astype(np.float64) for i in range(3))
     axis = right - left
     length = float(np.hypot(*axis))

@@ -125,7 +125,8 @@ def tar_drop(
 ) -> Drop:
     """TAR at a FAR over all pairs of the pictures, each model at its own threshold, paired.
 
-    The interval draws identities, not pairs, because pairs that share a picture are not independent.
+    reference, variant: (M, D) unit rows; identities: (M,) integers from 0. The interval draws identities, not pairs,
+    because pairs that share a picture are not independent.
     Raises InputError where there are fewer than 1 / far impostor pairs, or no genuine ones.
     """
     i, j = np.triu_indices(len(identities), 1)
@@ -161,7 +162,7 @@ def tar_drop(
 
 
 def rank_flips(reference: Floats, variant: Floats) -> int:
-    """Pictures whose nearest other picture is another one by the variant than by the reference."""
+    """How many pictures have another nearest one by the variant than by the reference. Both: (M, D) unit rows."""
     nearest = []
     for embeddings in (reference, variant):
         scores = embeddings @ embeddings.T

@@ -45,8 +45,9 @@ def require_plausible(
 ) -> tuple[Alternative, ...]:
     """Compares the contract with the other colour order and with the common normalisations, on faces of several people.
 
-    Gives the alternatives, best first; none where the crops are too few to tell. Raises GateError where one separates
-    the people better beyond doubt: then color, mean or std of the contract is wrong.
+    crops: (N, H, W, 3) uint8 BGR; labels: (N,), whom each shows. Gives the alternatives, best first; none where the
+    crops are too few to tell. Raises GateError where one separates the people better beyond doubt: then color, mean or
+    std of the contract is wrong.
     """
     chosen = np.linspace(0, len(crops) - 1, min(len(crops), MAX_CROPS)).astype(np.int64)
     crops, labels = crops[chosen], labels[chosen]

@@ -163,7 +163,10 @@ def load_landmarker(path: Path, passes: Passes) -> Source:
 
 
 def network_input(crops: Image, contract: ModelContract) -> Array:
-    """What the network took before the preprocessing moved into the graph, written out plainly."""
+    """What the network took before the preprocessing moved into the graph, written out plainly.
+
+    crops: (N, H, W, 3) uint8 BGR. Gives the contract's layout and dtype.
+    """
     values: Array = crops[..., ::-1] if contract.color == "rgb" else crops
     if contract.dtype == "float32":
         mean, std = np.array(contract.mean, np.float32), np.array(contract.std, np.float32)

@@ -77,7 +77,10 @@ def kfold_accuracy(scores: Scores, same: Bools, folds: Indices) -> KFoldAccuracy
 
 
 def best_threshold(scores: Scores, same: Bools) -> float:
-    """The threshold of highest accuracy, halfway between two scores; of several equally good ones the middle one."""
+    """The threshold of highest accuracy, halfway between two scores; of several equally good ones the middle one.
+
+    scores: (N,) similarities; same: (N,) bool.
+    """
     _require_scores(scores)
     order = np.argsort(scores, kind="stable")
     ordered, genuine = scores[order], same[order]
@@ -124,7 +127,10 @@ def threshold_at_far(impostor: Scores, far: float) -> float:
 
 
 def tar_at_far(genuine: Scores, impostor: Scores, far: float) -> TarAtFar:
-    """The share of genuine pairs accepted at the threshold of a FAR; a refusal in words where pairs are too few."""
+    """The share of genuine pairs accepted at the threshold of a FAR; a refusal in words where pairs are too few.
+
+    genuine: (G,) similarities of pairs of one person; impostor: (I,) of two people; far: within (0, 1).
+    """
     _require_scores(genuine)
     try:
         threshold = threshold_at_far(impostor, far)

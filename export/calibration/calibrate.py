@@ -104,7 +104,7 @@ def require_photos(count: int) -> None:
 
 
 def split_held_out(count: int) -> tuple[Array, Array]:
-    """Indices to calibrate on and to judge on; every HELD_OUT-th is held out."""
+    """Indices below `count` to calibrate on and to judge on, both (…,) int64; every HELD_OUT-th is held out."""
     index = np.arange(count)
     held = index % HELD_OUT == HELD_OUT - 1
     return index[~held], index[held]

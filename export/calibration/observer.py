@@ -60,7 +60,7 @@ def _counted(values: Array, low: float, high: float) -> npt.NDArray[np.int64]:
 def outputs_of(
     model: ModelProto, tensors: Sequence[str], batches: Iterable[Array]
 ) -> Iterator[list[tuple[str, Array]]]:
-    """What `tensors` of a model hold, batch by batch, by name."""
+    """What `tensors` of a model hold, batch by batch, by name. batches: arrays for the model's one input."""
     inputs = {value.name for value in model.graph.input}
     watched = ModelProto()
     watched.CopyFrom(model)

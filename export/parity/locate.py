@@ -38,7 +38,7 @@ class TensorError:
 
 
 def values_of(model: ModelProto, names: Sequence[str], pixels: Array, engine: str = "onnxruntime") -> dict[str, Array]:
-    """The values of named tensors for one batch."""
+    """The values of named tensors for one batch, `pixels`, as the model's one input takes it."""
     watched = ModelProto()
     watched.CopyFrom(model)
     kinds = element_types(model)

@@ -68,7 +68,7 @@ def bounded_scales(weight: Array, axis: int) -> Array:
 
 
 def is_depthwise(weight: Array) -> bool:
-    """Whether each output channel of a convolution takes one input channel."""
+    """Whether each output channel of a convolution takes one input channel. weight: (out, in / groups, H, W)."""
     return weight.ndim == 4 and weight.shape[1] == 1
 
 

@@ -145,7 +145,7 @@ def _depthwise(layer: NodeProto, graph: Graph) -> bool:
 
 
 def activation_inputs(node: NodeProto) -> list[str]:
-    """What a layer or sum takes that depends on the picture."""
+    """The tensors a layer or sum takes that depend on the picture: no weights, no biases."""
     return [node.input[0]] if node.op_type in LAYERS else list(node.input)
 
 
@@ -283,7 +283,7 @@ def bounded_channel_scales(weight: Array, axis: int) -> Array:
 
 
 def rounded_weight(weight: Array) -> Array:
-    """A convolution's weight as int8-cpu computes with it, float32, where its bias asks for no wider scale."""
+    """A weight (out, …) as int8-cpu computes with it, float32 of its shape, where its bias asks for no wider scale."""
     scales = bounded_channel_scales(weight, 0)
     along = scales.reshape(-1, *[1] * (weight.ndim - 1))
     rounded: Array = (np.clip(np.rint(weight / along), -127, 127) * along).astype(np.float32)

@@ -122,7 +122,10 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def mirror(boxes: Floats, landmarks: Floats, width: int) -> tuple[Floats, Floats]:
-    """Boxes and landmarks of the mirror image of a picture `width` pixels wide; left stays what is seen on the left."""
+    """Boxes and landmarks of the mirror image of a picture `width` pixels wide; left stays what is seen on the left.
+
+    boxes: (N, 4) x1 y1 x2 y2 pixels; landmarks: (N, 5, 2) pixels.
+    """
     flipped = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0, width, 0], np.float32)
     points = landmarks[:, MIRRORED] * np.array([-1, 1], np.float32) + np.array([width - 1, 0], np.float32)
     return flipped, points

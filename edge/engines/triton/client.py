@@ -58,7 +58,7 @@ class TritonClient:
         return self._ask(lambda left: self._client.get_model_metadata(model, version, client_timeout=left))
 
     def infer(self, model: str, version: str, batch: Mapping[str, Array], outputs: list[str]) -> dict[str, Array]:
-        """Runs one batch."""
+        """Runs one batch: arrays by input, then by output, of the shapes in `metadata`. Raises EngineError."""
         inputs = []
         for name, array in batch.items():
             tensor = self._grpc.InferInput(name, list(array.shape), _datatype(array))
