@@ -249,7 +249,7 @@ VERB = Verb(
     description=(
         "Measures every variant of one bundle or several, and peers beside them: latency of each stage, interleaved;\n"
         "batches, threads, streams, energy; accuracy on pairs and identities; detection; drift; size, memory, cold\n"
-        "start. Every figure has its count and interval. Ends with 4 where --compare finds a significant regression."
+        "start. What varies has a count and an interval. Ends with 4 where --compare finds a significant regression."
     ),
     example=(
         "edge bench --bundle arcedge.bundle --pairs lfw/pairs.txt --images lfw/images --identities lfw/images \\\n"
