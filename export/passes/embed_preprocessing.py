@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edge.contract import ModelContract
 from edge.errors import ContractError
 from export.graph import Graph, attribute, dimensions
 
 INPUT = "pixels"
+Floats64 = npt.NDArray[np.float64]
 
 
 def embed_preprocessing(model: ModelProto, contract: ModelContract) -> ModelProto:
@@ -23,48 +26,59 @@ def embed_preprocessing(model: ModelProto, contract: ModelContract) -> ModelProt
     fit.
     """
     graph = Graph(model)
+    old, sides = _picture_of(graph, contract)
+    mean, std = np.array(contract.mean, np.float64), np.array(contract.std, np.float64)
+    swap = contract.color == "rgb"
+    layers = graph.consumers().get(old, [])
+    if contract.layout == "nchw" and layers and all(_takes_channels(node, old, graph) for node in layers):
+        _fold_into({node.input[1] for node in layers}, graph, std, swap=swap)
+        mean, std, swap = mean[::-1] if swap else mean, np.ones(3), False
+    graph.rename_uses(old, _normalised(graph, contract.layout, mean, std, swap=swap))
+    graph.inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [*sides, 3])]
+    return graph.close()
+
+
+def _picture_of(graph: Graph, contract: ModelContract) -> tuple[str, list[int | str]]:
+    """The model's input, and batch, height and width: numbers, or names where they are open. Raises ContractError."""
     if len(graph.inputs) != 1:
         raise ContractError(f"a model takes one picture; this one has {len(graph.inputs)} inputs")
     if contract.dtype == "uint8":
         raise ContractError(
             'this model takes uint8 already; its contract has dtype = "float32" where preprocessing is due'
         )
-    old = graph.inputs[0]
-    shape = dimensions(old)
-    channels_last = contract.layout == "nhwc"
-    if len(shape) != 4 or shape[3 if channels_last else 1] != 3:
+    shape = dimensions(graph.inputs[0])
+    places = (0, 1, 2, 3) if contract.layout == "nhwc" else (0, 2, 3, 1)
+    if len(shape) != 4 or shape[places[3]] != 3:
         raise ContractError(f"the contract says {contract.layout}, the model takes {shape}")
-    batch, height, width = (shape[0], *(shape[1:3] if channels_last else shape[2:4]))
+    named = zip(("batch", "height", "width"), places, strict=False)
+    return graph.inputs[0].name, [side if isinstance(side := shape[place], int) else name for name, place in named]
 
-    consumers = graph.consumers().get(old.name, [])
-    mean, std = np.array(contract.mean, np.float64), np.array(contract.std, np.float64)
-    foldable = (
-        not channels_last
-        and bool(consumers)
-        and all(
-            node.op_type == "Conv"
-            and node.input[0] == old.name
-            and node.input[1] in graph.arrays
-            and attribute(node, "group", 1) == 1
-            for node in consumers
-        )
+
+def _takes_channels(node: NodeProto, name: str, graph: Graph) -> bool:
+    """Whether a node is a convolution whose weights a permutation and a scaling of `name`'s channels can go into."""
+    return (
+        node.op_type == "Conv"
+        and node.input[0] == name
+        and node.input[1] in graph.arrays
+        and attribute(node, "group", 1) == 1
     )
-    swap = contract.color == "rgb"
-    if foldable:
-        for name in {node.input[1] for node in consumers}:
-            weight = graph.arrays[name].astype(np.float64) / std.reshape(1, 3, 1, 1)
-            graph.arrays[name] = (weight[:, ::-1] if swap else weight).astype(np.float32)
-        if swap:
-            mean = mean[::-1]
-        swap, std = False, np.ones(3)
 
+
+def _fold_into(weights: Iterable[str], graph: Graph, std: Floats64, *, swap: bool) -> None:
+    for name in weights:
+        weight = graph.arrays[name].astype(np.float64) / std.reshape(1, 3, 1, 1)
+        graph.arrays[name] = (weight[:, ::-1] if swap else weight).astype(np.float32)
+
+
+def _normalised(graph: Graph, layout: str, mean: Floats64, std: Floats64, *, swap: bool) -> str:
+    """Adds the nodes from pixels to what the network takes, and gives the name of the last one's output."""
     current = graph.fresh(f"{INPUT}.float")
     graph.node("Cast", [INPUT], [current], to=TensorProto.FLOAT)
     if swap:
         order = graph.constant(f"{INPUT}.order", np.array([2, 1, 0], np.int64))
         current = graph.node("Gather", [current, order], [graph.fresh(f"{INPUT}.rgb")], axis=3).output[0]
     channel = (1, 1, 1, 3)
-    if not channels_last:
+    if layout == "nchw":
         current = graph.node("Transpose", [current], [graph.fresh(f"{INPUT}.nchw")], perm=[0, 3, 1, 2]).output[0]
         channel = (1, 3, 1, 1)
     if mean.any():
@@ -73,13 +87,7 @@ def embed_preprocessing(model: ModelProto, contract: ModelContract) -> ModelProt
     if (std != 1).any():
         value = graph.constant(f"{INPUT}.scale", (1.0 / std).astype(np.float32).reshape(channel))
         current = graph.node("Mul", [current, value], [graph.fresh(f"{INPUT}.normalised")]).output[0]
-    graph.rename_uses(old.name, current)
-    named = [
-        b if isinstance(b, int) else a
-        for a, b in zip(("batch", "height", "width"), (batch, height, width), strict=True)
-    ]
-    graph.inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [*named, 3])]
-    return graph.close()
+    return current
 
 
 def bundle_contract(contract: ModelContract, *, normalised: bool | None = None) -> ModelContract:
