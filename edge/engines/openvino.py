@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,16 @@ MOST_COMPILED = 4
 Shapes = tuple[tuple[int, ...], ...]
 
 
+def package() -> Any:
+    """The package `openvino`, which tells nobody that it is used. Raises ImportError where it is not installed."""
+    # By itself each import of it forks a process that tells Google Analytics, keeps a number of this user in ~/intel,
+    # and holds up the end of the program. Where this module is missing the package takes a stand-in that does nothing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 class OpenVinoSession(Session):
     """A model compiled by OpenVINO for the CPU. hint: "f32", the precision its file carries, or "bf16".
 
@@ -32,8 +43,7 @@ class OpenVinoSession(Session):
 
     def __init__(self, model: bytes, options: SessionOptions, hint: str = "f32") -> None:
         super().__init__()
-        import openvino as ov
-
+        ov = package()
         if options.device != "cpu":
             raise EngineError(f"the openvino engine runs on the cpu here; it was asked for {options.device}")
         self._settings = {
@@ -58,11 +68,9 @@ class OpenVinoSession(Session):
             raise EngineError(f"OpenVINO refuses the model: {_last_line(error)}") from error
 
     def describe(self) -> dict[str, str]:
-        import openvino as ov
-
         return {
             "engine": "openvino",
-            "version": ov.__version__,
+            "version": package().__version__,
             "device": self._options.device,
             "threads": str(self._options.threads),
             "float layers": self._hint,
@@ -121,15 +129,13 @@ class OpenVinoEngine(Engine):
 
     def available(self) -> str | None:
         try:
-            import openvino  # noqa: F401
+            package()
         except ImportError:
             return "openvino is not installed; install it with: pip install 'arcedge[openvino]'"
         return None
 
     def version(self) -> str:
-        import openvino as ov
-
-        return str(ov.__version__)
+        return str(package().__version__)
 
     def open(self, model: bytes, options: SessionOptions) -> OpenVinoSession:
         return OpenVinoSession(model, options)
@@ -153,9 +159,7 @@ class OpenVinoBf16Engine(OpenVinoEngine):
 
 def capabilities() -> tuple[str, ...]:
     """What OpenVINO says this CPU computes in: "FP32", "INT8", "BF16", … Needs the package."""
-    import openvino as ov
-
-    return tuple(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return tuple(package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _varies_in_batch(spec: TensorSpec) -> bool:

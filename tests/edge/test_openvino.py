@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +22,23 @@ if missing := get_engine("openvino").available():
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3)).astype(np.uint8)
+
+
+def test_nobody_is_told_that_the_package_is_used(tmp_path: Path) -> None:
+    """By itself it reports each import to Google Analytics, from a thread and a process of its own, outside CI."""
+    code = """
+import threading
+from edge.engines import get_engine
+engine = get_engine("openvino")
+assert engine.available() is None, engine.available()
+print(engine.version(), threading.active_count())
+"""
+    home = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=home | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == "1", "a thread sends something"
+    assert not list(tmp_path.iterdir()), "a number of this user is kept"
 
 
 def test_a_usual_shape_is_compiled_for_and_gives_the_same(

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge.engines.openvino import package
 from edge.errors import EngineError, InputError
 from edge.types import Floats, Image
 from training.detector.data import MIRRORED
@@ -43,7 +44,7 @@ class FaceMesh:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         try:
-            import openvino
+            openvino = package()
         except ImportError as error:
             raise EngineError('the face mesh is read by OpenVINO: pip install "arcedge[openvino]"') from error
         if not path.is_file():
