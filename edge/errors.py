@@ -41,6 +41,12 @@ class MissingExtraError(EdgeError):
         self.extra = extra
 
 
+def end_if_interrupted(error: ImportError) -> None:
+    """Raises KeyboardInterrupt where Ctrl-C is why a package could not be imported: pybind11 hides it as the cause."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        raise KeyboardInterrupt from error
+
+
 def how_to_install(extra: str) -> str:
     """What brings an extra, as a user types it. PyPI's TensorRT is not for Jetsons."""
     from edge.jetson import is_jetson  # not for everybody who imports errors: the health check runs every minute

@@ -14,7 +14,7 @@ import numpy as np
 from edge.engines.base import Array, Engine, Session, SessionOptions, TensorSpec
 from edge.engines.onnxruntime_arena import share
 from edge.engines.placement import PlacedNode, described, read_profile, require_placed
-from edge.errors import EngineError
+from edge.errors import EngineError, end_if_interrupted
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -120,7 +120,8 @@ class OnnxRuntimeEngine(Engine):
     def available(self) -> str | None:
         try:
             import onnxruntime  # noqa: F401
-        except ImportError:
+        except ImportError as error:
+            end_if_interrupted(error)
             return "onnxruntime is not installed; install it with: pip install arcedge (or 'arcedge[gpu]' for CUDA)"
         return None
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.engines.base import Array, Engine, Session, SessionOptions, TensorSpec
-from edge.errors import EngineError
+from edge.errors import EngineError, end_if_interrupted
 
 STEADY = 10
 """Runs of one shape after which a model that takes any is compiled for it as well.
@@ -130,7 +130,8 @@ class OpenVinoEngine(Engine):
     def available(self) -> str | None:
         try:
             package()
-        except ImportError:
+        except ImportError as error:
+            end_if_interrupted(error)
             return "openvino is not installed; install it with: pip install 'arcedge[openvino]'"
         return None
 

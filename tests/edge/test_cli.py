@@ -144,6 +144,19 @@ def test_an_interrupt_while_modules_are_imported_ends_quietly_too(
     assert capsys.readouterr().err == "edge: stopped\n"
 
 
+def test_an_interrupt_while_the_command_itself_is_imported_ends_quietly_too() -> None:
+    script = (
+        "import runpy, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'argparse': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed()); sys.modules.pop('argparse', None)\n"
+        "runpy.run_module('edge', run_name='__main__', alter_sys=True)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "edge: stopped\n")
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -139,3 +139,17 @@ def test_the_bytes_of_an_opened_model_are_not_kept(toy_models: dict[str, bytes])
     with open_session(model, "onnxruntime") as session:
         assert sys.getrefcount(model) == before
         session.run({"input": crops(1)})
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_ctrl_c_while_a_package_is_imported_is_no_missing_package(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pybind11 has it: "initialization failed", by KeyboardInterrupt."""
+    (tmp_path / f"{name}.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        get_engine(name).available()
+    (tmp_path / f"{name}.py").write_text("raise ImportError('libm.so.9')  # another size, so that it is read anew\n")
+    assert "not installed" in str(get_engine(name).available())

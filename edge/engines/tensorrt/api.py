@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from edge.cuda.driver import missing_driver
-from edge.errors import EngineError, MissingExtraError
+from edge.errors import EngineError, MissingExtraError, end_if_interrupted
 
 OLDEST = (8, 5)
 _KEPT = 1000
@@ -40,6 +40,7 @@ def load() -> Any:
     try:
         import tensorrt as trt
     except ImportError as error:
+        end_if_interrupted(error)
         raise MissingExtraError("tensorrt", "tensorrt") from error
     if tuple(int(part) for part in trt.__version__.split(".")[:2]) < OLDEST:
         raise EngineError(f"TensorRT {trt.__version__} is too old; arcedge needs 8.5 or newer")
