@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edge.align import align
 from edge.live.people import REST
 from edge.live.portraits import BETTER, Portrait, cut, rank_of
-from edge.quality import Quality, measure
+from edge.quality import BLURRED, Quality, measure
 from edge.types import Decision, Floats, Frame, Image
 
 MOST = 48
@@ -64,8 +64,8 @@ class Stranger:
 class Strangers:
     """Bounded in number, size and time; for one thread at a time.
 
-    Whoever comes back is the same entry if their face is as alike as `threshold` and a little more. Where frames are
-    decided on alone, each face is an entry, and no more than one in REST seconds is taken of a source.
+    Whoever comes back is the same entry if their face is sharp, and as alike as `threshold` and a little more. Where
+    frames are decided on alone, each face is an entry, and no more than one in REST seconds is taken of a source.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -84,7 +84,7 @@ class Strangers:
             key = decision.source, -self._next
         else:
             key = decision.source, decision.track.number
-        before = self._known_by(key) or self._come_back(decision, beside)
+        before = self._known_by(key) or self._come_back(decision, frame, beside)
         stranger = self._new(key, decision, frame, now) if before is None else _seen_again(before, decision, frame, now)
         if key not in stranger.keys:
             stranger = replace(stranger, keys=(*stranger.keys, key)[-MOST_TRACKS:])
@@ -138,10 +138,14 @@ class Strangers:
         number = self._numbers.get(key)
         return None if number is None else self._strangers[number]
 
-    def _come_back(self, decision: Decision, beside: Collection[int]) -> Stranger | None:
-        """The stranger most like a face whose track is new here, if one is alike enough and not seen beside it."""
+    def _come_back(self, decision: Decision, frame: Frame, beside: Collection[int]) -> Stranger | None:
+        """The stranger most like a face whose track is new here, if one is alike enough and not seen beside it.
+
+        Nobody for a face that is blurred: templates of such are alike whoever it is, those of a sharp and a blurred one
+        are not.
+        """
         template = None if decision.track is None else decision.track.template
-        if template is None:
+        if template is None or _look(decision, frame).quality.sharpness < BLURRED:
             return None
         there = {self._numbers.get((decision.source, track)) for track in beside}
         best, similarity = None, self._alike

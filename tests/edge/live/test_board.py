@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import cv2
 import numpy as np
 import pytest
 from clock import Clock
@@ -15,7 +16,7 @@ from edge.gallery import Gallery
 from edge.live import state as shown
 from edge.live.board import Board
 from edge.live.strangers import FORGOTTEN_AFTER
-from edge.types import Decision, Face, Floats, Frame, FrameResult, Match, TrackView
+from edge.types import Decision, Face, Floats, Frame, FrameResult, Image, Match, TrackView
 
 FACE = Face(np.array([20, 20, 60, 60], np.float32), np.float32(ARCFACE_112 / 3 + 20), 0.9)
 ADA, LIKE_ADA, LIKE_EVE = Match("ada", 0.7, 0.4, "ada"), Match(None, 0.3, 0.4, "ada"), Match(None, 0.2, 0.4, "eve")
@@ -52,10 +53,13 @@ def test_a_stranger_who_is_old_cannot_be_named_any_more(board: Board, clock: Clo
     assert board.stranger(1) is None
 
 
-def tracked(*people: tuple[int, Floats]) -> FrameResult:
+SHARP = np.random.default_rng(0).integers(0, 256, (90, 160, 3)).astype(np.uint8)
+
+
+def tracked(*people: tuple[int, Floats], image: Image = SHARP) -> FrameResult:
     """Unknown faces by number of their track and what they look like."""
     views = [TrackView(number, "unknown", looks=5, since=0.0, template=template) for number, template in people]
-    frame = Frame(np.zeros((90, 160, 3), np.uint8), 0, 0.0, "cam")
+    frame = Frame(image, 0, 0.0, "cam")
     return FrameResult(
         frame, tuple(Decision(0, 0.0, "cam", FACE, Match(None, 0.2, 0.4, None), track=view) for view in views)
     )
@@ -70,6 +74,15 @@ def test_two_who_are_seen_together_are_two_strangers_however_alike(board: Board,
     clock.sleep(5)
     board.write(tracked((4, blurred)))
     assert [len(stranger.keys) for stranger in board.strangers()] == [2, 1, 1], "who comes back alone is known again"
+
+
+def test_a_blurred_face_is_nobody_who_was_there_before(board: Board, clock: Clock) -> None:
+    template = np.float32([1, 0])
+    blurred = np.asarray(cv2.GaussianBlur(SHARP, (0, 0), 4), np.uint8)
+    for number, image in enumerate((blurred, blurred, SHARP), 1):
+        board.write(tracked((number, template), image=image))
+        clock.sleep(5)
+    assert [stranger.keys for stranger in board.strangers()] == [(("cam", 2), ("cam", 3)), (("cam", 1),)]
 
 
 def test_who_leaves_the_gallery_leaves_the_page(board: Board, clock: Clock) -> None:
