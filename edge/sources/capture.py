@@ -22,6 +22,12 @@ from edge.types import Image, Picture
 OPEN_TIMEOUT_MS = 8000
 READ_TIMEOUT_MS = 8000
 
+UNDECODED = 10
+"""Frames in a row that cannot be decoded, after which a stream has ended."""
+
+STALLED = 2.0
+"""Seconds after which no further frame is waited for once one was not to be had: the stream is silent, not damaged."""
+
 # Ubuntu's OpenCV on a Jetson is 4.5 or 4.6, which does not know it, nor opens anything with a setting it does not know.
 _ONE_THREAD: dict[int, float] = {cv2.CAP_PROP_N_THREADS: 1} if hasattr(cv2, "CAP_PROP_N_THREADS") else {}
 
@@ -73,6 +79,7 @@ class OpenCvCapture:
         self._nv12 = nv12
         self._read = 0
         self._last = -1.0
+        self._grabbed = False
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceError(f"{name}: cannot be opened; {_reason(what, backend)}")
@@ -80,8 +87,12 @@ class OpenCvCapture:
         self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_file else 0
 
     def read(self) -> tuple[Picture, float]:
-        done, image = self._capture.read()
+        began = SYSTEM_CLOCK.monotonic()
+        done, image = self._capture.retrieve() if self._grabbed else self._capture.read()
+        self._grabbed = False
         if not done:
+            if self._goes_on(began):
+                raise CorruptFrame
             if self._is_file:
                 raise EndOfStream
             raise SourceError(f"{self._name}: gives no frame")
@@ -92,6 +103,17 @@ class OpenCvCapture:
 
     def close(self) -> None:
         self._capture.release()
+
+    def _goes_on(self, began: float) -> bool:
+        """Whether there is a frame behind one that could not be read: OpenCV gives none for one that cannot be decoded,
+        as at the end."""
+        for _ in range(UNDECODED):
+            if SYSTEM_CLOCK.monotonic() - began > STALLED:
+                break
+            self._grabbed = bool(self._capture.grab())
+            if self._grabbed:
+                break
+        return self._grabbed
 
     def _file_time(self) -> float:
         """The container's time where it advances, as it does not in every file, else frame number by rate."""

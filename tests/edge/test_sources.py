@@ -258,6 +258,7 @@ class Camera:
 
     def __init__(self) -> None:
         self.value = 50
+        self.damage: Callable[[int, bytes], bytes] = lambda _, data: data
         self._server: http.server.ThreadingHTTPServer | None = None
         self.port = 0
 
@@ -271,9 +272,11 @@ class Camera:
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
+                number = 0
                 try:
                     while running.is_set():
                         data = cv2.imencode(".jpg", np.full((120, 160, 3), camera.value, np.uint8))[1].tobytes()
+                        data, number = camera.damage(number, data), number + 1
                         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                         self.wfile.write(head.encode() + data + b"\r\n")
                         time.sleep(0.02)
@@ -321,6 +324,36 @@ def test_a_network_camera_that_goes_away_and_comes_back_is_followed(
             if frame.image.mean() == pytest.approx(200, abs=3):
                 break
         assert source.counts().reconnects >= 1
+
+
+def test_a_frame_that_cannot_be_decoded_costs_itself_and_not_the_stream(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera.damage = lambda number, data: bytes(len(data)) if number % 10 in (8, 9) else data
+    with open_source(f"http://127.0.0.1:{camera.port}/mjpeg") as source:
+        for _ in range(60):
+            frame = source.read()
+            assert frame is not None
+            assert frame.image.mean() == pytest.approx(50, abs=3)
+        assert source.counts().corrupt >= 3
+        assert source.counts().reconnects == 0
+    assert "trying again" not in caplog.text
+
+
+def test_a_frame_of_a_file_that_cannot_be_decoded_is_no_end_of_it(tmp_path: Path) -> None:
+    video = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for value in range(0, 200, 10):
+        writer.write(np.full((48, 64, 3), value, np.uint8))
+    writer.release()
+    data = bytearray(video.read_bytes())
+    starts = [place for place in range(len(data)) if data[place : place + 3] == b"\xff\xd8\xff"]
+    assert len(starts) == 20
+    data[starts[7] : starts[8] - 8] = bytes(starts[8] - 8 - starts[7])
+    video.write_bytes(data)
+    with open_source(str(video)) as source:
+        assert len(list(source)) == 19
+        assert source.counts().corrupt == 1
 
 
 @pytest.fixture
