@@ -13,7 +13,7 @@ import numpy as np
 
 from edge.boxes import iou
 from edge.gallery import Snapshot
-from edge.matching import match
+from edge.matching import match, similarity_to
 from edge.quality import Quality, frontality
 from edge.shortlist import Shortlist
 from edge.tracking.evidence import Evidence, EvidenceOptions
@@ -52,6 +52,8 @@ class Track:
     looked: float = float("-inf")
     looked_size: float = 0.0
     doubts: int = 0
+    unlike: bool = False
+    """Whether the last look showed a good face that is less like who it is said to be than the threshold asks."""
 
     def expected(self, moment: float) -> Floats:
         """(4,) box at `moment`, if the person moves on as before; for a quarter of a second at most."""
@@ -185,6 +187,14 @@ class Tracker:
         track.doubts = 0
         track.evidence.add(embedding, max(0.05, quality.rank))
         track.evidence.judge(gallery)
+        name = track.evidence.match.identity
+        place = None if name is None else gallery.place_of(name)
+        # Not by the track's own template: that comes to be like whoever stands there now.
+        track.unlike = (
+            place is not None
+            and quality.good
+            and similarity_to(gallery, place, embedding) < self._options.evidence.threshold
+        )
 
     def _find_lost(self, track: Track, embedding: Floats) -> None:
         """Continues the lost track of the same person, if one is alike enough."""
@@ -211,8 +221,8 @@ class Tracker:
         """Undecided and doubtful tracks always, others now and then, and when the face is seen much better."""
         size = min(face.width, face.height) * frontality(face.landmarks)
         waited = moment - track.looked
-        # Near the threshold a few looks more may settle it.
-        rest = self._options.look_seconds / (4 if track.evidence.close else 1)
+        # Near the threshold a few looks more may settle it, and where somebody else may have stepped into this place.
+        rest = self._options.look_seconds / (4 if track.evidence.close or track.unlike else 1)
         due = (
             track.evidence.state == "pending"
             or track.doubts > 0

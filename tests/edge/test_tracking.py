@@ -234,6 +234,18 @@ class TestTracks:
         assert names[-1][0] == "p2"
         assert names[-1][2] != 1
 
+    @pytest.mark.parametrize(("likeness", "within"), [(0.2, 1.2), (0.3, 1.9)])
+    def test_a_name_does_not_stay_with_somebody_a_little_like_who_stepped_into_the_place(
+        self, likeness: float, within: float
+    ) -> None:
+        """As two of one age and hair are: too like for another track at once."""
+        stream = Stream(gallery(0))
+        for i in range(150):
+            stream.step([(50, like(person(0), 0.8, i), GOOD)])
+        assert stream.step([(50, like(person(0), 0.8, 150), GOOD)])[0][0] == "p0"
+        said = [stream.step([(50, like(person(0), likeness, i), GOOD)])[0][0] for i in range(250)]
+        assert said.count("p0") / 25 <= within
+
     def test_one_name_is_given_once_a_frame(self) -> None:
         stream = Stream(gallery(1))
         for i in range(10):
