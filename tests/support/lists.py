@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from vectors import unit
 
 from edge.gallery import Loose, Snapshot
 from edge.shortlist import Shortlist
 from edge.types import Floats
+from tests.support.vectors import unit
 
 TOP = 8
 
