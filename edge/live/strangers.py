@@ -76,7 +76,7 @@ class Strangers:
         self._untracked: dict[str, float] = {}
 
     def see(self, decision: Decision, frame: Frame, now: float, beside: Collection[int] = ()) -> None:
-        """One more frame of somebody unknown. beside: the tracks of the others in this frame, who are other people."""
+        """One more frame of somebody unknown. beside: the tracks of its source in this frame, each of somebody else."""
         if decision.track is None:
             if now - self._untracked.get(decision.source, -REST) < REST:
                 return
@@ -84,8 +84,7 @@ class Strangers:
             key = decision.source, -self._next
         else:
             key = decision.source, decision.track.number
-        before = self._known_by(key) or self._come_back(decision, frame, beside)
-        stranger = self._new(key, decision, frame, now) if before is None else _seen_again(before, decision, frame, now)
+        stranger = self._entry(key, decision, frame, now, beside)
         if key not in stranger.keys:
             stranger = replace(stranger, keys=(*stranger.keys, key)[-MOST_TRACKS:])
         self._keep(stranger)
@@ -134,18 +133,27 @@ class Strangers:
             self._numbers.pop(key, None)
         return True
 
+    def _entry(self, key: Key, decision: Decision, frame: Frame, now: float, beside: Collection[int]) -> Stranger:
+        """The entry of a face with this frame in it: that of its track, of whom it comes back as, or a new one."""
+        if (known := self._known_by(key)) is not None:
+            return _seen_again(known, decision, frame, now)
+        look = _look(decision, frame)
+        if (back := self._come_back(decision, look.quality, beside)) is not None:
+            return _seen_again(back, decision, frame, now)
+        return self._new(key, decision, frame, look, now)
+
     def _known_by(self, key: Key) -> Stranger | None:
         number = self._numbers.get(key)
         return None if number is None else self._strangers[number]
 
-    def _come_back(self, decision: Decision, frame: Frame, beside: Collection[int]) -> Stranger | None:
+    def _come_back(self, decision: Decision, quality: Quality, beside: Collection[int]) -> Stranger | None:
         """The stranger most like a face whose track is new here, if one is alike enough and not seen beside it.
 
         Nobody for a face that is blurred: templates of such are alike whoever it is, those of a sharp and a blurred one
         are not.
         """
         template = None if decision.track is None else decision.track.template
-        if template is None or _look(decision, frame).quality.sharpness < BLURRED:
+        if template is None or quality.sharpness < BLURRED:
             return None
         there = {self._numbers.get((decision.source, track)) for track in beside}
         best, similarity = None, self._alike
@@ -166,7 +174,7 @@ class Strangers:
         self._strangers[stranger.number] = stranger
         self._strangers.move_to_end(stranger.number)
 
-    def _new(self, key: Key, decision: Decision, frame: Frame, now: float) -> Stranger:
+    def _new(self, key: Key, decision: Decision, frame: Frame, look: Look, now: float) -> Stranger:
         self._next += 1
         return Stranger(
             number=self._next - 1,
@@ -179,7 +187,7 @@ class Strangers:
             similarity=decision.match.similarity,
             template=None if decision.track is None else decision.track.template,
             portrait=cut(frame.image, decision.face, rank_of(decision.face)),
-            looks=(_look(decision, frame),),
+            looks=(look,),
             looked=now,
         )
 
